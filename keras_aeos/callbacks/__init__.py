@@ -1,0 +1,5 @@
+"""Keras callbacks."""
+
+from keras_aeos.callbacks.monitor import AEoSMonitor
+
+__all__ = ["AEoSMonitor"]

@@ -1,0 +1,98 @@
+"""Where the rows of a monitor go: a CSV file and TensorBoard, flushed at every row."""
+
+import csv
+import pathlib
+
+import tensorflow as tf
+
+
+class CsvWriter:
+    """Appends rows to a CSV file and loses nothing that stands in it.
+
+    A file that ends before the first new step, with the same columns, belongs to a run that is
+    being resumed and is continued. Any other is kept under the next free name, ``metrics.1.csv``
+    and so on.
+
+    Args:
+        path: The file; its directory is made if need be.
+        columns: Names of the columns.
+    """
+
+    def __init__(self, path, columns):
+        self._path = pathlib.Path(path)
+        self._columns = columns
+        self._file = None
+
+    def write(self, row):
+        """Write one row, a dictionary of the columns, and flush it to the disk."""
+        if self._file is None:
+            self._open(row["step"])
+        self._writer.writerow(row)
+        self._file.flush()
+
+    def close(self):
+        """Close the file; a later row is appended."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self, step):
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        continued = self._path.exists() and self._continues_at(step)
+        if self._path.exists() and not continued:
+            self._path.rename(_free_name(self._path))
+        self._file = self._path.open("a", newline="")
+        self._writer = csv.DictWriter(self._file, self._columns)
+        if not continued:
+            self._writer.writeheader()
+
+    def _continues_at(self, step):
+        with self._path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+        try:
+            return reader.fieldnames == self._columns and int(rows[-1]["step"]) < step
+        except (IndexError, TypeError, ValueError):
+            return False
+
+
+class TensorBoardWriter:
+    """Writes every column as a scalar of its name.
+
+    The preconditioned sharpness is written in the run ``measured`` and its threshold, under the
+    same tag, in the run ``threshold``: TensorBoard then draws both on one chart, in two colours.
+
+    Args:
+        log_dir: Directory for the event files of both runs.
+    """
+
+    def __init__(self, log_dir):
+        self._log_dir = pathlib.Path(log_dir)
+        self._measured = self._threshold = None
+
+    def write(self, row):
+        """Write one row, a dictionary of numbers with its ``step``, and flush it to the disk."""
+        if self._measured is None:
+            self._measured = tf.summary.create_file_writer(str(self._log_dir / "measured"))
+            self._threshold = tf.summary.create_file_writer(str(self._log_dir / "threshold"))
+        with self._measured.as_default(step=row["step"]):
+            for name, value in row.items():
+                tf.summary.scalar(name, float(value))
+        with self._threshold.as_default(step=row["step"]):
+            tf.summary.scalar("preconditioned_sharpness", row["stability_threshold"])
+        self._measured.flush()
+        self._threshold.flush()
+
+    def close(self):
+        """Close the event files; a later row opens new ones."""
+        if self._measured is not None:
+            self._measured.close()
+            self._threshold.close()
+            self._measured = self._threshold = None
+
+
+def _free_name(path):
+    number = 1
+    while (candidate := path.with_suffix(f".{number}{path.suffix}")).exists():
+        number += 1
+    return candidate

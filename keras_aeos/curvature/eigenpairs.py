@@ -1,0 +1,116 @@
+"""The largest eigenpairs of a model's (preconditioned) Hessian."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from keras_aeos.curvature.batches import from_data
+from keras_aeos.curvature.lanczos import lanczos
+from keras_aeos.curvature.objective import Objective
+from keras_aeos.curvature.power import power
+
+SOLVERS = {"lanczos": lanczos, "power": power}
+
+
+def top_eigenpairs(
+    model,
+    data,
+    num_eigenvalues=1,
+    preconditioner=None,
+    solver="lanczos",
+    rtol=1e-3,
+    *,
+    max_hvps=100,
+    batch_size=None,
+    seed=0,
+):
+    """Largest (most positive) eigenpairs of the Hessian H of the training loss, or of ``P⁻¹H``.
+
+    With a preconditioner P the pairs satisfy ``H u = λ P u``. They are computed as those of the
+    symmetric ``A = P^-½ H P^-½``, with unit eigenvectors v and ``u = P^-½ v``.
+
+    Args:
+        model: A built and compiled Keras model; the loss is that of `compile`, in training mode.
+        data: What to measure on: arrays ``(x, y)`` or ``(x, y, sample_weight)``, a finite
+            `tf.data.Dataset` or a `keras.utils.PyDataset` of batches. All of it is used.
+        num_eigenvalues: Number k of eigenpairs.
+        preconditioner: Diagonal of P, as `keras_aeos.preconditioner` gives it: a list of positive
+            tensors, one per trainable variable, of its shape. None for ``P = I``.
+        solver: ``"lanczos"`` or ``"power"``.
+        rtol: Tolerance of the relative residual ``‖Av - λv‖ / |λ|``.
+        max_hvps: Limit of the Hessian-vector products over all of `data`.
+        batch_size: Rows of a micro-batch if `data` are arrays; 1,024 if None.
+        seed: Seed of the solver's random start.
+
+    Returns:
+        An `Eigenpairs`: `eigenvalues` (k,), descending; `eigenvectors`, a list of k lists of
+        tensors u of the trainable variables' shapes, with ``uᵀ P u = 1``; `residuals` (k,);
+        `converged` (k,); `num_hvps`.
+
+    Raises:
+        TypeError: If `data` can't be gone through repeatedly.
+        ValueError: If the model is not built or compiled, or if an argument is out of range.
+
+    Example:
+        The loss ``(x² - 0)`` of a single weight on the input 3 has the second derivative 18.
+
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+        >>> model.compile(loss="mse")
+        >>> result = top_eigenpairs(model, (np.full((4, 1), 3.0), np.zeros((4, 1))))
+        >>> round(float(result.eigenvalues[0]), 4)
+        18.0
+
+    References:
+        Cohen et al. 2022, Section 2 (preconditioned sharpness).
+    """
+    objective = Objective(model, from_data(data, batch_size))
+    check_solver(objective.num_parameters, num_eigenvalues, solver, rtol, max_hvps)
+    scale = inverse_root(objective, preconditioner)
+    start = tf.zeros([0, objective.num_parameters], objective.dtype)
+    result = SOLVERS[solver](
+        lambda v: objective.hessian_product(v, scale),
+        start,
+        num_eigenvalues,
+        rtol,
+        max_hvps,
+        seed=seed,
+    )
+    return dataclasses.replace(
+        result, eigenvectors=[objective.unpack(scale * v) for v in result.eigenvectors]
+    )
+
+
+def inverse_root(objective, preconditioner):
+    """Diagonal of ``P^-½`` as a vector (n,); ones if `preconditioner` is None.
+
+    Raises:
+        ValueError: If the tensors don't match the objective's variables.
+    """
+    if preconditioner is None:
+        return tf.ones([objective.num_parameters], objective.dtype)
+    shapes = [tuple(p.shape) for p in preconditioner]
+    expected = [tuple(v.shape) for v in objective.variables]
+    if shapes != expected:
+        raise ValueError(
+            "The preconditioner must have one tensor per trainable variable, of its shape. "
+            f"Expected: shapes {expected}. Received: shapes {shapes}"
+        )
+    return tf.math.rsqrt(objective.pack(preconditioner))
+
+
+def check_solver(num_parameters, num_eigenvalues, solver, rtol, max_hvps):
+    """Raise ValueError for a solver's argument that is out of range."""
+    if solver not in SOLVERS:
+        raise ValueError(
+            f"Unknown solver; expected one of {sorted(SOLVERS)}. Received: solver={solver!r}"
+        )
+    if not 1 <= num_eigenvalues <= num_parameters:
+        raise ValueError(
+            "`num_eigenvalues` must lie between 1 and the number of trainable parameters, "
+            f"{num_parameters}. Received: num_eigenvalues={num_eigenvalues}"
+        )
+    if not 0.0 < rtol < 1.0:
+        raise ValueError(f"`rtol` must lie between 0 and 1. Received: rtol={rtol}")
+    if max_hvps < 1:
+        raise ValueError(f"`max_hvps` must be at least 1. Received: max_hvps={max_hvps}")

@@ -1,0 +1,89 @@
+"""Largest eigenpairs by block power iteration with a shift."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_aeos.curvature.result import Eigenpairs, not_available, relative_residual
+from keras_aeos.curvature.vectors import RandomDirections, combine, orthogonalise, unit
+
+# Iterations that the fresh column gets to show an eigenvector that the others miss.
+_MIN_ITERATIONS = 5
+
+
+def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
+    """Largest eigenpairs of a symmetric operator A by power iteration on a block of vectors.
+
+    One iteration takes the Ritz pairs of the block V, of k wanted columns and one more, from its
+    image AV, and continues with an orthonormal basis of ``(A + σI)V``. The shift σ starts at 0.
+    Whenever a Ritz value shows that the negative end of the spectrum rivals the positive one, σ is
+    raised to minus that value, after which the most positive eigenvalues are the largest in
+    magnitude.
+
+    The last column of a warm start is a fresh random direction and gets `_MIN_ITERATIONS`
+    iterations, so that an eigenvector that has overtaken those of the last solve is found.
+
+    Args:
+        matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
+        start: Tensor of shape (s, n): vectors of an earlier solve, best first; or (0, n).
+        num_eigenvalues: Number k of eigenpairs, at most n.
+        rtol: Tolerance of the relative residual ``‖Av - λv‖ / |λ|``.
+        max_hvps: Product limit.
+        seed: Seed of the random directions.
+
+    Returns:
+        An `Eigenpairs` with vectors of shape (n,).
+    """
+    size = start.shape[1]
+    width = min(num_eigenvalues + 1, size)
+    random = RandomDirections(size, start.dtype, seed)
+    old = tf.unstack(start)[: min(num_eigenvalues, width)]
+    block = _orthonormal(old + [random() for _ in range(width - len(old))])
+
+    shift, num_hvps, iteration = 0.0, 0, 0
+    while True:
+        images = [matvec(column) for column in block]
+        num_hvps += width
+        iteration += 1
+        projection = np.array([[float(tf.reduce_sum(v * w)) for w in images] for v in block])
+        if not np.all(np.isfinite(projection)):
+            return not_available(num_eigenvalues, num_hvps)
+        values, rotation = np.linalg.eigh((projection + projection.T) / 2.0)
+        values, rotation = values[::-1], rotation[:, ::-1]
+        block, images = combine(block, rotation), combine(images, rotation)
+
+        top = values[:num_eigenvalues]
+        errors = np.array(
+            [float(tf.norm(w - v * float(t))) for t, v, w in zip(top, block, images, strict=False)]
+        )
+        met = errors <= rtol * np.abs(top)
+        rivalled = -values[-1] > max(shift, values[0] / 2.0)
+        if rivalled and width < size:
+            shift = -values[-1]
+        elif met.all() and (iteration >= _MIN_ITERATIONS or width == size):
+            break
+        if num_hvps + width > max_hvps:
+            break
+        block = _orthonormal(
+            [w + v * float(shift) for v, w in zip(block, images, strict=True)], random
+        )
+
+    return Eigenpairs(
+        eigenvalues=top,
+        eigenvectors=[unit(v) for v in block[:num_eigenvalues]],
+        residuals=np.array([relative_residual(e, v) for e, v in zip(errors, top, strict=True)]),
+        converged=met,
+        num_hvps=num_hvps,
+        guard_vectors=[unit(v) for v in block[num_eigenvalues:]],
+    )
+
+
+def _orthonormal(vectors, random=None):
+    """Orthonormal basis of the span; a direction that vanishes is replaced by a random one."""
+    basis = []
+    for vector in vectors:
+        norm = float(tf.norm(vector))
+        rest, _ = orthogonalise(vector, basis)
+        if random is not None and float(tf.norm(rest)) <= 1e-6 * norm:
+            rest, _ = orthogonalise(random(), basis)
+        basis.append(unit(rest))
+    return basis

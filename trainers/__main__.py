@@ -1,0 +1,56 @@
+"""``python -m trainers --config-name NAME [key=value ...]``: train one run or a whole sweep."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from trainers import command_line, run_directory
+from trainers.errors import UserError
+
+
+def run(composed: DictConfig) -> None:
+    """Train one job, unless a sweep finds it finished already."""
+    settings = HydraConfig.get()
+    directory = Path(settings.runtime.output_dir)
+    in_sweep = settings.mode == RunMode.MULTIRUN
+    try:
+        config = command_line.typed(composed)
+        if in_sweep and run_directory.is_finished(directory, config):
+            print(f"skipped, finished before: {_shown(directory)}", flush=True)
+            return
+        choices = {k: v for k, v in settings.runtime.choices.items() if not k.startswith("hydra/")}
+        # TensorFlow takes seconds to import: only now, when there is something to train.
+        from trainers.training import train
+
+        outcome = train(config, directory, choices)
+        print(outcome.line(_shown(directory)) if in_sweep else outcome.report(_shown(directory)))
+    except UserError as error:
+        _exit(error)
+
+
+def main(arguments: list[str]) -> None:
+    """Check the command line, then let Hydra run it."""
+    try:
+        options = command_line.parse(arguments)
+        sys.argv[1:] = command_line.hydra_arguments(options)
+    except UserError as error:
+        _exit(error)
+    hydra.main(config_path=str(Path(options.config_dir).resolve()), version_base="1.3")(run)()
+
+
+def _exit(error: UserError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _shown(directory: Path) -> Path:
+    here = Path.cwd()
+    return directory.relative_to(here) if directory.is_relative_to(here) else directory
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,266 @@
+"""The command line: every job it asks for is composed and checked before any of them runs.
+
+A mistake in an argument or in a YAML file ends in one line within a second, whether it concerns
+the first job of a sweep or the last. Composing is Hydra's; what is added here is the wording.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    OmegaConfBaseException,
+)
+
+from trainers import schema
+from trainers.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+# A run directory holds what the trainer writes: no log files or copies of the configuration by
+# Hydra, and no Python package named by a YAML file is looked into.
+_SETTINGS = (
+    "hydra.output_subdir=null",
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+    f"hydra.searchpath=['file://{CONFIGS}']",
+    "hydra.job.chdir=false",
+    "hydra.sweep.dir=${output_dir}",
+    "hydra.sweep.subdir=${hydra:job.override_dirname}",
+)
+# Parts of Hydra's own section that could name code to call. The command line may choose among
+# installed plugins there; a file may not change them.
+_PINNED = ("callbacks", "hydra_logging", "job_logging", "launcher", "sweeper", "searchpath")
+# Keys that say where files are, not what is computed.
+_PLACES = ("output_dir", "data.data_dir")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the options; what Hydra alone needs is in `overrides`."""
+    parser = _Parser(prog="python -m trainers", allow_abbrev=False)
+    known = ", ".join(_names(CONFIGS))
+    parser.add_argument("--config-name", "-cn", required=True, help=f"one of {known}")
+    parser.add_argument("--config-dir", "-cd", default=str(CONFIGS), help="where else to look")
+    parser.add_argument("--multirun", "-m", action="store_true", help="run every combination")
+    parser.add_argument("--cfg", choices=("job", "hydra", "all"), help="print, don't run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    return parser.parse_intermixed_args(arguments)
+
+
+def hydra_arguments(options: argparse.Namespace) -> list[str]:
+    """Check every job that `options` ask for and return the arguments to give to Hydra.
+
+    Raises:
+        UserError: A key, a value, a file or a name can't be used; the first one found.
+    """
+    _register_schema()
+    directory = Path(options.config_dir).resolve()
+    if not directory.is_dir():
+        raise UserError(f"--config-dir: no such directory. Received: {options.config_dir}")
+    overrides = _parse_overrides(options.overrides)
+    settings = list(_SETTINGS)
+    single = [o.input_line for o in overrides if not o.is_sweep_override()]
+    own = [o.input_line for o in overrides if o.is_hydra_override()]
+    with initialize_config_dir(str(directory), version_base="1.3"):
+        first = _compose(options.config_name, directory, single + settings)
+        unnamed = [*first.hydra.job.config.override_dirname.exclude_keys, *_PLACES]
+        settings.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(unnamed)}]")
+        settings.append(f"hydra.run.dir='{_run_directory(overrides, unnamed)}'")
+        pristine = _compose(None, directory, own + list(_SETTINGS))
+        swept = options.multirun or first.hydra.mode == RunMode.MULTIRUN
+        if swept:
+            jobs = _jobs(overrides, first.hydra.sweeper.get("params"))
+        elif len(single) == len(overrides):
+            jobs = [single]
+        else:
+            several = next(o.input_line for o in overrides if o.is_sweep_override())
+            raise UserError(f"several values need --multirun. Received: {several}")
+        for job in jobs:
+            composed = _compose(options.config_name, directory, list(job) + settings)
+            _check_pinned(composed.hydra, pristine.hydra)
+            typed(composed)
+    flags = ["--multirun"] if options.multirun else ["--cfg", options.cfg] if options.cfg else []
+    return ["--config-name", options.config_name, *flags, *options.overrides, *settings]
+
+
+def typed(composed: DictConfig) -> schema.Config:
+    """Turn what Hydra composed into the typed configuration, with every value checked.
+
+    Raises:
+        UserError: A key is unknown or missing, or a value can't be used.
+    """
+    if OmegaConf.get_type(composed) is not schema.Config:
+        raise UserError("the defaults list of the configuration must begin with schema/config")
+    plain = composed.copy()
+    OmegaConf.set_struct(plain, False)
+    if plain.pop("hydra", None) is not None:
+        HydraConfig.instance().set_config(composed)  # what ${hydra:...} refers to
+    try:
+        _check_keys(plain)
+        config = OmegaConf.to_object(plain)
+    except InterpolationKeyError as error:
+        raise UserError(f"{error.full_key}: {_first_line(error)}") from error
+    except OmegaConfBaseException as error:
+        raise UserError(_first_line(error)) from error
+    schema.check(config)
+    return config
+
+
+def _register_schema() -> None:
+    store = ConfigStore.instance()
+    store.store(group="schema", name="config", node=schema.Config, package="_global_")
+    for name, model in schema.MODELS.items():
+        store.store(group="schema/model", name=name, node=model)
+    for name, optimizer in schema.OPTIMIZERS.items():
+        store.store(group="schema/optimizer", name=name, node=optimizer)
+
+
+def _parse_overrides(lines: Sequence[str]) -> list[Override]:
+    parsed: list[Override] = []
+    for line in lines:
+        try:
+            parsed += OverridesParser.create().parse_overrides([line])
+        except HydraException as error:
+            raise UserError(f"expected key=value on the command line. Received: {line}") from error
+    return parsed
+
+
+def _jobs(overrides: list[Override], params: DictConfig | None) -> Iterable[tuple[str, ...]]:
+    """Overrides of each job: a key on the command line replaces a file's sweep over that key."""
+    from_file = _parse_overrides([f"{key}={value}" for key, value in (params or {}).items()])
+    values: dict[str, list[str]] = {}
+    for override in [*from_file, *overrides]:
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            values[key] = [override.input_line]
+    return itertools.product(*values.values())
+
+
+def _run_directory(overrides: list[Override], unnamed: Sequence[str]) -> str:
+    """A single run with settings of its own gets a directory of its own beside the default one."""
+    keys = {o.key_or_group for o in overrides if not o.is_hydra_override()}
+    if "output_dir" in keys or keys <= set(unnamed):
+        return "${output_dir}"
+    return "${output_dir},${hydra:job.override_dirname}"
+
+
+def _compose(name: str | None, directory: Path, overrides: list[str]) -> DictConfig:
+    try:
+        return compose(name, overrides=overrides, return_hydra_config=True)
+    except MissingConfigException as error:
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        known = sorted({*_names(CONFIGS / group), *_names(directory / group)})
+        what = f"option '{option}' of group '{group}'" if group else f"configuration '{option}'"
+        hint = _did_you_mean(option, known)
+        raise UserError(f"unknown {what}.{hint} Known: {', '.join(known)}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"a file is not valid YAML: {' '.join(str(error).split())}") from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(_explain(error, [o for o in overrides if o not in _SETTINGS])) from error
+
+
+def _explain(error: Exception, overrides: list[str]) -> str:
+    """One line for an error of composition: the key, its place, the nearest right key."""
+    in_file = re.match(r"In '([^']+)'", str(error))
+    place = f"{in_file.group(1)}.yaml" if in_file else "command line"
+    cause = next((e for e in _chain(error) if getattr(e, "full_key", None)), None)
+    if cause is None:
+        no_such = re.match(r"Could not override '([^']+)'. No match in the defaults", str(error))
+        if no_such:
+            return f"this configuration has no group '{no_such.group(1)}' ({place})"
+        return f"{_first_line(error)}. Received: {' '.join(overrides)}"
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
+        return _unknown_key(cause.full_key, cause.object_type, place)
+    return f"{cause.full_key}: {_first_line(cause)} ({place})"
+
+
+def _unknown_key(full_key: str, section_type: Any, place: str) -> str:
+    section, _, key = full_key.rpartition(".")
+    siblings = _keys(section_type)
+    hint = _did_you_mean(key, siblings)
+    if not hint:
+        elsewhere = [
+            known for known in _keys(schema.Config, deep=True) if f".{known}".endswith(f".{key}")
+        ]
+        hint = f" Did you mean '{elsewhere[0]}'?" if elsewhere else ""
+    where = f"section '{section}'" if section else "the configuration"
+    return f"unknown key '{key}' in {where} ({place}).{hint} Known: {', '.join(siblings)}"
+
+
+def _check_keys(section: DictConfig, prefix: str = "") -> None:
+    """Find what `+key=value` added and `~key` took away."""
+    known = _keys(OmegaConf.get_type(section))
+    present = [str(key) for key in section]
+    for key in present:
+        if key not in known:
+            raise UserError(
+                _unknown_key(prefix + key, OmegaConf.get_type(section), "command line")
+            )
+        if not OmegaConf.is_missing(section, key) and OmegaConf.is_dict(section[key]):
+            _check_keys(section[key], f"{prefix}{key}.")
+    for key in known:
+        if key not in present or OmegaConf.is_missing(section, key):
+            raise UserError(f"{prefix}{key}: a value is missing")
+
+
+def _check_pinned(hydra: DictConfig, pristine: DictConfig) -> None:
+    for name in _PINNED:
+        given, expected = (OmegaConf.to_container(c, resolve=False)[name] for c in (hydra, pristine))
+        if name == "sweeper":
+            given, expected = ({**c, "params": None} for c in (given, expected))
+        if given != expected:
+            raise UserError(f"hydra.{name}: a YAML file may not set this; it could run code")
+
+
+def _keys(section_type: Any, deep: bool = False, prefix: str = "") -> list[str]:
+    if not dataclasses.is_dataclass(section_type):
+        return []
+    names = []
+    for item in dataclasses.fields(section_type):
+        names.append(prefix + item.name)
+        if deep:
+            names += _keys(item.type, deep, f"{prefix}{item.name}.")
+    return names
+
+
+def _names(directory: Path) -> list[str]:
+    return sorted(path.stem for path in directory.glob("*.yaml"))
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word, list(known), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def _chain(error: BaseException | None) -> Iterator[Any]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")

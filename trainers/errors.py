@@ -1,0 +1,5 @@
+"""The one error type that ends a run with a single line instead of a traceback."""
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; its text is one line that says how."""

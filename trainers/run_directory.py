@@ -1,0 +1,114 @@
+"""The files of one run.
+
+- `config.yaml`: the configuration, complete and resolved.
+- `run.json`: status, stop reason, steps done, seed, versions, times.
+- `metrics.csv` and `tensorboard/`: the monitor's measurements.
+- `final.weights.h5`: the weights after the last update.
+- `curves.png`: loss and preconditioned sharpness, drawn at the end of a run.
+
+A directory never mixes two runs: a run that starts in a directory with an earlier run in it
+replaces that run's files, and one that finds anything else there refuses to start.
+"""
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from trainers.errors import UserError
+from trainers.schema import Config
+
+CONFIG = "config.yaml"
+RUN = "run.json"
+METRICS = "metrics.csv"
+TENSORBOARD = "tensorboard"
+WEIGHTS = "final.weights.h5"
+CURVES = "curves.png"
+# Statuses with which there is nothing left to do; "running" is also that of a killed run.
+FINISHED = ("completed", "diverged")
+
+
+def start(directory: Path, config: Config, choices: dict[str, str]) -> dict[str, Any]:
+    """Clear the directory of an earlier run, write the first files and return the run's record.
+
+    Raises:
+        UserError: The directory holds files, but no run.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()) and not (directory / CONFIG).exists():
+        raise UserError(
+            "output_dir: expected a new or empty directory or that of an earlier run. "
+            f"Received: {directory}, which holds other files"
+        )
+    for name in (RUN, METRICS, WEIGHTS, CURVES):
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / TENSORBOARD, ignore_errors=True)
+    (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+    record = {
+        "status": "running",
+        "choices": choices,
+        "seed": config.seed,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": _versions(),
+        "git_commit": _git_commit(),
+    }
+    write(directory, record)
+    return record
+
+
+def write(directory: Path, record: dict[str, Any]) -> None:
+    """Write `run.json`, whole or not at all."""
+    temporary = directory / f"{RUN}.part"
+    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    temporary.replace(directory / RUN)
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """Read `run.json`; empty where there is none."""
+    path = directory / RUN
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def is_finished(directory: Path, config: Config) -> bool:
+    """Whether a run of this very configuration went to its end here."""
+    if read(directory).get("status") not in FINISHED or not (directory / CONFIG).exists():
+        return False
+    before = OmegaConf.to_container(OmegaConf.load(directory / CONFIG))
+    return _computed(before) == _computed(asdict(config))
+
+
+def _computed(config: Any) -> dict[str, Any]:
+    """The part of a configuration that decides about the result."""
+    data = {key: value for key, value in config["data"].items() if key != "data_dir"}
+    return {**config, "data": data, "output_dir": None}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in ("keras_aeos", "keras", "tensorflow", "numpy"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def _git_commit() -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    result = subprocess.run(  # noqa: S603 - fixed arguments
+        [git, "rev-parse", "--quiet", "--verify", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stdout.strip() or None

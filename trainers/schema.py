@@ -1,0 +1,215 @@
+"""The whole configuration of a run, as typed dataclasses.
+
+Hydra merges the YAML files and the command line into these classes, so that a misspelt key or a
+wrong type is found before anything else is imported. A class here is one section of the file; a
+field's `metadata` holds the condition that its value must meet.
+
+A model or an optimizer is one dataclass and one row in `MODELS` or `OPTIMIZERS`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from omegaconf import MISSING
+
+from trainers.batching import micro_batch_size
+from trainers.errors import UserError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is known about a data set without loading it."""
+
+    num_examples: int
+    input_shape: tuple[int, ...]
+    num_classes: int
+
+
+DATASETS = {
+    "digits": Dataset(num_examples=1_797, input_shape=(8, 8, 1), num_classes=10),
+    "cifar10": Dataset(num_examples=50_000, input_shape=(32, 32, 3), num_classes=10),
+}
+LOSSES = ("cross_entropy", "squared_error")
+ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "softplus")
+SOLVERS = ("lanczos", "power")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A test of one value and the words that name what passes it."""
+
+    expected: str
+    holds: Callable[[Any], bool]
+    choices: tuple[str, ...] = ()
+
+
+def _setting(default: Any, condition: Condition) -> Any:
+    return field(default=default, metadata={"condition": condition})
+
+
+def _above_zero(default: Any) -> Any:
+    return _setting(
+        default, Condition("a finite number above 0", lambda value: 0 < value < math.inf)
+    )
+
+
+def _at_least(minimum: int, default: Any) -> Any:
+    return _setting(default, Condition(f"{minimum} or more", lambda value: value >= minimum))
+
+
+def _fraction(default: Any) -> Any:
+    return _setting(default, Condition("0 <= value < 1", lambda value: 0 <= value < 1))
+
+
+def _one_of(choices: tuple[str, ...], default: Any) -> Any:
+    condition = Condition(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
+    return _setting(default, condition)
+
+
+@dataclass
+class Model:
+    """Base of every model section; `name` is the module under `trainers/` that builds it."""
+
+    name: str = MISSING
+
+
+@dataclass
+class FullyConnected(Model):
+    """Fully connected network: `hidden_layers` layers of `width` units each."""
+
+    name: str = _one_of(("fully_connected",), "fully_connected")
+    hidden_layers: int = _at_least(0, 5)
+    width: int = _at_least(1, 200)
+    activation: str = _one_of(ACTIVATIONS, "tanh")
+
+
+@dataclass
+class Optimizer:
+    """Base of every optimizer section; the other keys are the optimizer's own arguments."""
+
+    name: str = MISSING
+    learning_rate: float = _above_zero(MISSING)
+
+
+@dataclass
+class Adam(Optimizer):
+    """Arguments of `keras_aeos.optimizers.Adam`."""
+
+    name: str = _one_of(("adam",), "adam")
+    learning_rate: float = _above_zero(1e-4)
+    beta_1: float = _fraction(0.9)
+    beta_2: float = _fraction(0.999)
+    epsilon: float = _above_zero(1e-7)
+    bias_correction: bool = True
+
+
+@dataclass
+class RMSprop(Optimizer):
+    """Arguments of `keras_aeos.optimizers.RMSprop`."""
+
+    name: str = _one_of(("rmsprop",), "rmsprop")
+    learning_rate: float = _above_zero(1e-4)
+    beta_2: float = _fraction(0.995)
+    epsilon: float = _above_zero(1e-7)
+
+
+@dataclass
+class GradientDescent(Optimizer):
+    """Arguments of `keras_aeos.optimizers.GradientDescent`."""
+
+    name: str = _one_of(("gradient_descent",), "gradient_descent")
+    learning_rate: float = _above_zero(0.05)
+
+
+MODELS = {"fully_connected": FullyConnected}
+OPTIMIZERS = {"adam": Adam, "rmsprop": RMSprop, "gradient_descent": GradientDescent}
+
+
+@dataclass
+class Data:
+    """Training examples: the first `num_examples` of the data set, all of them when null.
+
+    `data_dir` is the TFDS directory; null means the environment variable `TFDS_DATA_DIR`, else
+    the default of TFDS. `micro_batch_size` bounds the examples held on the device at once.
+    """
+
+    name: str = _one_of(tuple(DATASETS), "cifar10")
+    data_dir: str | None = None
+    num_examples: int | None = _at_least(1, None)
+    micro_batch_size: int = _at_least(1, 2_500)
+
+
+@dataclass
+class Stop:
+    """Criteria that end a run before `steps` updates; divergence always does."""
+
+    loss_threshold: float | None = _above_zero(None)
+
+
+@dataclass
+class Monitor:
+    """Arguments of `keras_aeos.AEoSMonitor`."""
+
+    update_freq: int = _at_least(1, 20)
+    num_eigenvalues: int = _at_least(1, 1)
+    solver: str = _one_of(SOLVERS, "lanczos")
+    rtol: float = _above_zero(1e-3)
+    max_hvps: int = _at_least(1, 100)
+
+
+@dataclass
+class Config:
+    """One run. `steps` counts updates; `output_dir` is where the run's files go."""
+
+    model: Model = MISSING
+    data: Data = field(default_factory=Data)
+    loss: str = _one_of(LOSSES, "cross_entropy")
+    optimizer: Optimizer = MISSING
+    steps: int = _at_least(1, 500)
+    stop: Stop = field(default_factory=Stop)
+    monitor: Monitor = field(default_factory=Monitor)
+    seed: int = _at_least(0, 0)
+    output_dir: str = MISSING
+
+
+def num_examples(data: Data) -> int:
+    """Number of training examples that a `data` section asks for."""
+    return DATASETS[data.name].num_examples if data.num_examples is None else data.num_examples
+
+
+def check(config: Config) -> None:
+    """Check every value of a complete configuration.
+
+    Raises:
+        UserError: The first value that can't be used, with what was expected.
+    """
+    for key, value, condition in _settings(config):
+        if value is not None and not condition.holds(value):
+            near = get_close_matches(str(value), condition.choices, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise UserError(f"{key}: expected {condition.expected}.{hint} Received: {key}={value}")
+
+    available = DATASETS[config.data.name].num_examples
+    wanted = num_examples(config.data)
+    if wanted > available:
+        raise UserError(
+            f"data.num_examples: expected at most {available}, the size of {config.data.name}. "
+            f"Received: data.num_examples={wanted}"
+        )
+    try:
+        micro_batch_size(wanted, config.data.micro_batch_size)
+    except ValueError as error:
+        raise UserError(f"data.num_examples: {error}") from error
+
+
+def _settings(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Condition]]:
+    for item in dataclasses.fields(section):
+        key, value = prefix + item.name, getattr(section, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from _settings(value, f"{key}.")
+        elif "condition" in item.metadata:
+            yield key, value, item.metadata["condition"]

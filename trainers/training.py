@@ -1,0 +1,147 @@
+"""Full-batch training of one run, from its configuration to its files."""
+
+import dataclasses
+import os
+import time
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+import keras_aeos  # noqa: E402
+from trainers import data, report, run_directory, schema  # noqa: E402
+from trainers.batching import micro_batch_size  # noqa: E402
+from trainers.callbacks import ProgressBar, StopCriteria  # noqa: E402
+
+OPTIMIZERS = {
+    "adam": keras_aeos.optimizers.Adam,
+    "rmsprop": keras_aeos.optimizers.RMSprop,
+    "gradient_descent": keras_aeos.optimizers.GradientDescent,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended; `record` is the content of its `run.json`."""
+
+    record: dict
+    summary: report.EdgeSummary
+
+    def line(self, directory: Path) -> str:
+        """One line for a job of a sweep."""
+        return f"{directory}: {self.record['stop_reason']}; {self.summary.sentence()}"
+
+    def report(self, directory: Path) -> str:
+        """Where everything is, for a single run."""
+        seconds = self.record["wall_seconds"]
+        return "\n".join(
+            (
+                f"{self.record['steps']} steps in {seconds:.0f} s: {self.record['stop_reason']}",
+                f"measurements: {directory / run_directory.METRICS}",
+                f"TensorBoard:  {directory / run_directory.TENSORBOARD}",
+                f"              tensorboard --logdir {directory / run_directory.TENSORBOARD}",
+                f"figure:       {directory / run_directory.CURVES}",
+                self.summary.sentence(),
+            )
+        )
+
+
+def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Outcome:
+    """Train, measure and write every file of the run.
+
+    The same configuration on the same machine gives the same `metrics.csv`, but for `seconds`.
+
+    Args:
+        config: The checked configuration.
+        directory: Where the files go.
+        choices: Options of the configuration groups, for the record.
+
+    Raises:
+        UserError: The data set is missing, or the directory is in use by something else.
+    """
+    examples = data.load(config.data)
+    record = run_directory.start(directory, config, choices)
+    started = time.monotonic()
+    try:
+        stop = _fit(config, examples, directory)
+    except BaseException as error:
+        run_directory.write(
+            directory, {**record, "status": "interrupted", "stop_reason": type(error).__name__}
+        )
+        raise
+    record.update(
+        status=stop.status,
+        stop_reason=stop.reason,
+        steps=stop.steps,
+        first_loss=stop.first_loss,
+        last_loss=stop.last_loss,
+        wall_seconds=round(time.monotonic() - started, 1),
+    )
+    run_directory.write(directory, record)
+    report.draw_run(directory)
+    return Outcome(record, report.summarise(directory))
+
+
+def _fit(config: schema.Config, examples: data.Examples, directory: Path) -> StopCriteria:
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(config.seed)
+    tf.config.experimental.enable_op_determinism()
+
+    batches, num_batches = micro_batches(config, examples)
+    model = import_module(f"trainers.{config.model.name}").build_model(config)
+    compile_full_batch(model, config, num_batches)
+    monitor = keras_aeos.AEoSMonitor(
+        batches, log_dir=directory, **dataclasses.asdict(config.monitor)
+    )
+    stop = StopCriteria(config.stop.loss_threshold)
+    model.fit(
+        batches.repeat(),
+        steps_per_epoch=num_batches,
+        epochs=config.steps,
+        shuffle=False,
+        verbose=0,
+        callbacks=[monitor, stop, ProgressBar(config.steps, monitor, directory.name)],
+    )
+    model.save_weights(directory / run_directory.WEIGHTS)
+    return stop
+
+
+def micro_batches(config: schema.Config, examples: data.Examples) -> tuple[tf.data.Dataset, int]:
+    """The examples as equal micro-batches, cut once, and the number of these."""
+    inputs, targets = examples.inputs, targets_for(config, examples.labels)
+    size = micro_batch_size(len(inputs), config.data.micro_batch_size)
+    cut = [array.reshape(-1, size, *array.shape[1:]) for array in (inputs, targets)]
+    return tf.data.Dataset.from_tensor_slices(tuple(cut)), len(inputs) // size
+
+
+def targets_for(config: schema.Config, labels: np.ndarray) -> np.ndarray:
+    """Labels as the loss wants them: one-hot float32 (N, classes) for the squared error."""
+    if config.loss == "cross_entropy":
+        return labels
+    return np.eye(schema.DATASETS[config.data.name].num_classes, dtype=np.float32)[labels]
+
+
+def compile_full_batch(model: keras.Model, config: schema.Config, num_batches: int) -> None:
+    """Compile so that one epoch of `num_batches` equal micro-batches is one full-batch update.
+
+    The optimizer adds up the micro-batches' gradients and applies their mean with the last one, so
+    that memory holds one micro-batch; Keras runs the epoch as one call of a graph. The `loss` that
+    callbacks see at the end of an epoch is the full-batch loss before the update.
+
+    The squared error is the mean over examples and outputs; the cross-entropy is that of logits.
+    """
+    if config.loss == "cross_entropy":
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    else:
+        loss = keras.losses.MeanSquaredError()
+    settings = dataclasses.asdict(config.optimizer)
+    optimizer = OPTIMIZERS[settings.pop("name")](
+        **settings, gradient_accumulation_steps=num_batches if num_batches > 1 else None
+    )
+    model.compile(optimizer, loss=loss, steps_per_execution=num_batches)
