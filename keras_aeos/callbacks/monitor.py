@@ -7,6 +7,7 @@ import time
 import warnings
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -171,51 +172,47 @@ class AEoSMonitor(keras.callbacks.Callback):
         objective = self._current_objective()
         loss, gradient = objective.loss_and_gradient()
         gradient_norm_squared = float(tf.reduce_sum(tf.square(gradient)))
-        finite = math.isfinite(loss) and math.isfinite(gradient_norm_squared)
         diagonal, threshold = self._describe_optimizer(objective)
+        if math.isfinite(loss) and math.isfinite(gradient_norm_squared):
+            preconditioned, raw = self._solve_both(objective, diagonal, step)
+        else:
+            preconditioned = raw = not_available(self._num_eigenvalues, 0)
+        measured = [raw] if preconditioned in (None, raw) else [preconditioned, raw]
 
-        raw = preconditioned = None
-        if not finite:
-            raw = preconditioned = not_available(self._num_eigenvalues, 0)
-        elif diagonal is not None:
-            preconditioned = self._solve("preconditioned", inverse_root(objective, diagonal), step)
-            if all(bool(tf.reduce_all(part == 1.0)) for part in diagonal):
-                raw = preconditioned
-        if raw is None:
-            raw = self._solve("raw", inverse_root(objective, None), step)
-        results = [raw] if preconditioned in (None, raw) else [preconditioned, raw]
-        converged = all(bool(result.converged.all()) for result in results)
-        if finite and not converged:
-            self._warn_once(
-                "unconverged",
-                f"At step {step} an eigenvalue did not converge to rtol={self._rtol} within "
-                f"{self._max_hvps} Hessian-vector products; its row says converged=False and "
-                "carries the residual that was reached. Raise `max_hvps` or `rtol` to mend this.",
-            )
-        values = (
-            [math.nan] * self._num_eigenvalues
-            if preconditioned is None
-            else [float(value) for value in preconditioned.eigenvalues]
-        )
+        values = np.full(self._num_eigenvalues, np.nan)
+        norm_squared = math.nan
+        if diagonal is not None:
+            values = preconditioned.eigenvalues
+            norm_squared = sum(float(tf.reduce_sum(tf.square(part))) for part in diagonal)
         return {
             "step": step,
             "epoch": self._epoch,
             "learning_rate": dynamics.last_learning_rate(self.model.optimizer),
             "loss": loss,
-            "preconditioned_sharpness": values[0],
+            "preconditioned_sharpness": float(values[0]),
             "sharpness": float(raw.eigenvalues[0]),
             "stability_threshold": threshold,
-            "edge_ratio": values[0] / threshold if threshold else math.nan,
+            "edge_ratio": float(values[0]) / threshold if threshold else math.nan,
             "gradient_norm_squared": gradient_norm_squared,
-            "preconditioner_norm_squared": math.nan
-            if diagonal is None
-            else sum(float(tf.reduce_sum(tf.square(part))) for part in diagonal),
-            "residual": max(float(result.residuals.max()) for result in results),
-            "num_hvps": sum(result.num_hvps for result in results),
+            "preconditioner_norm_squared": norm_squared,
+            "residual": max(float(result.residuals.max()) for result in measured),
+            "num_hvps": sum(result.num_hvps for result in measured),
             "seconds": time.perf_counter() - began,
-            "converged": converged,
-            **{f"preconditioned_sharpness_{i + 1}": values[i] for i in range(1, len(values))},
+            "converged": all(bool(result.converged.all()) for result in measured),
+            **{
+                f"preconditioned_sharpness_{i}": float(value)
+                for i, value in enumerate(values[1:], 2)
+            },
         }
+
+    def _solve_both(self, objective, diagonal, step):
+        """Eigenpairs of ``P^-½ H P^-½``, None if P is not known, and of H."""
+        preconditioned = None
+        if diagonal is not None:
+            preconditioned = self._solve("preconditioned", inverse_root(objective, diagonal), step)
+            if all(bool(tf.reduce_all(part == 1.0)) for part in diagonal):
+                return preconditioned, preconditioned
+        return preconditioned, self._solve("raw", inverse_root(objective, None), step)
 
     def _solve(self, name, scale, step):
         """Eigenpairs of ``S H S``, warm-started from the last ones under this name."""
@@ -230,6 +227,13 @@ class AEoSMonitor(keras.callbacks.Callback):
         )
         if result.eigenvectors:
             self._warm_starts[name] = tf.stack(result.eigenvectors + result.guard_vectors)
+        if not result.converged.all():
+            self._warn_once(
+                "unconverged",
+                f"At step {step} an eigenvalue did not converge to rtol={self._rtol} within "
+                f"{self._max_hvps} Hessian-vector products; its row says converged=False and "
+                "carries the residual that was reached. Raise `max_hvps` or `rtol` to mend this.",
+            )
         return result
 
     def _current_objective(self):

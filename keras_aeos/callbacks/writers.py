@@ -21,30 +21,27 @@ class CsvWriter:
     def __init__(self, path, columns):
         self._path = pathlib.Path(path)
         self._columns = columns
-        self._file = None
+        self._begun = False
 
     def write(self, row):
-        """Write one row, a dictionary of the columns, and flush it to the disk."""
-        if self._file is None:
-            self._open(row["step"])
-        self._writer.writerow(row)
-        self._file.flush()
+        """Write one row, a dictionary of the columns; it is on the disk when this returns."""
+        if not self._begun:
+            self._begin(row["step"])
+            self._begun = True
+        with self._path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
 
     def close(self):
-        """Close the file; a later row is appended."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Nothing to do: the file is open only while a row is written."""
 
-    def _open(self, step):
+    def _begin(self, step):
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        continued = self._path.exists() and self._continues_at(step)
-        if self._path.exists() and not continued:
+        if self._path.exists():
+            if self._continues_at(step):
+                return
             self._path.rename(_free_name(self._path))
-        self._file = self._path.open("a", newline="")
-        self._writer = csv.DictWriter(self._file, self._columns)
-        if not continued:
-            self._writer.writeheader()
+        with self._path.open("w", newline="") as file:
+            csv.DictWriter(file, self._columns).writeheader()
 
     def _continues_at(self, step):
         with self._path.open(newline="") as file:

@@ -8,6 +8,8 @@ from keras_aeos.curvature.vectors import RandomDirections, combine, orthogonalis
 
 # Iterations that the fresh column gets to show an eigenvector that the others miss.
 _MIN_ITERATIONS = 5
+# Residual of the additional column that ends a solve, in units of the wanted columns' tolerance.
+_GUARD_TOLERANCE = 10.0
 
 
 def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
@@ -19,8 +21,9 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
     raised to minus that value, after which the most positive eigenvalues are the largest in
     magnitude.
 
-    The last column of a warm start is a fresh random direction and gets `_MIN_ITERATIONS`
-    iterations, so that an eigenvector that has overtaken those of the last solve is found.
+    The additional column starts as a fresh random direction. The solve ends only when that column,
+    too, has nearly converged, to an eigenvalue below the wanted ones, and not before
+    `_MIN_ITERATIONS`: an eigenvector that has overtaken those of the last solve is found.
 
     Args:
         matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
@@ -51,15 +54,19 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
         values, rotation = values[::-1], rotation[:, ::-1]
         block, images = combine(block, rotation), combine(images, rotation)
 
-        top = values[:num_eigenvalues]
         errors = np.array(
-            [float(tf.norm(w - v * float(t))) for t, v, w in zip(top, block, images, strict=False)]
+            [float(tf.norm(w - v * float(t))) for t, v, w in zip(values, block, images, strict=True)]
         )
+        top, guard_errors = values[:num_eigenvalues], errors[num_eigenvalues:]
+        errors = errors[:num_eigenvalues]
         met = errors <= rtol * np.abs(top)
+        settled = iteration >= _MIN_ITERATIONS and np.all(
+            guard_errors <= _GUARD_TOLERANCE * rtol * abs(top[-1])
+        )
         rivalled = -values[-1] > max(shift, values[0] / 2.0)
         if rivalled and width < size:
             shift = -values[-1]
-        elif met.all() and (iteration >= _MIN_ITERATIONS or width == size):
+        elif met.all() and (settled or width == size):
             break
         if num_hvps + width > max_hvps:
             break

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Eigenpairs:
     """Largest (most positive) eigenvalues of a symmetric operator A, in descending order.
 

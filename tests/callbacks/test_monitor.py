@@ -1,0 +1,564 @@
+import contextlib
+import csv
+import re
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_aeos
+from keras_aeos import AEoSMonitor
+from tests.cases import build, dense_hessian
+
+COLUMNS = [
+    "step", "epoch", "learning_rate", "loss", "preconditioned_sharpness", "sharpness",
+    "stability_threshold", "edge_ratio", "gradient_norm_squared", "preconditioner_norm_squared",
+    "residual", "num_hvps", "seconds", "converged",
+]  # fmt: skip
+RATE = 0.01
+
+
+def flat(tensors):
+    return np.concatenate([np.ravel(keras.ops.convert_to_numpy(t)) for t in tensors])
+
+
+# ------------------------------------------------------------------------------------ the numbers
+
+
+class Batches(keras.utils.PyDataset):
+    """The examples in batches, as ``(x, y, weights)``."""
+
+    def __init__(self, *arrays, batch_size):
+        super().__init__()
+        self.arrays, self.batch_size = arrays, batch_size
+
+    def __len__(self):
+        return -(-len(self.arrays[1]) // self.batch_size)
+
+    def __getitem__(self, i):
+        rows = slice(i * self.batch_size, (i + 1) * self.batch_size)
+        return tuple(array[rows] for array in self.arrays)
+
+
+def feed_arrays(x, y):
+    return {"x": x, "y": y, "batch_size": len(x), "shuffle": False}
+
+
+def feed_dataset(x, y):
+    return {"x": tf.data.Dataset.from_tensor_slices((x, y)).batch(len(x))}
+
+
+def feed_py_dataset(x, y):
+    return {"x": Batches(x, y, batch_size=len(x)), "shuffle": False}
+
+
+def feed_generator(x, y):
+    return {"x": ((x, y) for _ in range(10)), "steps_per_epoch": 1}
+
+
+FEEDS = [feed_arrays, feed_dataset, feed_py_dataset, feed_generator]
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("feed", FEEDS)
+def test_row_is_the_state_after_its_update(tmp_path, feed, given):
+    """Every number of a row against the dense Hessian at the weights that `fit` left behind."""
+    keras.config.set_floatx("float64")
+    model, x, y = build("batch_normalised", keras_aeos.optimizers.Adam(RATE))
+    monitor = AEoSMonitor((x, y) if given else None, update_freq=3, num_eigenvalues=2, log_dir=tmp_path)
+    model.fit(**feed(x, y), epochs=3, verbose=0, callbacks=[monitor])
+
+    (row,) = monitor.history.to_dict("records")
+    hessian = dense_hessian(model, x, y)
+    p = flat(keras_aeos.preconditioner(model.optimizer))
+    top = np.linalg.eigvalsh(hessian / np.sqrt(np.outer(p, p)))[::-1]
+    loss = float(model.compute_loss(tf.constant(x), y, model(tf.constant(x), training=True)))
+    assert (row["step"], row["epoch"]) == (3, 2)
+    assert row["learning_rate"] == pytest.approx(RATE, rel=1e-6)
+    assert row["loss"] == pytest.approx(loss, rel=1e-9)
+    assert row["preconditioned_sharpness"] == pytest.approx(top[0], rel=1e-5)
+    assert row["preconditioned_sharpness_2"] == pytest.approx(top[1], rel=1e-5)
+    assert row["sharpness"] == pytest.approx(np.linalg.eigvalsh(hessian)[-1], rel=1e-5)
+    assert row["stability_threshold"] == pytest.approx(38 / RATE, rel=1e-6)
+    assert row["edge_ratio"] == pytest.approx(top[0] / (38 / RATE), rel=1e-5)
+    assert row["preconditioner_norm_squared"] == pytest.approx(np.sum(p**2), rel=1e-9)
+    assert row["residual"] <= 1e-3
+    assert row["converged"]
+
+
+def test_gradient_norm_is_that_of_the_training_loss(tmp_path):
+    model, x, y = build("dense", keras.optimizers.SGD(RATE))
+    monitor = AEoSMonitor((x, y), update_freq=1, log_dir=tmp_path)
+    model.fit(x, y, batch_size=len(x), verbose=0, callbacks=[monitor])
+    with tf.GradientTape() as tape:
+        loss = model.compute_loss(x, y, model(x, training=True))
+    gradient = flat(tape.gradient(loss, [v.value for v in model.trainable_variables]))
+    assert monitor.history["gradient_norm_squared"][0] == pytest.approx(
+        gradient @ gradient, rel=1e-5
+    )
+
+
+def test_gradient_descent_is_measured_once():
+    """With P = I the raw and the preconditioned sharpness are one number and one solve."""
+    model, x, y = build("dense", keras_aeos.optimizers.GradientDescent(RATE))
+    monitor = AEoSMonitor((x, y), update_freq=1, max_hvps=30)
+    row = fit_one(model, x, y, monitor)
+    assert row["preconditioned_sharpness"] == row["sharpness"]
+    assert row["num_hvps"] <= 30
+
+
+def fit_one(model, x, y, monitor, **options):
+    """Fit for one epoch of one batch; return the only row, a Series."""
+    model.fit(x, y, batch_size=len(x), verbose=0, callbacks=[monitor], **options)
+    assert len(monitor.history) == 1
+    return monitor.history.iloc[0]
+
+
+@pytest.fixture(autouse=True)
+def in_directory(tmp_path, monkeypatch):
+    """The default log directory is relative to the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+# -------------------------------------------------------------------------------- what `fit` takes
+
+
+def test_class_and_sample_weights_are_part_of_the_loss():
+    labels = np.arange(12) % 3
+    weights = np.linspace(0.5, 2.0, 12)
+    class_weight = {0: 1.0, 1: 3.0, 2: 0.2}
+    x = np.random.default_rng(0).standard_normal((12, 4))
+
+    def model():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+        model.compile(
+            keras.optimizers.SGD(RATE),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        return model
+
+    row = fit_one(model(), x, labels, AEoSMonitor(update_freq=1), class_weight=class_weight)
+    by_class = np.array([class_weight[label] for label in labels])
+    given = fit_one(model(), x, labels, AEoSMonitor((x, labels, by_class), update_freq=1), class_weight=class_weight)
+    assert row["sharpness"] == pytest.approx(given["sharpness"], rel=1e-5)
+    plain = fit_one(model(), x, labels, AEoSMonitor(update_freq=1))
+    assert abs(row["loss"] / plain["loss"] - 1.0) > 1e-3
+
+    row = fit_one(model(), x, labels, AEoSMonitor(update_freq=1), sample_weight=weights)
+    given = fit_one(model(), x, labels, AEoSMonitor((x, labels, weights), update_freq=1), sample_weight=weights)
+    assert row["sharpness"] == pytest.approx(given["sharpness"], rel=1e-5)
+    assert abs(row["loss"] / plain["loss"] - 1.0) > 1e-3
+
+
+def functional():
+    a, b = keras.Input((4,), name="a"), keras.Input((2,), name="b")
+    hidden = layers.Dense(5, "tanh", kernel_regularizer="l2")(layers.Concatenate()([a, b]))
+    model = keras.Model(
+        {"a": a, "b": b},
+        {
+            "left": layers.Dense(3, name="left")(hidden),
+            "right": layers.Dense(1, name="right")(hidden),
+        },
+    )
+    model.compile(
+        keras.optimizers.Adam(RATE), loss={"left": "mse", "right": "mae"}, loss_weights={"left": 2.0, "right": 0.5}
+    )
+    generator = np.random.default_rng(0)
+    x = {"a": generator.standard_normal((12, 4)), "b": generator.standard_normal((12, 2))}
+    y = {"left": generator.standard_normal((12, 3)), "right": generator.standard_normal((12, 1))}
+    return model, x, y
+
+
+class Subclassed(keras.Model):
+    """Unbuilt until its first batch, with an unsupervised loss and inputs in a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs):
+        first, second = inputs
+        y = self.dense(first * second)
+        self.add_loss(keras.ops.mean(y**2))
+        return y
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_dictionaries_and_several_outputs(steps_per_execution, as_dataset):
+    model, x, y = functional()
+    model.steps_per_execution = steps_per_execution
+    monitor = AEoSMonitor(update_freq=2)
+    if as_dataset:
+        data = {"x": tf.data.Dataset.from_tensor_slices((x, y)).batch(4)}
+    else:
+        data = {"x": x, "y": y, "batch_size": 4}
+    model.fit(**data, epochs=4, verbose=0, callbacks=[monitor])
+    # Three batches an epoch; with two steps an execution, executions end after two and three.
+    assert monitor.history["step"].tolist() == (
+        [2, 4, 6, 8, 10, 12] if steps_per_execution == 1 else [2, 5, 6, 8, 11, 12]
+    )
+    assert (monitor.history["sharpness"] > 0).all()
+
+
+def test_subclassed_model_without_targets():
+    model = Subclassed()
+    model.compile(keras.optimizers.SGD(RATE))
+    x = [np.ones((8, 4), "f"), np.full((8, 4), 0.5, "f")]
+    data = tf.data.Dataset.from_tensor_slices((tuple(x),)).batch(4)
+    monitor = AEoSMonitor(update_freq=1)
+    model.fit(data, epochs=2, verbose=0, callbacks=[monitor])
+    # mean over 3 outputs of (w·x + b)² with x = 0.5 in 4 places: 2/3 (4·0.25 + 1)
+    np.testing.assert_allclose(monitor.history["sharpness"], 4 / 3, rtol=1e-3)
+
+
+def test_own_train_step_is_kept():
+    class Own(keras.Model):
+        num_calls = 0
+
+        def train_step(self, data):
+            Own.num_calls += 1
+            return super().train_step(data)
+
+    inputs = keras.Input((4,))
+    model = Own(inputs, layers.Dense(3)(inputs))
+    model.compile(keras.optimizers.SGD(RATE), loss="mse")
+    x, y = np.ones((8, 4), "f"), np.ones((8, 3), "f")
+    fit_one(model, x, y, AEoSMonitor(update_freq=1))
+    assert Own.num_calls > 0
+    assert "train_step" not in model.__dict__
+    assert "make_train_function" not in model.__dict__
+
+
+# ------------------------------------------------------------------------ when, and on how many
+
+
+@pytest.mark.parametrize(
+    ("steps_per_execution", "expected"),
+    # Ten batches an epoch: executions end at steps 4, 8, 10, 14, 18, 20 if four steps are one.
+    [(1, [3, 6, 9, 12, 15, 18]), (4, [4, 8, 10, 14, 18])],
+)
+def test_measures_when_a_multiple_is_reached_or_passed(steps_per_execution, expected):
+    model, _, _ = build("dense", "adam", steps_per_execution=steps_per_execution)
+    x, y = np.ones((40, 4), "f"), np.eye(3)[np.arange(40) % 3]
+    monitor = AEoSMonitor(update_freq=3)
+    model.fit(x, y, batch_size=4, epochs=2, verbose=0, callbacks=[monitor])
+    assert monitor.history["step"].tolist() == expected
+
+
+def test_accumulated_steps_count_once():
+    model, x, y = build("dense", keras_aeos.optimizers.Adam(RATE, gradient_accumulation_steps=3))
+    monitor = AEoSMonitor(update_freq=2)
+    model.fit(x, y, batch_size=4, epochs=4, verbose=0, callbacks=[monitor])
+    assert monitor.history["step"].tolist() == [2, 4]
+
+
+def probe_size_of(monitor):
+    return [len(batch[0]) for batch in monitor._batches._batches]
+
+
+@pytest.mark.parametrize(
+    ("update_freq", "probe_size", "expected"),
+    [(4, 9, [4, 4, 4]), (2, 100, [4, 4]), (1, 100, [4]), (4, 4, [4]), (4, 1, [4])],
+)
+def test_probe_set_is_gathered_once_in_whole_batches(update_freq, probe_size, expected):
+    model, x, y = build("dense", "sgd", num_examples=20)
+    monitor = AEoSMonitor(update_freq=update_freq, probe_size=probe_size)
+    model.fit(x, y, batch_size=4, epochs=1, verbose=0, shuffle=False, callbacks=[monitor])
+    assert probe_size_of(monitor) == expected
+    np.testing.assert_allclose(monitor._batches._batches[0][0], x[:4], rtol=1e-6)
+    model.fit(x, y, batch_size=4, epochs=1, verbose=0, callbacks=[monitor])
+    assert probe_size_of(monitor) == expected
+
+
+def test_second_fit_goes_on_and_traces_nothing_again():
+    model, x, y = build("dense", "adam")
+    monitor = AEoSMonitor((x, y), update_freq=2, log_dir="logs")
+    for _ in range(2):
+        model.fit(x, y, batch_size=3, epochs=2, verbose=0, callbacks=[monitor])
+    assert monitor.history["step"].tolist() == [2, 4, 6, 8, 10, 12, 14, 16]
+    assert monitor._objective.num_traces == (1, 1)
+    assert pd.read_csv("logs/metrics.csv")["step"].tolist() == monitor.history["step"].tolist()
+
+
+def test_frozen_layers_are_not_parameters():
+    model, x, y = build("dense", "adam")
+    model.layers[0].trainable = False
+    model.compile("adam", loss="mse")
+    row = fit_one(model, x, y, AEoSMonitor(update_freq=1))
+    hidden = model.layers[0](x).numpy()
+    design = np.c_[hidden, np.ones(len(x))]
+    top = np.linalg.eigvalsh(2 / 3 * design.T @ design / len(x))[-1]
+    assert row["sharpness"] == pytest.approx(top, rel=1e-3)
+
+
+# --------------------------------------------------------------------------- nothing is disturbed
+
+
+def stochastic(optimizer, **compile_options):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(8),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Dropout(0.4),
+            layers.Dense(3),
+        ]
+    )
+    model.compile(optimizer, loss="mse", metrics=["mae"], **compile_options)
+    return model
+
+
+def mirrored():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+# name: (optimizer, compile options, options of the monitor, strategy)
+UNDISTURBED = {
+    "custom adam": (lambda: keras_aeos.optimizers.Adam(RATE), {}, {}, None),
+    "custom rmsprop": (lambda: keras_aeos.optimizers.RMSprop(RATE), {}, {}, None),
+    "custom gd": (lambda: keras_aeos.optimizers.GradientDescent(RATE), {}, {}, None),
+    "adam": (lambda: keras.optimizers.Adam(RATE), {}, {}, None),
+    "power": (lambda: keras.optimizers.Adam(RATE), {}, {"solver": "power"}, None),
+    "given data": (lambda: keras.optimizers.AdamW(RATE), {}, {"data": "given"}, None),
+    "executions": (lambda: keras.optimizers.RMSprop(RATE), {"steps_per_execution": 4}, {}, None),
+    "eager": (lambda: keras.optimizers.SGD(RATE, 0.9), {"run_eagerly": True}, {}, None),
+    "xla": (lambda: keras.optimizers.Adam(RATE), {"jit_compile": True}, {}, None),
+    "accumulation": (
+        lambda: keras_aeos.optimizers.Adam(RATE, gradient_accumulation_steps=2), {}, {}, None,
+    ),
+    "loss scaling": (
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(RATE)), {}, {}, None,
+    ),
+    "ema": (lambda: keras.optimizers.Adam(RATE, use_ema=True), {}, {}, None),
+    "mirrored custom": (lambda: keras_aeos.optimizers.Adam(RATE), {}, {}, mirrored),
+    "mirrored rmsprop": (lambda: keras_aeos.optimizers.RMSprop(RATE), {}, {}, mirrored),
+    "mirrored adam": (lambda: keras.optimizers.Adam(RATE), {}, {}, mirrored),
+    "mirrored sgd": (lambda: keras.optimizers.SGD(RATE, 0.9), {}, {"data": "given"}, mirrored),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNDISTURBED)
+def test_training_is_bit_identical_with_and_without_the_monitor(name):
+    make_optimizer, compile_options, monitor_options, make_strategy = UNDISTURBED[name]
+    generator = np.random.default_rng(0)
+    x, y = generator.standard_normal((42, 4)), generator.standard_normal((42, 3))
+
+    def train(watched):
+        keras.utils.set_random_seed(7)
+        strategy = make_strategy() if make_strategy else tf.distribute.get_strategy()
+        with strategy.scope():
+            model = stochastic(make_optimizer(), **compile_options)
+        monitor = AEoSMonitor(
+            **{"update_freq": 5} | monitor_options | ({"data": (x, y)} if "data" in monitor_options else {})
+        )
+        logs = model.fit(
+            x, y, batch_size=8, epochs=2, verbose=0, callbacks=[monitor] if watched else []
+        )
+        state = model.variables + model.optimizer.variables
+        return [v.numpy() for v in state], logs.history, monitor.history
+
+    plain, plain_logs, _ = train(watched=False)
+    watched, watched_logs, history = train(watched=True)
+    assert len(history) >= 1
+    assert history["converged"].all()
+    assert watched_logs == plain_logs
+    for ours, theirs in zip(watched, plain, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_mirrored_measurement_is_that_of_one_device(inside):
+    """Whether `fit` is called inside the strategy's scope or not; Keras scales losses inside."""
+    strategy = mirrored()
+    with strategy.scope():
+        model, x, y = build("regularised", keras.optimizers.Adam(RATE))
+    monitor = AEoSMonitor((x, y), update_freq=1)
+    with strategy.scope() if inside else contextlib.nullcontext():
+        row = fit_one(model, x, y, monitor)
+    weights = [v.numpy() for v in model.trainable_variables]
+    diagonal = [p.numpy() for p in keras_aeos.preconditioner(model.optimizer)]
+
+    single, x, y = build("regularised")
+    single.set_weights(weights)
+    direct = keras_aeos.top_eigenpairs(single, (x, y), preconditioner=diagonal)
+    assert row["preconditioned_sharpness"] == pytest.approx(direct.eigenvalues[0], rel=1e-4)
+    assert row["loss"] == pytest.approx(single.evaluate(x, y, batch_size=12, verbose=0), rel=1e-5)
+
+
+def test_model_is_left_as_it_was_and_trains_on_without_the_monitor():
+    model, x, y = build("dense", "adam")
+    fit_one(model, x, y, AEoSMonitor(update_freq=1))
+    assert not {"train_step", "make_train_function"} & set(model.__dict__)
+    logs = model.fit(x, y, verbose=0).history
+    assert set(logs) == {"loss"}
+
+
+def test_interrupted_fit_does_no_harm():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model, x, y = build("dense", "adam")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, verbose=0, callbacks=[AEoSMonitor(update_freq=1), Interrupt()])
+    model.compile("adam", loss="mse", metrics=["mae"])
+    assert set(model.fit(x, y, verbose=0).history) == {"loss", "mae"}
+    fit_one(model, x, y, AEoSMonitor(update_freq=1))
+    assert "make_train_function" not in model.__dict__
+
+
+# -------------------------------------------------------------------- what can't be measured
+
+
+def num_matching(caught, pattern):
+    return sum(re.search(pattern, str(warning.message)) is not None for warning in caught)
+
+
+def test_unknown_optimizer_is_said_once_and_the_raw_sharpness_measured():
+    model, x, y = build("dense", keras.optimizers.Lion(1e-3))
+    monitor = AEoSMonitor(update_freq=1)
+    with pytest.warns(UserWarning) as caught:
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=[monitor])
+    assert num_matching(caught, r"Only the raw sharpness.*optimizer=Lion") == 1
+    missing = ["preconditioned_sharpness", "stability_threshold", "edge_ratio"]
+    assert monitor.history[missing].isna().all(axis=None)
+    assert (monitor.history["sharpness"] > 0).all()
+    assert monitor.history["converged"].all()
+
+
+def test_unconverged_values_are_logged_as_such_and_warned_about_once():
+    model, x, y = build("dense", "adam")
+    monitor = AEoSMonitor(update_freq=1, max_hvps=2, rtol=1e-6)
+    with pytest.warns(UserWarning) as caught:
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=[monitor])
+    assert num_matching(caught, "did not converge to rtol=1e-06 within 2") == 1
+    assert not monitor.history["converged"].any()
+    assert (monitor.history["residual"] > 1e-6).all()
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_divergence_is_a_row_of_nan_and_training_goes_on_as_the_user_decides(stop):
+    model, x, y = build("dense", keras_aeos.optimizers.GradientDescent(1e30), loss="squared_error")
+    monitor = AEoSMonitor((x, y), update_freq=1, log_dir="logs")
+    callbacks = [monitor, keras.callbacks.TerminateOnNaN()] if stop else [monitor]
+    model.fit(x, y, batch_size=len(x), epochs=6, verbose=0, callbacks=callbacks)
+    history = monitor.history
+    assert (len(history) < 6) is stop
+    last = history.iloc[-1]
+    assert not last["converged"]
+    assert np.isnan(last["preconditioned_sharpness"])
+    assert np.isnan(last["edge_ratio"])
+    assert last["num_hvps"] == 0
+    assert np.isfinite(last["stability_threshold"])
+    assert len(pd.read_csv("logs/metrics.csv")) == len(history)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"update_freq": 0}, ValueError, "update_freq=0"),
+        ({"update_freq": 2.5}, ValueError, "update_freq=2.5"),
+        ({"probe_size": 0}, ValueError, "probe_size=0"),
+        ({"num_eigenvalues": 0}, ValueError, "num_eigenvalues=0"),
+        ({"solver": "lanzcos"}, ValueError, "solver='lanzcos'"),
+        ({"rtol": -1.0}, ValueError, "rtol=-1.0"),
+        ({"max_hvps": 0}, ValueError, "max_hvps=0"),
+        ({"batch_size": 8}, ValueError, "data=None and batch_size=8"),
+        ({"data": "cifar10"}, TypeError, "data of type str"),
+        ({"data": (np.ones((3, 4)), np.ones((2, 3)))}, ValueError, r"rows \[2, 3\]"),
+    ],
+)
+def test_bad_arguments_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        AEoSMonitor(**options)
+
+
+# -------------------------------------------------------------------------------------- the logs
+
+
+class ReadWhileTraining(keras.callbacks.Callback):
+    """What is on the disk after each batch."""
+
+    def __init__(self, log_dir):
+        super().__init__()
+        self.log_dir, self.num_rows = log_dir, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.num_rows.append(
+            (len(pd.read_csv(self.log_dir / "metrics.csv")), len(events(self.log_dir, "measured")["step"]))
+        )
+
+
+def events(log_dir, run):
+    """``{tag: [(step, value), ...]}`` of the event files of a run."""
+    values = {}
+    for path in sorted((log_dir / "tensorboard" / run).glob("events.out.tfevents.*")):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                values.setdefault(value.tag, []).append(
+                    (event.step, float(tf.make_ndarray(value.tensor)))
+                )
+    return values
+
+
+def test_every_row_is_on_the_disk_at_once(tmp_path):
+    model, x, y = build("dense", "adam")
+    reader = ReadWhileTraining(tmp_path)
+    monitor = AEoSMonitor(update_freq=1, log_dir=tmp_path)
+    model.fit(x, y, batch_size=4, verbose=0, callbacks=[monitor, reader])
+    assert reader.num_rows == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_history_csv_and_tensorboard_agree(tmp_path):
+    model, x, y = build("dense", "adam")
+    monitor = AEoSMonitor(update_freq=1, num_eigenvalues=3, log_dir=tmp_path)
+    model.fit(x, y, batch_size=4, verbose=0, callbacks=[monitor])
+    columns = [*COLUMNS, "preconditioned_sharpness_2", "preconditioned_sharpness_3"]
+    assert list(monitor.history.columns) == columns
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "metrics.csv"), monitor.history)
+    measured, threshold = events(tmp_path, "measured"), events(tmp_path, "threshold")
+    assert list(measured) == columns
+    for column in columns:
+        steps, values = zip(*measured[column], strict=True)
+        assert list(steps) == [1, 2, 3]
+        np.testing.assert_allclose(values, monitor.history[column].astype(float), rtol=1e-6)
+    # The threshold stands under the sharpness's tag in a run of its own: one chart, two colours.
+    assert list(threshold) == ["preconditioned_sharpness"]
+    assert threshold["preconditioned_sharpness"] == measured["stability_threshold"]
+
+
+def test_default_directory_is_below_logs(tmp_path):
+    model, x, y = build("dense", "adam")
+    monitor = AEoSMonitor(update_freq=1)
+    fit_one(model, x, y, monitor)
+    assert monitor.log_dir.parts[:2] == ("logs", "aeos")
+    assert (tmp_path / monitor.log_dir / "metrics.csv").exists()
+
+
+def test_log_of_another_run_is_kept_and_that_of_a_resumed_one_continued():
+    def run(log_dir, initial_steps):
+        model, x, y = build("dense", "adam")
+        model.optimizer.build(model.trainable_variables)
+        model.optimizer.iterations.assign(initial_steps)
+        monitor = AEoSMonitor(update_freq=1, log_dir=log_dir)
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=[monitor])
+
+    def steps(path):
+        with open(path, newline="") as file:
+            return [int(row["step"]) for row in csv.DictReader(file)]
+
+    run("logs", 0)
+    run("logs", 3)
+    assert steps("logs/metrics.csv") == [1, 2, 3, 4, 5, 6]
+    run("logs", 4)
+    run("logs", 0)
+    assert steps("logs/metrics.csv") == [1, 2, 3]
+    assert steps("logs/metrics.2.csv") == [5, 6, 7]
+    assert steps("logs/metrics.1.csv") == [1, 2, 3, 4, 5, 6]

@@ -1,0 +1,226 @@
+"""Tables that drive the tests: models with their data, and optimizers with what they claim."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+import keras_aeos
+
+NUM_EXAMPLES = 12
+
+
+def dense():
+    return [keras.Input((4,)), layers.Dense(5, "tanh"), layers.Dense(3)]
+
+
+def regularised():
+    return [
+        keras.Input((4,)),
+        layers.Dense(5, "tanh", kernel_regularizer="l2", activity_regularizer="l2"),
+        layers.Dense(3),
+    ]
+
+
+def convolutional():
+    return [
+        keras.Input((6, 6, 2)),
+        layers.Conv2D(3, 3, activation="tanh"),
+        layers.AveragePooling2D(2),
+        layers.Flatten(),
+        layers.Dense(3),
+    ]
+
+
+def batch_normalised():
+    return [
+        keras.Input((6, 6, 2)),
+        layers.Conv2D(3, 3),
+        layers.BatchNormalization(),
+        layers.Activation("tanh"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(3),
+    ]
+
+
+def layer_normalised():
+    return [
+        keras.Input((4,)),
+        layers.Dense(6),
+        layers.LayerNormalization(),
+        layers.Activation("tanh"),
+        layers.Dense(3),
+    ]
+
+
+def group_normalised():
+    return [
+        keras.Input((5, 5, 2)),
+        layers.Conv2D(4, 3),
+        layers.GroupNormalization(2),
+        layers.Activation("tanh"),
+        layers.Flatten(),
+        layers.Dense(3),
+    ]
+
+
+class SelfAttention(layers.Layer):
+    """One pre-normalised self-attention block on (batch, time, features)."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = layers.LayerNormalization()
+        self.attention = layers.MultiHeadAttention(num_heads=2, key_dim=2)
+
+    def build(self, shape):
+        self.norm.build(shape)
+        self.attention.build(shape, shape)
+
+    def call(self, x):
+        y = self.norm(x)
+        return x + self.attention(y, y)
+
+
+def attention():
+    return [
+        keras.Input((3, 4)),
+        SelfAttention(),
+        layers.Flatten(),
+        layers.Dense(3),
+    ]
+
+
+def embedding():
+    return [
+        keras.Input((3,), dtype="int32"),
+        layers.Embedding(7, 4),
+        layers.GlobalAveragePooling1D(),
+        layers.Dense(3),
+    ]
+
+
+MODELS = {
+    function.__name__: function
+    for function in (
+        dense,
+        regularised,
+        convolutional,
+        batch_normalised,
+        layer_normalised,
+        group_normalised,
+        attention,
+        embedding,
+    )
+}
+LOSSES = {
+    "squared_error": keras.losses.MeanSquaredError,
+    "cross_entropy": lambda: keras.losses.CategoricalCrossentropy(from_logits=True),
+}
+
+
+def build(name, optimizer="sgd", loss="cross_entropy", num_examples=NUM_EXAMPLES, **compile_options):
+    """A compiled model of the table and its data, ``(model, x, y)``."""
+    model = keras.Sequential(MODELS[name]())
+    model.compile(optimizer=optimizer, loss=LOSSES[loss](), **compile_options)
+    generator = np.random.default_rng(1)
+    shape = (num_examples, *model.input_shape[1:])
+    if name == "embedding":
+        x = generator.integers(0, 7, shape)
+    else:
+        x = generator.standard_normal(shape)
+    y = np.eye(3)[generator.integers(0, 3, num_examples)]
+    return model, x, y
+
+
+def training_gradient(model, x, y):
+    """Gradient of the training loss as a function of a flat float64 vector, by one tape alone."""
+    variables = model.trainable_variables
+    x = tf.convert_to_tensor(x)
+    y = tf.convert_to_tensor(y)
+
+    @tf.function
+    def gradient():
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(x, y, model(x, training=True))
+        parts = tape.gradient(loss, [v.value for v in variables])
+        return tf.concat([tf.reshape(tf.convert_to_tensor(g), [-1]) for g in parts], 0)
+
+    def at(vector):
+        begin = 0
+        for variable in variables:
+            size = int(np.prod(variable.shape))
+            variable.assign(np.reshape(vector[begin : begin + size], variable.shape))
+            begin += size
+        return gradient().numpy()
+
+    return at
+
+
+def flat_parameters(model):
+    return np.concatenate([np.ravel(v.numpy()) for v in model.trainable_variables])
+
+
+def dense_hessian(model, x, y, step=1e-5):
+    """The Hessian of the training loss by central differences of its gradient."""
+    gradient = training_gradient(model, x, y)
+    point = flat_parameters(model)
+    hessian = np.empty((point.size, point.size))
+    for i in range(point.size):
+        shift = np.zeros_like(point)
+        shift[i] = step
+        hessian[i] = (gradient(point + shift) - gradient(point - shift)) / (2.0 * step)
+    gradient(point)
+    return (hessian + hessian.T) / 2.0
+
+
+def random_preconditioner(model):
+    """A positive diagonal for each trainable variable, and the same as a flat vector."""
+    generator = np.random.default_rng(2)
+    parts = [generator.uniform(0.1, 2.0, v.shape) for v in model.trainable_variables]
+    return [tf.constant(p, v.dtype) for p, v in zip(parts, model.trainable_variables, strict=True)], (
+        np.concatenate([np.ravel(p) for p in parts])
+    )
+
+
+SCHEDULE = {"decay_steps": 7, "decay_rate": 0.5}
+
+
+def schedule(rate):
+    """A learning rate that falls from step to step."""
+    return keras.optimizers.schedules.ExponentialDecay(rate, **SCHEDULE)
+
+
+# name: (constructor taking the learning rate and base arguments, λ*·η without weight decay)
+OPTIMIZERS = {
+    "adam": (keras_aeos.optimizers.Adam, 38.0),
+    "adam_plain": (
+        lambda rate, **kwargs: keras_aeos.optimizers.Adam(rate, bias_correction=False, **kwargs),
+        38.0,
+    ),
+    "adam_beta": (
+        lambda rate, **kwargs: keras_aeos.optimizers.Adam(
+            rate, beta_1=0.5, beta_2=0.9, epsilon=1e-3, **kwargs
+        ),
+        6.0,
+    ),
+    "rmsprop": (keras_aeos.optimizers.RMSprop, 2.0),
+    "gradient_descent": (keras_aeos.optimizers.GradientDescent, 2.0),
+    "keras_adam": (keras.optimizers.Adam, 38.0),
+    "keras_adam_epsilon": (lambda rate, **kwargs: keras.optimizers.Adam(rate, epsilon=1e-2, **kwargs), 38.0),
+    "keras_amsgrad": (lambda rate, **kwargs: keras.optimizers.Adam(rate, amsgrad=True, **kwargs), 38.0),
+    "keras_adamw": (keras.optimizers.AdamW, 38.0),
+    "keras_rmsprop": (keras.optimizers.RMSprop, 2.0),
+    "keras_rmsprop_momentum": (
+        lambda rate, **kwargs: keras.optimizers.RMSprop(rate, momentum=0.9, centered=True, **kwargs),
+        3.8,
+    ),
+    "keras_sgd": (keras.optimizers.SGD, 2.0),
+    "keras_sgd_momentum": (
+        lambda rate, **kwargs: keras.optimizers.SGD(rate, momentum=0.9, **kwargs),
+        3.8,
+    ),
+    "keras_sgd_nesterov": (
+        lambda rate, **kwargs: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **kwargs),
+        3.8 / 2.8,
+    ),
+}

@@ -1,0 +1,254 @@
+import weakref
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_aeos.curvature.batches import from_data
+from keras_aeos.curvature.exact import exact_second_derivatives
+from keras_aeos.curvature.objective import Objective
+from tests.cases import MODELS, build, dense_hessian, flat_parameters, training_gradient
+
+
+def objective_of(model, x, y, *weights, batch_size=None):
+    return Objective(model, from_data((x, y, *weights), batch_size))
+
+
+def ones(objective):
+    return tf.ones([objective.num_parameters], objective.dtype)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_loss_and_gradient_are_those_of_training(name):
+    keras.config.set_floatx("float64")
+    model, x, y = build(name)
+    loss, gradient = objective_of(model, x, y).loss_and_gradient()
+    np.testing.assert_allclose(
+        gradient, training_gradient(model, x, y)(flat_parameters(model)), rtol=1e-10, atol=1e-14
+    )
+    expected = float(model.compute_loss(tf.constant(x), y, model(tf.constant(x), training=True)))
+    assert loss == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_hessian_product_is_that_of_differences_of_the_gradient(name):
+    keras.config.set_floatx("float64")
+    model, x, y = build(name)
+    objective = objective_of(model, x, y)
+    hessian = dense_hessian(model, x, y)
+    generator = np.random.default_rng(0)
+    vector, scale = generator.standard_normal((2, objective.num_parameters))
+    product = objective.hessian_product(tf.constant(vector), tf.constant(scale))
+    expected = scale * (hessian @ (scale * vector))
+    assert np.linalg.norm(product - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+def test_stock_moments_would_be_wrong():
+    """The reason for `exact_second_derivatives`: without it a normalised Hessian is off."""
+    x = tf.constant(np.random.default_rng(0).standard_normal((6, 3)))
+
+    def second_derivative():
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                mean, variance = tf.nn.moments(x, [0])
+                value = tf.reduce_sum((x - mean) ** 3 / tf.sqrt(variance + 0.1))
+            gradient = inner.gradient(value, x)
+        return gradient, outer.gradient(gradient, x, output_gradients=tf.cos(x))
+
+    stock_gradient, stock_product = second_derivative()
+    with exact_second_derivatives():
+        gradient, product = second_derivative()
+    np.testing.assert_allclose(gradient, stock_gradient, rtol=1e-10)
+    assert np.linalg.norm(product - stock_product) > 1e-3 * np.linalg.norm(product)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axes", [[0], [0, 2], [-1]])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_exact_moments_have_the_values_of_the_stock_ones(dtype, axes, keepdims):
+    x = tf.constant(np.random.default_rng(0).standard_normal((5, 4, 3)), dtype)
+    stock = tf.nn.moments(x, axes, keepdims=keepdims)
+    with exact_second_derivatives():
+        exact = tf.nn.moments(x, axes, keepdims=keepdims)
+    for ours, theirs in zip(exact, stock, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3 if dtype == "float16" else 1e-6)
+
+
+def test_stock_moments_are_back_after_use():
+    stock = tf.nn.moments
+    with pytest.raises(RuntimeError, match="inside"), exact_second_derivatives():
+        raise RuntimeError("inside")
+    assert tf.nn.moments is stock
+
+
+def stochastic():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(8),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5, seed=1),
+            layers.GaussianNoise(0.3, seed=2),
+            layers.Dense(3),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(), loss="mse", metrics=["mae"])
+    generator = np.random.default_rng(0)
+    return model, generator.standard_normal((12, 4)), generator.standard_normal((12, 3))
+
+
+def test_evaluating_leaves_every_variable_alone():
+    model, x, y = stochastic()
+    model.fit(x, y, verbose=0)
+    everything = model.variables + model.optimizer.variables + model.metrics_variables
+    before = [v.numpy().copy() for v in everything]
+    objective = objective_of(model, x, y, batch_size=5)
+    objective.loss_and_gradient()
+    objective.hessian_product(ones(objective), ones(objective))
+    for variable, old in zip(everything, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), old, err_msg=variable.path)
+
+
+def test_noise_is_fixed_until_the_seeds_move_and_differs_between_micro_batches():
+    model, x, y = stochastic()
+    x, y = np.tile(x[:4], (2, 1)), np.tile(y[:4], (2, 1))
+    objective = objective_of(model, x, y, batch_size=4)
+    first, _ = objective.loss_and_gradient()
+    assert objective.loss_and_gradient()[0] == first
+    one_batch, _ = objective_of(model, x[:4], y[:4]).loss_and_gradient()
+    assert one_batch != pytest.approx(first, rel=1e-3)
+    model(x, training=True)
+    assert objective.loss_and_gradient()[0] != first
+
+
+def test_products_with_noise_are_those_of_one_fixed_function():
+    keras.config.set_floatx("float64")
+    model, x, y = stochastic()
+    objective = objective_of(model, x, y)
+    point = flat_parameters(model)
+    vector = np.random.default_rng(1).standard_normal(objective.num_parameters)
+
+    def gradient(at):
+        for variable, part in zip(objective.variables, objective.unpack(tf.constant(at)), strict=True):
+            variable.assign(part)
+        return objective.loss_and_gradient()[1].numpy()
+
+    step = 1e-5
+    expected = (gradient(point + step * vector) - gradient(point - step * vector)) / (2 * step)
+    gradient(point)
+    product = objective.hessian_product(tf.constant(vector), ones(objective))
+    assert np.linalg.norm(product - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+def test_one_trace_serves_every_micro_batch_and_every_measurement():
+    model, x, y = build("dense")
+    objective = objective_of(model, x, y, batch_size=5)
+    assert objective.num_traces == (0, 0)
+    for _ in range(3):
+        objective.loss_and_gradient()
+        objective.hessian_product(ones(objective), ones(objective))
+        model.trainable_variables[0].assign_add(tf.ones_like(model.trainable_variables[0]))
+    assert objective.num_traces == (1, 1)
+
+
+def test_one_micro_batch_at_a_time_is_in_memory():
+    """Batches are made when asked for, and gone when the next one is."""
+    model, x, y = build("dense")
+    made: list[weakref.ref] = []
+    alive = []
+
+    class Watched(keras.utils.PyDataset):
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, i):
+            batch = np.array(x, "f")
+            alive.append(1 + sum(reference() is not None for reference in made))
+            made.append(weakref.ref(batch))
+            return batch, y
+
+    objective = Objective(model, from_data(Watched()))
+    objective.hessian_product(ones(objective), ones(objective))
+    assert len(alive) == 40  # once for the structure, once for the product
+    assert max(alive) <= 2
+
+
+def two_outputs():
+    a, b = keras.Input((4,), name="a"), keras.Input((2,), name="b")
+    hidden = layers.Dense(5, "tanh", name="hidden")(layers.Concatenate()([a, b]))
+    model = keras.Model(
+        {"a": a, "b": b},
+        {
+            "left": layers.Dense(3, name="left")(hidden),
+            "right": layers.Dense(1, "sigmoid", name="right")(hidden),
+        },
+    )
+    model.compile(
+        "sgd",
+        loss={"left": "mse", "right": "binary_crossentropy"},
+        loss_weights={"left": 2.0, "right": 0.5},
+    )
+    generator = np.random.default_rng(0)
+    x = {"a": generator.standard_normal((12, 4)), "b": generator.standard_normal((12, 2))}
+    y = {
+        "left": generator.standard_normal((12, 3)),
+        "right": generator.integers(0, 2, (12, 1)).astype("f"),
+    }
+    return model, x, y
+
+
+def test_dictionaries_of_inputs_and_weighted_losses():
+    """The loss of several outputs, measured before any `fit`, is their weighted sum."""
+    model, x, y = two_outputs()
+    loss, _ = objective_of(model, x, y, batch_size=5).loss_and_gradient()
+    predicted = model.predict(x, verbose=0)
+    squared = np.mean((predicted["left"] - y["left"]) ** 2)
+    p = predicted["right"]
+    cross = -np.mean(y["right"] * np.log(p) + (1 - y["right"]) * np.log(1 - p))
+    assert loss == pytest.approx(2.0 * squared + 0.5 * cross, rel=1e-5)
+
+
+def test_sample_weights_scale_the_examples():
+    model, x, y = build("dense", loss="squared_error")
+    weights = np.linspace(0.0, 3.0, len(x))
+    loss, _ = objective_of(model, x, y, weights, batch_size=5).loss_and_gradient()
+    errors = np.mean((model.predict(x, verbose=0) - y) ** 2, axis=1)
+    assert loss == pytest.approx(np.mean(weights * errors), rel=1e-5)
+
+
+class WithAddedLoss(keras.Model):
+    """A subclassed model with an added loss and its own `compute_loss`."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, x):
+        y = self.dense(x)
+        self.add_loss(0.1 * keras.ops.mean(y**2))
+        return y
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return 2.0 * super().compute_loss(x, y, y_pred, sample_weight, training)
+
+
+def test_subclassed_model_with_added_and_overridden_losses():
+    model = WithAddedLoss()
+    model.compile("sgd", loss="mse")
+    x, y = np.ones((12, 4), "f"), np.zeros((12, 3), "f")
+    predicted = model(x).numpy()
+    loss, _ = objective_of(model, x, y, batch_size=4).loss_and_gradient()
+    assert loss == pytest.approx(2.2 * np.mean(predicted**2), rel=1e-5)
+
+
+def test_scope_of_a_strategy_does_not_scale_the_loss():
+    model, x, y = build("regularised")
+    expected, _ = objective_of(model, x, y).loss_and_gradient()
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        assert objective_of(model, x, y).loss_and_gradient()[0] == pytest.approx(expected, rel=1e-6)
