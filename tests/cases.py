@@ -118,16 +118,16 @@ LOSSES = {
 }
 
 
-def build(name, optimizer="sgd", loss="cross_entropy", num_examples=NUM_EXAMPLES, **compile_options):
+def build(
+    name, optimizer="sgd", loss="cross_entropy", num_examples=NUM_EXAMPLES, **compile_options
+):
     """A compiled model of the table and its data, ``(model, x, y)``."""
     model = keras.Sequential(MODELS[name]())
     model.compile(optimizer=optimizer, loss=LOSSES[loss](), **compile_options)
     generator = np.random.default_rng(1)
     shape = (num_examples, *model.input_shape[1:])
-    if name == "embedding":
-        x = generator.integers(0, 7, shape)
-    else:
-        x = generator.standard_normal(shape)
+    tokens = name == "embedding"
+    x = generator.integers(0, 7, shape) if tokens else generator.standard_normal(shape)
     y = np.eye(3)[generator.integers(0, 3, num_examples)]
     return model, x, y
 
@@ -177,9 +177,9 @@ def random_preconditioner(model):
     """A positive diagonal for each trainable variable, and the same as a flat vector."""
     generator = np.random.default_rng(2)
     parts = [generator.uniform(0.1, 2.0, v.shape) for v in model.trainable_variables]
-    return [tf.constant(p, v.dtype) for p, v in zip(parts, model.trainable_variables, strict=True)], (
-        np.concatenate([np.ravel(p) for p in parts])
-    )
+    return [
+        tf.constant(p, v.dtype) for p, v in zip(parts, model.trainable_variables, strict=True)
+    ], (np.concatenate([np.ravel(p) for p in parts]))
 
 
 SCHEDULE = {"decay_steps": 7, "decay_rate": 0.5}
@@ -206,12 +206,20 @@ OPTIMIZERS = {
     "rmsprop": (keras_aeos.optimizers.RMSprop, 2.0),
     "gradient_descent": (keras_aeos.optimizers.GradientDescent, 2.0),
     "keras_adam": (keras.optimizers.Adam, 38.0),
-    "keras_adam_epsilon": (lambda rate, **kwargs: keras.optimizers.Adam(rate, epsilon=1e-2, **kwargs), 38.0),
-    "keras_amsgrad": (lambda rate, **kwargs: keras.optimizers.Adam(rate, amsgrad=True, **kwargs), 38.0),
+    "keras_adam_epsilon": (
+        lambda rate, **kwargs: keras.optimizers.Adam(rate, epsilon=1e-2, **kwargs),
+        38.0,
+    ),
+    "keras_amsgrad": (
+        lambda rate, **kwargs: keras.optimizers.Adam(rate, amsgrad=True, **kwargs),
+        38.0,
+    ),
     "keras_adamw": (keras.optimizers.AdamW, 38.0),
     "keras_rmsprop": (keras.optimizers.RMSprop, 2.0),
     "keras_rmsprop_momentum": (
-        lambda rate, **kwargs: keras.optimizers.RMSprop(rate, momentum=0.9, centered=True, **kwargs),
+        lambda rate, **kwargs: keras.optimizers.RMSprop(
+            rate, momentum=0.9, centered=True, **kwargs
+        ),
         3.8,
     ),
     "keras_sgd": (keras.optimizers.SGD, 2.0),

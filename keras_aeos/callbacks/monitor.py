@@ -21,7 +21,7 @@ from keras_aeos.optimizers import dynamics
 
 
 class AEoSMonitor(keras.callbacks.Callback):
-    """Logs the preconditioned sharpness λ₁(P⁻¹H) beside the optimizer's stability threshold λ*.
+    r"""Logs the preconditioned sharpness λ₁(P⁻¹H) beside the optimizer's stability threshold λ*.
 
     Every `update_freq` updates it measures, at the present parameters and in training mode, the
     loss that is trained, its gradient, and the most positive eigenvalues of the preconditioned and
@@ -42,7 +42,7 @@ class AEoSMonitor(keras.callbacks.Callback):
     ``edge_ratio``                    λ₁(P⁻¹H) / λ*: 1 is the edge of stability
     ``gradient_norm_squared``         ‖∇f‖²
     ``preconditioner_norm_squared``   ‖P‖²_F, the sum of squares of the diagonal
-    ``residual``                      largest ‖Av - λv‖ / \\|λ\\| of the row's eigenvalues
+    ``residual``                      largest ‖Av - λv‖ / \|λ\| of the row's eigenvalues
     ``num_hvps``                      Hessian-vector products spent on the row
     ``seconds``                       wall time spent on the row
     ``converged``                     whether every eigenvalue met `rtol` within `max_hvps`
@@ -117,8 +117,8 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._num_eigenvalues = num_eigenvalues
         self._solver, self._rtol, self._max_hvps = solver, rtol, max_hvps
         self._batches = None if data is None else batches.from_data(data, batch_size)
-        self._probe = FitProbe(probe_size) if data is None else None
-        self._objective = None
+        self._probe = FitProbe(probe_size)
+        self._objective: Objective | None = None
         self._warm_starts = {}
         self._rows = []
         self._writers = []
@@ -134,7 +134,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         """Attach to a model; called by `fit` before it makes its training function."""
         super().set_model(model)
         FitProbe.detach(model)
-        if self._probe is not None:
+        if self._batches is None:
             self._probe.attach(model)
 
     def on_train_begin(self, logs=None):
@@ -209,14 +209,14 @@ class AEoSMonitor(keras.callbacks.Callback):
         """Eigenpairs of ``P^-½ H P^-½``, None if P is not known, and of H."""
         preconditioned = None
         if diagonal is not None:
-            preconditioned = self._solve("preconditioned", inverse_root(objective, diagonal), step)
+            scale = inverse_root(objective, diagonal)
+            preconditioned = self._solve(objective, "preconditioned", scale, step)
             if all(bool(tf.reduce_all(part == 1.0)) for part in diagonal):
                 return preconditioned, preconditioned
-        return preconditioned, self._solve("raw", inverse_root(objective, None), step)
+        return preconditioned, self._solve(objective, "raw", inverse_root(objective, None), step)
 
-    def _solve(self, name, scale, step):
+    def _solve(self, objective, name, scale, step):
         """Eigenpairs of ``S H S``, warm-started from the last ones under this name."""
-        objective = self._objective
         result = SOLVERS[self._solver](
             lambda vector: objective.hessian_product(vector, scale),
             self._warm_starts.get(name, tf.zeros([0, objective.num_parameters], objective.dtype)),
@@ -279,7 +279,9 @@ class AEoSMonitor(keras.callbacks.Callback):
     def _record(self, row):
         if not self._writers:
             if self.log_dir is None:
-                self.log_dir = pathlib.Path("logs", "aeos", f"{datetime.datetime.now():%Y%m%d-%H%M%S}")
+                self.log_dir = pathlib.Path(
+                    "logs", "aeos", f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
+                )
             self._writers = [
                 CsvWriter(self.log_dir / "metrics.csv", self.columns),
                 TensorBoardWriter(self.log_dir / "tensorboard"),

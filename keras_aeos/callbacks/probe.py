@@ -36,14 +36,14 @@ class FitProbe:
             if model.train_function is None or force:
                 model.train_function = self._observed(model)
 
-        make_train_function.observed_by_keras_aeos = True
         model.make_train_function = make_train_function
         model.train_function = None
 
     @staticmethod
     def detach(model):
         """Give the model its own training function back; Keras makes it for the next `fit`."""
-        if hasattr(model.__dict__.get("make_train_function"), "observed_by_keras_aeos"):
+        maker = model.__dict__.get("make_train_function")
+        if getattr(maker, "__module__", None) == __name__:
             del model.make_train_function
             model.train_function = None
 

@@ -65,27 +65,27 @@ class TensorBoardWriter:
 
     def __init__(self, log_dir):
         self._log_dir = pathlib.Path(log_dir)
-        self._measured = self._threshold = None
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
     def write(self, row):
         """Write one row, a dictionary of numbers with its ``step``, and flush it to the disk."""
-        if self._measured is None:
-            self._measured = tf.summary.create_file_writer(str(self._log_dir / "measured"))
-            self._threshold = tf.summary.create_file_writer(str(self._log_dir / "threshold"))
-        with self._measured.as_default(step=row["step"]):
-            for name, value in row.items():
-                tf.summary.scalar(name, float(value))
-        with self._threshold.as_default(step=row["step"]):
-            tf.summary.scalar("preconditioned_sharpness", row["stability_threshold"])
-        self._measured.flush()
-        self._threshold.flush()
+        self._write("measured", row["step"], row)
+        threshold = {"preconditioned_sharpness": row["stability_threshold"]}
+        self._write("threshold", row["step"], threshold)
 
     def close(self):
         """Close the event files; a later row opens new ones."""
-        if self._measured is not None:
-            self._measured.close()
-            self._threshold.close()
-            self._measured = self._threshold = None
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def _write(self, run, step, values):
+        if run not in self._writers:
+            self._writers[run] = tf.summary.create_file_writer(str(self._log_dir / run))
+        with self._writers[run].as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(name, float(value))
+        self._writers[run].flush()
 
 
 def _free_name(path):

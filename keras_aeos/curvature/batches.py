@@ -56,8 +56,10 @@ def from_data(data, batch_size=None):
                 "`batch_size` is for arrays; a data set is measured in its own batches. Leave it "
                 f"out or batch the data set differently. Received: batch_size={batch_size}"
             )
-        return _from_dataset(data) if isinstance(data, tf.data.Dataset) else _from_list(
-            _PyDatasetBatches(data)
+        return (
+            _from_dataset(data)
+            if isinstance(data, tf.data.Dataset)
+            else _from_list(_PyDatasetBatches(data))
         )
     if isinstance(data, tuple) and 1 <= len(data) <= 3:
         return _from_arrays(data, batch_size or DEFAULT_BATCH_SIZE)
@@ -110,7 +112,8 @@ def _from_dataset(dataset):
         )
     spec = dataset.element_spec
     return MicroBatches(
-        dataset, keras.utils.unpack_x_y_sample_weight(tuple(spec) if isinstance(spec, list) else spec)
+        dataset,
+        keras.utils.unpack_x_y_sample_weight(tuple(spec) if isinstance(spec, list) else spec),
     )
 
 
@@ -152,11 +155,13 @@ class _ArrayBatches:
     def __iter__(self):
         for begin in range(0, self._num_rows, self._batch_size):
             yield tf.nest.map_structure(
-                lambda a, begin=begin: None
-                if a is None
-                else tf.convert_to_tensor(
-                    np.asarray(a[begin : begin + self._batch_size]).astype(
-                        _dtype(a).as_numpy_dtype, copy=False
+                lambda a, begin=begin: (
+                    None
+                    if a is None
+                    else tf.convert_to_tensor(
+                        np.asarray(a[begin : begin + self._batch_size]).astype(
+                            _dtype(a).as_numpy_dtype, copy=False
+                        )
                     )
                 ),
                 self._arrays,

@@ -94,8 +94,7 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
         eigenvalues=np.append(top, np.full(missing, np.nan)),
         eigenvectors=ritz[:found],
         residuals=np.array(
-            [relative_residual(e, v) for e, v in zip(errors, top, strict=True)]
-            + [np.nan] * missing
+            [relative_residual(e, v) for e, v in zip(errors, top, strict=True)] + [np.nan] * missing
         ),
         converged=np.append(met, np.zeros(missing, bool)),
         num_hvps=num_hvps,
@@ -107,4 +106,3 @@ def _start_vector(start, random):
     if start.shape[0] == 0:
         return random()
     return unit(tf.reduce_sum(start, axis=0)) + _FRESH_NORM * random()
-

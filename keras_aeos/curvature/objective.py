@@ -50,7 +50,9 @@ class Objective:
             self._gradient_of_batch, input_signature=[index, *leaves], autograph=False
         )
         self._traced_product = tf.function(
-            self._product_of_batch, input_signature=[vector, vector, index, *leaves], autograph=False
+            self._product_of_batch,
+            input_signature=[vector, vector, index, *leaves],
+            autograph=False,
         )
 
     @property
@@ -149,7 +151,11 @@ class Objective:
         with keras.StatelessScope(state_mapping=state, collect_losses=True):
             training = {"training": True} if self.model._call_has_training_arg else {}
             loss = self.model._compute_loss(
-                x=x, y=y, y_pred=self.model(x, **training), sample_weight=sample_weight, training=True
+                x=x,
+                y=y,
+                y_pred=self.model(x, **training),
+                sample_weight=sample_weight,
+                training=True,
             )
         # Keras divides by the number of replicas, to sum over them later; here there is just one.
         return loss * float(tf.distribute.get_strategy().num_replicas_in_sync)

@@ -55,7 +55,10 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
         block, images = combine(block, rotation), combine(images, rotation)
 
         errors = np.array(
-            [float(tf.norm(w - v * float(t))) for t, v, w in zip(values, block, images, strict=True)]
+            [
+                float(tf.norm(w - v * float(t)))
+                for t, v, w in zip(values, block, images, strict=True)
+            ]
         )
         top, guard_errors = values[:num_eigenvalues], errors[num_eigenvalues:]
         errors = errors[:num_eigenvalues]
@@ -86,7 +89,7 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
 
 def _orthonormal(vectors, random=None):
     """Orthonormal basis of the span; a direction that vanishes is replaced by a random one."""
-    basis = []
+    basis: list[tf.Tensor] = []
     for vector in vectors:
         norm = float(tf.norm(vector))
         rest, _ = orthogonalise(vector, basis)

@@ -33,9 +33,7 @@ class Eigenpairs:
 def not_available(num_eigenvalues, num_hvps):
     """An `Eigenpairs` without values, for an operator that is not finite."""
     nan = np.full(num_eigenvalues, np.nan)
-    return Eigenpairs(
-        nan, [], nan.copy(), np.zeros(num_eigenvalues, bool), num_hvps
-    )
+    return Eigenpairs(nan, [], nan.copy(), np.zeros(num_eigenvalues, bool), num_hvps)
 
 
 def relative_residual(norm, eigenvalue):

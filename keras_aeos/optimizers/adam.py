@@ -79,9 +79,7 @@ class Adam(RMSprop):
             return ops.add(root, self.epsilon)
         correction_1 = 1.0 - ops.power(ops.cast(self.beta_1, root.dtype), step)
         correction_2 = ops.sqrt(1.0 - ops.power(ops.cast(self.beta_2, root.dtype), step))
-        return ops.add(
-            ops.multiply(root, correction_1 / correction_2), correction_1 * self.epsilon
-        )
+        return ops.add(ops.multiply(root, correction_1 / correction_2), correction_1 * self.epsilon)
 
     def get_config(self):
         """Constructor arguments."""

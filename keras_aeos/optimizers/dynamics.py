@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -47,15 +48,16 @@ def describe(optimizer):
     if isinstance(optimizer, PreconditionedOptimizer):
         description = optimizer.momentum_kind(), optimizer.diagonals
     else:
+        base: Any
         for base in type(optimizer).__mro__:
             if base in STOCK_DESCRIPTIONS and type(optimizer).update_step is base.update_step:
                 description = STOCK_DESCRIPTIONS[base](optimizer)
                 break
         else:
-            known = sorted({base.__name__ for base in STOCK_DESCRIPTIONS})
+            known = ", ".join(sorted(base.__name__ for base in STOCK_DESCRIPTIONS))
             raise TypeError(
                 "The preconditioner and the momentum of this optimizer are not known. Expected an "
-                f"optimizer of keras_aeos.optimizers or one of keras.optimizers.{{{', '.join(known)}}}. "
+                f"optimizer of keras_aeos.optimizers or one of keras.optimizers.{{{known}}}. "
                 f"Received: optimizer={type(optimizer).__name__}"
             )
     momentum, diagonals = description

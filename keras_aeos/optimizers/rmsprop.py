@@ -30,9 +30,7 @@ class RMSprop(PreconditionedOptimizer):
         Cohen et al. 2022, Section 2 and Figure 5.
     """
 
-    def __init__(
-        self, learning_rate=0.001, beta_2=0.995, epsilon=1e-7, name="rmsprop", **kwargs
-    ):
+    def __init__(self, learning_rate=0.001, beta_2=0.995, epsilon=1e-7, name="rmsprop", **kwargs):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.beta_2 = beta_2
         self.epsilon = epsilon
@@ -50,9 +48,7 @@ class RMSprop(PreconditionedOptimizer):
 
     def accumulate(self, index, gradient):
         """``ν⁺ = β₂ν + (1-β₂)g²``."""
-        exponential_average(
-            self, self.second_moments[index], self.beta_2, ops.square(gradient)
-        )
+        exponential_average(self, self.second_moments[index], self.beta_2, ops.square(gradient))
 
     def diagonal(self, index, step):
         """``P = √ν + ε``."""

@@ -135,7 +135,9 @@ def test_products_with_noise_are_those_of_one_fixed_function():
     vector = np.random.default_rng(1).standard_normal(objective.num_parameters)
 
     def gradient(at):
-        for variable, part in zip(objective.variables, objective.unpack(tf.constant(at)), strict=True):
+        for variable, part in zip(
+            objective.variables, objective.unpack(tf.constant(at)), strict=True
+        ):
             variable.assign(part)
         return objective.loss_and_gradient()[1].numpy()
 
