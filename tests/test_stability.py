@@ -47,7 +47,9 @@ def test_threshold_of_adamw_is_that_of_the_decayed_recurrence():
     rate, beta, decay = 0.1, 0.9, 0.5
     expected = (1 + beta) * (2 - rate * decay) / ((1 - beta) * rate)
     momentum = Momentum("heavy_ball", beta, ema=True)
-    assert stability.stability_threshold(momentum, rate, decay) == pytest.approx(expected, rel=1e-12)
+    assert stability.stability_threshold(momentum, rate, decay) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(("momentum", "rate", "decay"), CASES)

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,7 +23,8 @@ def run(composed: DictConfig) -> None:
         if in_sweep and run_directory.is_finished(directory, config):
             print(f"skipped, finished before: {_shown(directory)}", flush=True)
             return
-        choices = {k: v for k, v in settings.runtime.choices.items() if not k.startswith("hydra/")}
+        groups = {k: v for k, v in settings.runtime.choices.items() if not k.startswith("hydra/")}
+        choices = {"config_name": settings.job.config_name, **groups}
         # TensorFlow takes seconds to import: only now, when there is something to train.
         from trainers.training import train
 
@@ -42,7 +44,7 @@ def main(arguments: list[str]) -> None:
     hydra.main(config_path=str(Path(options.config_dir).resolve()), version_base="1.3")(run)()
 
 
-def _exit(error: UserError) -> None:
+def _exit(error: UserError) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
 

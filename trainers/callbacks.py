@@ -20,7 +20,7 @@ class StopCriteria(keras.callbacks.Callback):
         reason: Why training ended, in words.
         steps: Updates done.
         first_loss: Loss before the first update; None before training.
-        last_loss: Loss before the last update; None before training.
+        last_loss: Loss before the last update with a finite one; None before training.
     """
 
     def __init__(self, loss_threshold: float | None = None) -> None:
@@ -36,13 +36,14 @@ class StopCriteria(keras.callbacks.Callback):
         """Check the criteria."""
         loss = float((logs or {})["loss"])
         self.steps = epoch + 1
-        self.last_loss = loss
-        if self.first_loss is None:
-            self.first_loss = loss
         if not math.isfinite(loss):
             self.status, self.reason = "diverged", f"the loss became {loss}"
             self.model.stop_training = True
-        elif self.loss_threshold is not None and loss <= self.loss_threshold:
+            return
+        self.last_loss = loss
+        if self.first_loss is None:
+            self.first_loss = loss
+        if self.loss_threshold is not None and loss <= self.loss_threshold:
             self.reason = f"the loss fell to {loss:.6g}, stop.loss_threshold={self.loss_threshold}"
             self.model.stop_training = True
 
@@ -52,15 +53,18 @@ class ProgressBar(keras.callbacks.Callback):
 
     Args:
         steps: Updates that training is to do.
-        monitor: The `keras_aeos.AEoSMonitor` whose edge ratio to show.
+        monitor: The `keras_aeos.AEoSMonitor` whose edge ratio to show; before this in the list.
+        update_freq: Updates between two measurements.
         label: Text before the bar.
     """
 
-    def __init__(self, steps: int, monitor: Any, label: str) -> None:
+    def __init__(self, steps: int, monitor: Any, update_freq: int, label: str) -> None:
         super().__init__()
         self._steps = steps
         self._monitor = monitor
+        self._update_freq = update_freq
         self._label = label
+        self._shown: dict[str, str] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Draw the empty bar."""
@@ -68,10 +72,10 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar on."""
-        shown = {"loss": f"{float((logs or {})['loss']):.4f}"}
-        if len(history := self._monitor.history):
-            shown["edge_ratio"] = f"{history['edge_ratio'].iloc[-1]:.2f}"
-        self._bar.set_postfix(shown, refresh=False)
+        self._shown["loss"] = f"{float((logs or {})['loss']):.4f}"
+        if (epoch + 1) % self._update_freq == 0:
+            self._shown["edge_ratio"] = f"{self._monitor.history['edge_ratio'].iloc[-1]:.2f}"
+        self._bar.set_postfix(self._shown, refresh=False)
         self._bar.update()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

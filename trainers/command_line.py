@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -44,6 +44,7 @@ _SETTINGS = (
     "hydra.job.chdir=false",
     "hydra.sweep.dir=${output_dir}",
     "hydra.sweep.subdir=${hydra:job.override_dirname}",
+    "hydra.job.config.override_dirname.item_sep=__",
 )
 # Parts of Hydra's own section that could name code to call. The command line may choose among
 # installed plugins there; a file may not change them.
@@ -81,8 +82,8 @@ def hydra_arguments(options: argparse.Namespace) -> list[str]:
         raise UserError(f"--config-dir: no such directory. Received: {options.config_dir}")
     overrides = _parse_overrides(options.overrides)
     settings = list(_SETTINGS)
-    single = [o.input_line for o in overrides if not o.is_sweep_override()]
-    own = [o.input_line for o in overrides if o.is_hydra_override()]
+    single = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+    own = [str(o.input_line) for o in overrides if o.is_hydra_override()]
     with initialize_config_dir(str(directory), version_base="1.3"):
         first = _compose(options.config_name, directory, single + settings)
         unnamed = [*first.hydra.job.config.override_dirname.exclude_keys, *_PLACES]
@@ -91,9 +92,9 @@ def hydra_arguments(options: argparse.Namespace) -> list[str]:
         pristine = _compose(None, directory, own + list(_SETTINGS))
         swept = options.multirun or first.hydra.mode == RunMode.MULTIRUN
         if swept:
-            jobs = _jobs(overrides, first.hydra.sweeper.get("params"))
+            jobs: Iterable[tuple[str, ...]] = _jobs(overrides, first.hydra.sweeper.get("params"))
         elif len(single) == len(overrides):
-            jobs = [single]
+            jobs = [tuple(single)]
         else:
             several = next(o.input_line for o in overrides if o.is_sweep_override())
             raise UserError(f"several values need --multirun. Received: {several}")
@@ -119,7 +120,7 @@ def typed(composed: DictConfig) -> schema.Config:
         HydraConfig.instance().set_config(composed)  # what ${hydra:...} refers to
     try:
         _check_keys(plain)
-        config = OmegaConf.to_object(plain)
+        config = cast(schema.Config, OmegaConf.to_object(plain))
     except InterpolationKeyError as error:
         raise UserError(f"{error.full_key}: {_first_line(error)}") from error
     except OmegaConfBaseException as error:
@@ -149,14 +150,14 @@ def _parse_overrides(lines: Sequence[str]) -> list[Override]:
 
 def _jobs(overrides: list[Override], params: DictConfig | None) -> Iterable[tuple[str, ...]]:
     """Overrides of each job: a key on the command line replaces a file's sweep over that key."""
-    from_file = _parse_overrides([f"{key}={value}" for key, value in (params or {}).items()])
+    from_file = _parse_overrides([f"{key!s}={value}" for key, value in (params or {}).items()])
     values: dict[str, list[str]] = {}
     for override in [*from_file, *overrides]:
         key = override.get_key_element()
         if override.is_sweep_override():
-            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            values[key] = [f"{key}={value}" for value in map(str, override.sweep_string_iterator())]
         else:
-            values[key] = [override.input_line]
+            values[key] = [str(override.input_line)]
     return itertools.product(*values.values())
 
 
@@ -165,7 +166,7 @@ def _run_directory(overrides: list[Override], unnamed: Sequence[str]) -> str:
     keys = {o.key_or_group for o in overrides if not o.is_hydra_override()}
     if "output_dir" in keys or keys <= set(unnamed):
         return "${output_dir}"
-    return "${output_dir},${hydra:job.override_dirname}"
+    return "${output_dir}__${hydra:job.override_dirname}"
 
 
 def _compose(name: str | None, directory: Path, overrides: list[str]) -> DictConfig:
@@ -194,7 +195,7 @@ def _explain(error: Exception, overrides: list[str]) -> str:
             return f"this configuration has no group '{no_such.group(1)}' ({place})"
         return f"{_first_line(error)}. Received: {' '.join(overrides)}"
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
-        return _unknown_key(cause.full_key, cause.object_type, place)
+        return _unknown_key(str(cause.full_key), cause.object_type, place)
     return f"{cause.full_key}: {_first_line(cause)} ({place})"
 
 
@@ -203,9 +204,7 @@ def _unknown_key(full_key: str, section_type: Any, place: str) -> str:
     siblings = _keys(section_type)
     hint = _did_you_mean(key, siblings)
     if not hint:
-        elsewhere = [
-            known for known in _keys(schema.Config, deep=True) if f".{known}".endswith(f".{key}")
-        ]
+        elsewhere = [known for known in _all_keys() if known.endswith(f".{key}")]
         hint = f" Did you mean '{elsewhere[0]}'?" if elsewhere else ""
     where = f"section '{section}'" if section else "the configuration"
     return f"unknown key '{key}' in {where} ({place}).{hint} Known: {', '.join(siblings)}"
@@ -217,9 +216,7 @@ def _check_keys(section: DictConfig, prefix: str = "") -> None:
     present = [str(key) for key in section]
     for key in present:
         if key not in known:
-            raise UserError(
-                _unknown_key(prefix + key, OmegaConf.get_type(section), "command line")
-            )
+            raise UserError(_unknown_key(prefix + key, OmegaConf.get_type(section), "command line"))
         if not OmegaConf.is_missing(section, key) and OmegaConf.is_dict(section[key]):
             _check_keys(section[key], f"{prefix}{key}.")
     for key in known:
@@ -229,22 +226,29 @@ def _check_keys(section: DictConfig, prefix: str = "") -> None:
 
 def _check_pinned(hydra: DictConfig, pristine: DictConfig) -> None:
     for name in _PINNED:
-        given, expected = (OmegaConf.to_container(c, resolve=False)[name] for c in (hydra, pristine))
+        given, expected = (_plain(section[name]) for section in (hydra, pristine))
         if name == "sweeper":
-            given, expected = ({**c, "params": None} for c in (given, expected))
+            given["params"] = expected["params"] = None
         if given != expected:
             raise UserError(f"hydra.{name}: a YAML file may not set this; it could run code")
 
 
-def _keys(section_type: Any, deep: bool = False, prefix: str = "") -> list[str]:
+def _plain(section: Any) -> Any:
+    return OmegaConf.to_container(section) if OmegaConf.is_config(section) else section
+
+
+def _keys(section_type: Any) -> list[str]:
     if not dataclasses.is_dataclass(section_type):
         return []
-    names = []
-    for item in dataclasses.fields(section_type):
-        names.append(prefix + item.name)
-        if deep:
-            names += _keys(item.type, deep, f"{prefix}{item.name}.")
-    return names
+    return [item.name for item in dataclasses.fields(section_type)]
+
+
+def _all_keys() -> list[str]:
+    """Every key within a section, whichever model and optimizer are chosen."""
+    sections = [(item.name, item.type) for item in dataclasses.fields(schema.Config)]
+    sections += [("model", model) for model in schema.MODELS.values()]
+    sections += [("optimizer", optimizer) for optimizer in schema.OPTIMIZERS.values()]
+    return [f"{name}.{key}" for name, section in sections for key in _keys(section)]
 
 
 def _names(directory: Path) -> list[str]:

@@ -1,9 +1,11 @@
 """The fully connected network."""
 
+from typing import cast
+
 import keras
 import numpy as np
 
-from trainers.schema import DATASETS, Config
+from trainers.schema import DATASETS, Config, FullyConnected
 
 
 def build_model(config: Config) -> keras.Model:
@@ -16,14 +18,15 @@ def build_model(config: Config) -> keras.Model:
         Cohen et al. 2022, Appendix G.1.
     """
     dataset = DATASETS[config.data.name]
-    widths = [config.model.width] * config.model.hidden_layers + [dataset.num_classes]
+    sizes = cast(FullyConnected, config.model)
+    widths = [sizes.width] * sizes.hidden_layers + [dataset.num_classes]
     seeds = np.random.SeedSequence(config.seed).generate_state(len(widths))
     layers = [keras.Input(dataset.input_shape), keras.layers.Flatten()]
     for index, (width, seed) in enumerate(zip(widths, seeds, strict=True)):
         layers.append(
             keras.layers.Dense(
                 width,
-                activation=config.model.activation if index < config.model.hidden_layers else None,
+                activation=sizes.activation if index < sizes.hidden_layers else None,
                 kernel_initializer=keras.initializers.VarianceScaling(
                     scale=1.0, mode="fan_in", distribution="untruncated_normal", seed=int(seed)
                 ),

@@ -3,17 +3,25 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from omegaconf import OmegaConf
 
 from trainers import run_directory
 
 REACHED = 0.9
-COLUMNS = ("step", "loss", "preconditioned_sharpness", "stability_threshold", "edge_ratio")
 # Ratios that count as being at the edge of stability.
 CLAIM = (0.9, 1.15)
+COLUMNS = (
+    *("step", "loss", "preconditioned_sharpness", "sharpness"),
+    *("stability_threshold", "edge_ratio"),
+)
+SHARPNESS_LABEL = r"sharpness $\lambda_1(H)$"
+PRECONDITIONED_LABEL = "preconditioned\nsharpness $\\lambda_1(P^{-1}H)$"
 
 
 @dataclass(frozen=True)
@@ -21,18 +29,22 @@ class EdgeSummary:
     """Where a run reached the edge and how near it stayed.
 
     Attributes:
+        num_steps: Last measured step; 0 if there was none.
         threshold: Stability threshold at the end.
-        ratio: R, the median edge ratio within the window; NaN without one.
         edge_step: First measured step with an edge ratio of 0.9 or more; None if there was none.
-        window: First and last measured step of the window; None without one.
-        num_steps: Last measured step.
+        fit_step: First measured step with the data fitted; None if there was none.
+        window: First and last measured step from `edge_step` to before `fit_step`; None if empty.
+        ratio: R, the median edge ratio within the window; NaN without one.
+        ratio_to_end: Median edge ratio from `edge_step` to the end, fitted or not; NaN without one.
     """
 
-    threshold: float
-    ratio: float
-    edge_step: int | None
-    window: tuple[int, int] | None
     num_steps: int
+    threshold: float
+    edge_step: int | None
+    fit_step: int | None
+    window: tuple[int, int] | None
+    ratio: float
+    ratio_to_end: float
 
     @property
     def holds(self) -> bool:
@@ -44,12 +56,15 @@ class EdgeSummary:
         if self.num_steps == 0:
             return "nothing was measured: fewer steps than monitor.update_freq"
         if self.edge_step is None:
-            return f"the edge was not reached in {self.num_steps} steps; run longer"
+            return f"the edge was not reached in {self.num_steps} steps"
         if self.window is None:
-            return f"the edge was reached at step {self.edge_step}, after the data were fitted"
+            return (
+                f"the data were fitted at step {self.fit_step}, before the edge at step "
+                f"{self.edge_step}; median edge ratio from there on {self.ratio_to_end:.2f}"
+            )
         return (
-            f"edge ratio {self.ratio:.2f} (median over steps {self.window[0]} to "
-            f"{self.window[1]}; 1 is the edge of stability)"
+            f"edge ratio R = {self.ratio:.2f}, the median over steps {self.window[0]} to "
+            f"{self.window[1]}; 1 is the edge of stability"
         )
 
 
@@ -57,8 +72,8 @@ def edge_summary(metrics: pd.DataFrame, loss: str, first_loss: float | None = No
     """Summarise a run's measurements.
 
     R is the median edge ratio from the first measurement of at least 0.9 until the network fits
-    its data: cross-entropy below 0.2, squared error below a tenth of its first value. Later the
-    curvature collapses, at the edge or not.
+    its data: cross-entropy below 0.2, squared error below a tenth of its first value. With the
+    cross-entropy the curvature collapses from then on, at the edge or not.
 
     Args:
         metrics: The rows of `metrics.csv`.
@@ -66,23 +81,31 @@ def edge_summary(metrics: pd.DataFrame, loss: str, first_loss: float | None = No
         first_loss: Loss before the first update; that of the first row if None.
     """
     if metrics.empty:
-        return EdgeSummary(math.nan, math.nan, None, None, 0)
-    steps, ratios = metrics["step"], metrics["edge_ratio"]
+        return EdgeSummary(0, math.nan, None, None, None, math.nan, math.nan)
+    if first_loss is None:
+        first_loss = metrics["loss"].iloc[0]
+    fitted = metrics["loss"] < (0.2 if loss == "cross_entropy" else first_loss / 10)
+    edge_step = _first_step(metrics, metrics["edge_ratio"] >= REACHED)
+    fit_step = _first_step(metrics, fitted)
+    begin = math.inf if edge_step is None else edge_step
+    end = math.inf if fit_step is None else fit_step
+    measured = metrics.dropna(subset="edge_ratio")
+    at_edge = measured[measured["step"] >= begin]
+    inside = at_edge[at_edge["step"] < end]
     thresholds = metrics["stability_threshold"].dropna()
-    threshold = float(thresholds.iloc[-1]) if len(thresholds) else math.nan
-    edge_step, window, ratio = None, None, math.nan
+    return EdgeSummary(
+        num_steps=int(metrics["step"].iloc[-1]),
+        threshold=float(thresholds.iloc[-1]) if len(thresholds) else math.nan,
+        edge_step=edge_step,
+        fit_step=fit_step,
+        window=(int(inside["step"].iloc[0]), int(inside["step"].iloc[-1])) if len(inside) else None,
+        ratio=float(inside["edge_ratio"].median()),
+        ratio_to_end=float(at_edge["edge_ratio"].median()),
+    )
 
-    at_edge = ratios >= REACHED
-    if at_edge.any():
-        edge_step = int(steps[at_edge].iloc[0])
-        first = metrics["loss"].iloc[0] if first_loss is None else first_loss
-        fitted = steps[metrics["loss"] < (0.2 if loss == "cross_entropy" else first / 10)]
-        end = fitted.iloc[0] if len(fitted) else math.inf
-        inside = (steps >= edge_step) & (steps < end) & ratios.notna()
-        if inside.any():
-            window = int(steps[inside].iloc[0]), int(steps[inside].iloc[-1])
-            ratio = float(ratios[inside].median())
-    return EdgeSummary(threshold, ratio, edge_step, window, int(steps.iloc[-1]))
+
+def _first_step(metrics: pd.DataFrame, condition: "pd.Series[bool]") -> int | None:
+    return int(metrics["step"][condition].iloc[0]) if condition.any() else None
 
 
 def summarise(directory: Path) -> EdgeSummary:
@@ -101,27 +124,64 @@ def read_metrics(directory: Path) -> pd.DataFrame:
 def draw_run(directory: Path) -> Path:
     """Draw `curves.png` of the run in a directory: loss above, preconditioned sharpness below."""
     metrics = read_metrics(directory)
-    figure = mpl.figure.Figure(figsize=(6.4, 6.0), layout="constrained")
+    figure = Figure(figsize=(6.4, 6.0), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
-    above.plot(metrics["step"], metrics["loss"], color="C0")
-    above.set(ylabel="training loss", title=summarise(directory).sentence())
-    above.title.set_fontsize("medium")
-    below.plot(
-        metrics["step"], metrics["preconditioned_sharpness"], color="C0", label="λ₁(P⁻¹H)"
-    )
-    below.plot(
-        metrics["step"],
-        metrics["stability_threshold"],
-        color="C3",
-        linestyle="--",
-        label="stability threshold",
-    )
-    if (metrics["preconditioned_sharpness"] > 0).any():
-        below.set_yscale("log")
-    below.set(xlabel="step", ylabel="preconditioned sharpness")
-    below.legend(loc="lower right")
+    above.set_title(summarise(directory).sentence(), fontsize="small", wrap=True)
+    draw_loss(above, [metrics], ["C0"])
+    draw_preconditioned_sharpness(below, [metrics], ["C0"])
+    below.set_xlabel("step")
+    below.legend(handles=[*below.get_lines()[:1], dashes()], labels=["measured", "threshold"])
     for axes in (above, below):
         axes.grid(alpha=0.3)
     path = directory / run_directory.CURVES
     figure.savefig(path, dpi=150)
     return path
+
+
+def draw_loss(axes: Axes, runs: list[pd.DataFrame], colours: list[Any]) -> None:
+    """Draw the losses of runs; on a linear axis a spike of the first steps is cut off."""
+    draw_curves(axes, runs, colours, "loss")
+    axes.set_ylabel("training loss")
+    losses = pd.concat(run["loss"] for run in runs)
+    losses = losses[losses.abs() < math.inf]
+    if losses.empty:
+        return
+    if 0 < losses.min() < losses.median() / 20:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(min(0.0, losses.min()), min(1.05 * losses.max(), 1.3 * losses.quantile(0.95)))
+
+
+def draw_preconditioned_sharpness(axes: Axes, runs: list[pd.DataFrame], colours: list[Any]) -> None:
+    """Draw λ₁(P⁻¹H) of runs on a log axis, with each threshold dashed in its run's colour.
+
+    The axis ends a little above the highest threshold and at most two decades below the lowest.
+    """
+    draw_curves(axes, runs, colours, "preconditioned_sharpness")
+    for run, colour in zip(runs, colours, strict=True):
+        axes.plot(run["step"], run["stability_threshold"], color=colour, **_DASHED)
+    axes.set_ylabel(PRECONDITIONED_LABEL)
+    thresholds = pd.concat(run["stability_threshold"] for run in runs).dropna()
+    values = pd.concat(run["preconditioned_sharpness"] for run in runs)
+    values = values[(values > 0) & (values < math.inf)]
+    if len(thresholds) and len(values):
+        axes.set_yscale("log", nonpositive="mask")
+        lowest = max(min(values.min(), thresholds.min()), thresholds.min() / 100)
+        highest = min(max(values.max(), thresholds.max()), 4 * thresholds.max())
+        axes.set_ylim(lowest / 1.3, highest * 1.3)
+
+
+def draw_curves(axes: Axes, runs: list[pd.DataFrame], colours: list[Any], column: str) -> None:
+    """Draw one column of runs against the step; rows that are not finite leave a gap."""
+    for run, colour in zip(runs, colours, strict=True):
+        values = run[column].where(run[column].abs() < math.inf)
+        axes.plot(run["step"], values, color=colour, linewidth=1.5)
+    axes.set_xlim(left=0)
+
+
+_DASHED: dict[str, Any] = {"linestyle": (0, (5, 2)), "linewidth": 1.1}
+
+
+def dashes() -> Line2D:
+    """What stands for every threshold in a legend."""
+    return Line2D([], [], color="0.3", **_DASHED)

@@ -7,7 +7,8 @@
 - `curves.png`: loss and preconditioned sharpness, drawn at the end of a run.
 
 A directory never mixes two runs: a run that starts in a directory with an earlier run in it
-replaces that run's files, and one that finds anything else there refuses to start.
+replaces that run's files, and one that finds anything else there refuses to start. `run.json` is
+the first file written and the last one completed, so that its status tells how far a run came.
 """
 
 import importlib.metadata
@@ -41,16 +42,12 @@ def start(directory: Path, config: Config, choices: dict[str, str]) -> dict[str,
     Raises:
         UserError: The directory holds files, but no run.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    if any(directory.iterdir()) and not (directory / CONFIG).exists():
+    if directory.exists() and any(directory.iterdir()) and not (directory / RUN).exists():
         raise UserError(
             "output_dir: expected a new or empty directory or that of an earlier run. "
             f"Received: {directory}, which holds other files"
         )
-    for name in (RUN, METRICS, WEIGHTS, CURVES):
-        (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / TENSORBOARD, ignore_errors=True)
-    (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+    directory.mkdir(parents=True, exist_ok=True)
     record = {
         "status": "running",
         "choices": choices,
@@ -60,6 +57,10 @@ def start(directory: Path, config: Config, choices: dict[str, str]) -> dict[str,
         "git_commit": _git_commit(),
     }
     write(directory, record)
+    for name in (METRICS, WEIGHTS, CURVES):
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / TENSORBOARD, ignore_errors=True)
+    (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
     return record
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import keras
+import numpy as np
+import tensorflow as tf
 
-import keras_aeos  # noqa: E402
-from trainers import data, report, run_directory, schema  # noqa: E402
-from trainers.batching import micro_batch_size  # noqa: E402
-from trainers.callbacks import ProgressBar, StopCriteria  # noqa: E402
+import keras_aeos
+from trainers import data, report, run_directory, schema
+from trainers.batching import micro_batch_size
+from trainers.callbacks import ProgressBar, StopCriteria
 
 OPTIMIZERS = {
     "adam": keras_aeos.optimizers.Adam,
@@ -60,7 +60,7 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
     Args:
         config: The checked configuration.
         directory: Where the files go.
-        choices: Options of the configuration groups, for the record.
+        choices: Name of the configuration and options of its groups, for the record.
 
     Raises:
         UserError: The data set is missing, or the directory is in use by something else.
@@ -76,7 +76,6 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
         )
         raise
     record.update(
-        status=stop.status,
         stop_reason=stop.reason,
         steps=stop.steps,
         first_loss=stop.first_loss,
@@ -85,6 +84,9 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
     )
     run_directory.write(directory, record)
     report.draw_run(directory)
+    # Last of all, so that a run counts as finished only with all of its files.
+    record["status"] = stop.status
+    run_directory.write(directory, record)
     return Outcome(record, report.summarise(directory))
 
 
@@ -100,13 +102,14 @@ def _fit(config: schema.Config, examples: data.Examples, directory: Path) -> Sto
         batches, log_dir=directory, **dataclasses.asdict(config.monitor)
     )
     stop = StopCriteria(config.stop.loss_threshold)
+    bar = ProgressBar(config.steps, monitor, config.monitor.update_freq, directory.name)
     model.fit(
         batches.repeat(),
         steps_per_epoch=num_batches,
         epochs=config.steps,
         shuffle=False,
         verbose=0,
-        callbacks=[monitor, stop, ProgressBar(config.steps, monitor, directory.name)],
+        callbacks=[monitor, stop, bar],
     )
     model.save_weights(directory / run_directory.WEIGHTS)
     return stop

@@ -61,7 +61,7 @@ class Adam(RMSprop):
         if self.built:
             return
         super().build(variables)
-        self.first_moments = self.add_optimizer_variables(variables, "first_moment")
+        self.first_moments = self.add_slots(variables, "first_moment")
 
     def momentum_kind(self):
         """Heavy ball on an exponential moving average."""

@@ -24,6 +24,10 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
         diagonal = self.diagonal(index, ops.cast(self.iterations + 1, variable.dtype))
         self.assign_sub(variable, ops.divide(step, diagonal))
 
+    def add_slots(self, variables, name):
+        """A list of zero variables, one like each of the given ones, kept with the optimizer."""
+        return [self.add_variable_from_reference(v, name=name) for v in variables]
+
     def momentum_kind(self):
         """How the momentum follows from gradients, a `keras_aeos.stability.Momentum`."""
         raise NotImplementedError

@@ -40,7 +40,7 @@ class RMSprop(PreconditionedOptimizer):
         if self.built:
             return
         super().build(variables)
-        self.second_moments = self.add_optimizer_variables(variables, "second_moment")
+        self.second_moments = self.add_slots(variables, "second_moment")
 
     def momentum_kind(self):
         """No momentum."""

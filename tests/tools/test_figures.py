@@ -1,0 +1,232 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from tools import figures
+from trainers import schema
+
+ROOT = Path(__file__).resolve().parents[2]
+PANELS = {
+    "a": [{"learning_rate": rate} for rate in (3e-5, 1e-4, 3.2e-4, 1e-3)],
+    "b": [{"beta_1": beta} for beta in (0.95, 0.903, 0.814, 0.64)],
+    "c": [
+        {"learning_rate": rate, "beta_2": beta}
+        for rate in (5e-5, 4e-4)
+        for beta in (0.9, 0.99, 0.999)
+    ],
+}
+
+
+def write_run(root, panel="a", ratio=1.0, figure="fig01", **optimizer):
+    """A finished run whose edge ratio rises to `ratio` at step 100 and stays."""
+    adam = schema.Adam(bias_correction=False, **optimizer)
+    settings = schema.Config(model=schema.FullyConnected(), optimizer=adam, output_dir="runs")
+    directory = root / f"{panel},{','.join(f'{k}={v}' for k, v in optimizer.items())}"
+    directory.mkdir(parents=True)
+    threshold = (2 + 2 * adam.beta_1) / ((1 - adam.beta_1) * adam.learning_rate)
+    step = np.arange(20, 201, 20)
+    ratios = ratio * np.minimum(1, step / 100)
+    pd.DataFrame(
+        {
+            "step": step,
+            "loss": 2.3 - step / 200,
+            "preconditioned_sharpness": ratios * threshold,
+            "sharpness": 10.0 * step,
+            "stability_threshold": threshold,
+            "edge_ratio": ratios,
+        }
+    ).to_csv(directory / "metrics.csv", index=False)
+    text = OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(settings)))
+    (directory / "config.yaml").write_text(text)
+    record = {"status": "completed", "stop_reason": "all steps done", "first_loss": 2.3}
+    (directory / "run.json").write_text(
+        json.dumps({**record, "choices": {"config_name": figure, "panel": panel}})
+    )
+    return directory
+
+
+def change(path, **columns):
+    pd.read_csv(path).assign(**columns).to_csv(path, index=False)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for panel, optimizers in PANELS.items():
+        for optimizer in optimizers:
+            write_run(tmp_path / "runs", panel, **optimizer)
+    return tmp_path / "runs"
+
+
+def drawn(root, name):
+    return figures.FIGURES[name](figures.read_runs(root, name))
+
+
+def test_figure_1_has_a_column_for_each_panel(runs):
+    figure, table = drawn(runs, "fig01")
+    # Subplots come row by row.
+    above, below = figure.axes[:3], figure.axes[3:]
+    assert [len(axes.get_lines()) for axes in above] == [4, 4, 6]
+    assert {axes.get_yscale() for axes in below} == {"log"}
+    for axes, count in zip(below, (4, 4, 6), strict=True):
+        curves, thresholds = axes.get_lines()[:count], axes.get_lines()[count:]
+        assert [c.get_color() for c in curves] == [t.get_color() for t in thresholds]
+        assert {t.is_dashed() for t in thresholds} == {True}
+        assert len({c.get_color() for c in curves}) == count
+    assert list(table["panel"]) == list("aaaabbbbcccccc")
+
+
+def test_curves_are_those_of_the_runs(runs):
+    figure, _ = drawn(runs, "fig01")
+    curves, thresholds = figure.axes[3].get_lines()[:4], figure.axes[3].get_lines()[4:]
+    # 38 / learning_rate, in the order of the learning rates; at the edge from step 100 on.
+    expected = [38 / rate for rate in (3e-5, 1e-4, 3.2e-4, 1e-3)]
+    np.testing.assert_allclose([line.get_ydata()[0] for line in thresholds], expected)
+    np.testing.assert_allclose([line.get_ydata()[-1] for line in curves], expected)
+
+
+def test_figure_1_draws_the_panels_that_are_there(tmp_path):
+    for optimizer in PANELS["b"]:
+        write_run(tmp_path, "b", **optimizer)
+    figure, _ = drawn(tmp_path, "fig01")
+    assert [axes.get_title()[:3] for axes in figure.axes] == ["(b)", ""]
+    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert sorted(labels) == sorted(
+        [*(f"$\\beta_1 = {beta}$" for beta in (0.64, 0.814, 0.903, 0.95)), "stability threshold"]
+    )
+
+
+def test_figure_8_draws_the_raw_sharpness(tmp_path):
+    for optimizer in PANELS["a"]:
+        write_run(tmp_path, figure="fig08", **optimizer)
+    figure, table = drawn(tmp_path, "fig08")
+    assert len(figure.axes) == 3
+    np.testing.assert_allclose(figure.axes[2].get_lines()[0].get_ydata()[-1], 2_000)
+    assert set(table["sharpness_begin"]) == {1_000}
+    assert set(table["sharpness_end"]) == {2_000}
+
+
+CLAIMS = {
+    "at the edge": (1.0, (1.0, 100, True)),
+    "above it": (1.3, (1.3, 80, False)),
+    "not reached": (0.5, (None, None, None)),
+}
+
+
+@pytest.mark.parametrize(("ratio", "expected"), CLAIMS.values(), ids=CLAIMS)
+def test_table_judges_the_claim(tmp_path, ratio, expected):
+    write_run(tmp_path, ratio=ratio, learning_rate=1e-4)
+    [row] = drawn(tmp_path, "fig01")[1].to_dict("records")
+    assert row["learning_rate"] == 1e-4
+    assert row["threshold"] == pytest.approx(380_000)
+    found = [row[name] for name in ("R", "edge_step", "claim_holds")]
+    assert [None if pd.isna(value) else value for value in found] == pytest.approx(list(expected))
+
+
+def test_program_writes_the_figure_and_its_table(runs, tmp_path, capsys):
+    assert figures.main(["fig01", str(runs), "--out", str(tmp_path / "new" / "out")]) == 0
+    assert (tmp_path / "new" / "out" / "fig01.png").read_bytes().startswith(b"\x89PNG")
+    table = pd.read_csv(tmp_path / "new" / "out" / "fig01.csv")
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2 + len(table) == 16
+    assert printed[2].startswith("| a | 3e-05 |")
+    assert "| yes |" in printed[2]
+
+
+def test_rows_without_numbers_are_left_out(tmp_path, capsys):
+    for figure in figures.FIGURES:
+        directory = write_run(tmp_path / figure, figure=figure, learning_rate=1e-4)
+        table = pd.read_csv(directory / "metrics.csv")
+        table.loc[[2, 9], ["loss", "preconditioned_sharpness", "sharpness", "edge_ratio"]] = np.nan
+        table.loc[8, "loss"] = np.inf
+        table.to_csv(directory / "metrics.csv", index=False)
+        assert figures.main([figure, str(tmp_path), "--out", str(tmp_path)]) == 0
+        assert "| 100-180 |" in capsys.readouterr().out
+
+
+def test_run_that_is_all_nan_is_drawn(tmp_path):
+    directory = write_run(tmp_path, learning_rate=1e-4)
+    nothing = dict.fromkeys(("loss", "preconditioned_sharpness", "sharpness", "edge_ratio"), np.nan)
+    pd.read_csv(directory / "metrics.csv").assign(**nothing).to_csv(directory / "metrics.csv")
+    assert figures.main(["fig01", str(tmp_path), "--out", str(tmp_path)]) == 0
+
+
+def test_run_without_rows_is_drawn_beside_another(tmp_path, capsys):
+    write_run(tmp_path, learning_rate=1e-3)
+    directory = write_run(tmp_path, learning_rate=1e-4)
+    pd.read_csv(directory / "metrics.csv").head(0).to_csv(directory / "metrics.csv", index=False)
+    assert figures.main(["fig01", str(tmp_path), "--out", str(tmp_path)]) == 0
+    assert "edge not reached" in capsys.readouterr().out
+
+
+def test_runs_of_other_figures_are_left_out(tmp_path):
+    write_run(tmp_path, learning_rate=1e-3)
+    write_run(tmp_path, "other", figure="fig08", learning_rate=1e-4)
+    assert list(drawn(tmp_path, "fig01")[1]["learning_rate"]) == [1e-3]
+    assert list(drawn(tmp_path, "fig08")[1]["learning_rate"]) == [1e-4]
+
+
+def record(directory, **changes):
+    path = directory / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def without_column(directory):
+    path = directory / "metrics.csv"
+    pd.read_csv(path).drop(columns="edge_ratio").to_csv(path, index=False)
+
+
+BROKEN = {
+    "half done": (lambda d: record(d, status="running"), ["status: running", "again"]),
+    "interrupted": (lambda d: record(d, status="interrupted"), ["status: interrupted"]),
+    "half a record": (lambda d: (d / "run.json").write_text("{"), ["run.json", "JSON"]),
+    "no measurements": (lambda d: (d / "metrics.csv").unlink(), ["metrics.csv"]),
+    "no configuration": (lambda d: (d / "config.yaml").unlink(), ["config.yaml"]),
+    "missing column": (without_column, ["metrics.csv", "edge_ratio"]),
+    "empty file": (lambda d: (d / "metrics.csv").write_text(""), ["metrics.csv", "not a table"]),
+    "of another figure": (lambda d: record(d, choices={}), ["fig01", "--config-name fig01"]),
+}
+
+
+@pytest.mark.parametrize(("damage", "parts"), BROKEN.values(), ids=BROKEN)
+def test_broken_run_is_named_in_one_line(tmp_path, capsys, damage, parts):
+    damage(write_run(tmp_path, learning_rate=1e-4))
+    assert figures.main(["fig01", str(tmp_path), "--out", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert [part for part in parts if part not in message] == []
+    assert not (tmp_path / "fig01.png").exists()
+
+
+def test_two_runs_of_the_same_settings_are_refused(tmp_path, capsys):
+    for name in ("one", "two"):
+        write_run(tmp_path / name, learning_rate=1e-4)
+    assert figures.main(["fig01", str(tmp_path), "--out", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert str(tmp_path / "one") in message
+    assert str(tmp_path / "two") in message
+
+
+@pytest.mark.parametrize("place", ["empty", "absent"])
+def test_directory_without_runs(tmp_path, capsys, place):
+    (tmp_path / "empty").mkdir()
+    assert figures.main(["fig01", str(tmp_path / place)]) == 2
+    assert str(tmp_path / place) in capsys.readouterr().err
+
+
+def test_program_starts_from_any_directory(tmp_path):
+    result = subprocess.run(
+        [sys.executable, ROOT / "tools" / "figures.py", "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "fig08" in result.stdout

@@ -1,0 +1,234 @@
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from trainers import command_line, schema
+from trainers.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def error_of(*arguments):
+    with pytest.raises(UserError) as error:
+        command_line.hydra_arguments(command_line.parse(arguments))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def written(directory, text, defaults="fully_connected"):
+    (directory / "mine.yaml").write_text(f"defaults:\n  - {defaults}\n  - _self_\n{text}\n")
+    return ("-cn", "mine", "-cd", str(directory))
+
+
+QUICKSTART = ("-cn", "quickstart")
+MISTAKES = {
+    "misspelt key in a section": (
+        (*QUICKSTART, "optimizer.learning_rat=1"),
+        ["'learning_rat'", "section 'optimizer'", "command line", "'learning_rate'?"],
+    ),
+    "misspelt key": ((*QUICKSTART, "stps=1"), ["'stps'", "command line", "'steps'?"]),
+    "misspelt section": ((*QUICKSTART, "optimzer.beta_1=0"), ["'optimzer'", "'optimizer'?"]),
+    "key without its section": ((*QUICKSTART, "beta_1=0"), ["'optimizer.beta_1'?"]),
+    "key of another optimizer": (
+        (*QUICKSTART, "optimizer=rmsprop", "optimizer.beta_1=0"),
+        ["'beta_1'", "section 'optimizer'", "beta_2"],
+    ),
+    "added key": ((*QUICKSTART, "+optimizer.momentum=0"), ["'momentum'", "section 'optimizer'"]),
+    "removed key": ((*QUICKSTART, "~steps"), ["steps: a value is missing"]),
+    "wrong type": ((*QUICKSTART, "steps=many"), ["steps:", "'many'", "Integer", "command line"]),
+    "null": ((*QUICKSTART, "steps=null"), ["steps", "not Optional"]),
+    "mapping for a number": ((*QUICKSTART, "steps={a:1}"), ["steps:", "Integer"]),
+    "unknown configuration": (("-cn", "quickstrt"), ["'quickstrt'", "'quickstart'?", "fig01"]),
+    "no configuration": ((), ["--config-name"]),
+    "no such directory": (("-cn", "a", "-cd", "/no/such"), ["--config-dir", "/no/such"]),
+    "unknown group option": ((*QUICKSTART, "optimizer=adm"), ["'adm'", "'optimizer'", "'adam'?"]),
+    "unknown panel": (("-cn", "fig01", "panel=d"), ["'d'", "'panel'", "a, b, c"]),
+    "group of other figures": ((*QUICKSTART, "scale=paper"), ["no group 'scale'"]),
+    "unknown flag": ((*QUICKSTART, "--fast"), ["--fast"]),
+    "no value": ((*QUICKSTART, "steps"), ["key=value", "steps"]),
+    "unbalanced bracket": ((*QUICKSTART, "steps=[1"), ["key=value", "steps=[1"]),
+    "sweep without --multirun": ((*QUICKSTART, "steps=1,2"), ["--multirun", "steps=1,2"]),
+    "last job of a sweep": ((*QUICKSTART, "-m", "steps=1,2,x"), ["steps:", "'x'"]),
+    "value in a figure's sweep": (
+        ("-cn", "fig01", "optimizer.beta_1=0.9,1.9"),
+        ["optimizer.beta_1", "value < 1", "optimizer.beta_1=1.9"],
+    ),
+    "unknown loss": (
+        (*QUICKSTART, "loss=crossentropy"),
+        ["loss:", "'cross_entropy'?", "loss=crossentropy"],
+    ),
+    "unknown activation": ((*QUICKSTART, "model.activation=tan"), ["model.activation", "'tanh'?"]),
+    "optimizer by its name alone": (
+        (*QUICKSTART, "optimizer.name=rmsprop"),
+        ["optimizer.name", "one of adam"],
+    ),
+    "no steps": ((*QUICKSTART, "steps=0"), ["steps: expected 1 or more", "steps=0"]),
+    "negative learning rate": (
+        (*QUICKSTART, "optimizer.learning_rate=-1e-3"),
+        ["optimizer.learning_rate: expected a finite number above 0", "-0.001"],
+    ),
+    "NaN": ((*QUICKSTART, "optimizer.learning_rate=nan"), ["optimizer.learning_rate", "nan"]),
+    "infinity": ((*QUICKSTART, "stop.loss_threshold=inf"), ["stop.loss_threshold", "inf"]),
+    "negative seed": ((*QUICKSTART, "seed=-1"), ["seed: expected 0 or more"]),
+    "more examples than there are": (
+        (*QUICKSTART, "data.num_examples=5000"),
+        ["data.num_examples", "1797", "5000"],
+    ),
+    "examples that do not divide": (
+        (*QUICKSTART, "data.num_examples=1789", "data.micro_batch_size=500"),
+        ["data.num_examples", "1788 or 1790"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "parts"), MISTAKES.values(), ids=MISTAKES)
+def test_mistake_on_the_command_line_is_named_in_one_line(arguments, parts):
+    message = error_of(*arguments)
+    assert [part for part in parts if part not in message] == []
+
+
+FILES = {
+    "misspelt key": ("stps: 1", ["'stps'", "mine.yaml", "'steps'?"]),
+    "misspelt key in a section": (
+        "optimizer:\n  learning_rat: 1",
+        ["'learning_rat'", "section 'optimizer'", "mine.yaml", "'learning_rate'?"],
+    ),
+    "wrong type": ("steps: many", ["steps:", "'many'", "mine.yaml"]),
+    "null": ("steps: null", ["steps:", "None", "mine.yaml"]),
+    "number for a section": ("optimizer: 3", ["mine"]),
+    "syntax": ("steps: [", ["YAML", "mine.yaml", "line"]),
+    "unknown reference": ("output_dir: ${nowhere}", ["output_dir", "nowhere"]),
+    "Hydra's own section": ("hydra:\n  swep: 1", ["'swep'", "section 'hydra'", "mine.yaml"]),
+}
+
+
+@pytest.mark.parametrize(("text", "parts"), FILES.values(), ids=FILES)
+def test_mistake_in_a_file_is_named_in_one_line(tmp_path, text, parts):
+    message = error_of(*written(tmp_path, text))
+    assert [part for part in parts if part not in message] == []
+
+
+def test_unknown_file_in_a_defaults_list_is_named(tmp_path):
+    assert "'fully_conected'" in error_of(*written(tmp_path, "", defaults="fully_conected"))
+
+
+def test_file_without_the_schema_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_text("steps: 3\n")
+    assert "schema/config" in error_of("-cn", "mine", "-cd", str(tmp_path))
+
+
+CODE = {
+    "model": "model:\n  _target_: os.getcwd",
+    "top level": "_target_: os.getcwd",
+    "callback": "hydra:\n  callbacks:\n    mine:\n      _target_: os.getcwd",
+    "callback made by a resolver": (
+        "hydra:\n  callbacks: ${oc.create:'{mine:{_target_:os.getcwd}}'}"
+    ),
+    "launcher": "hydra:\n  launcher:\n    _target_: os.getcwd",
+    "sweeper": "hydra:\n  sweeper:\n    _target_: os.getcwd",
+    "log handler": "hydra:\n  job_logging:\n    handlers:\n      mine:\n        (): os.getcwd",
+    "swept callback": "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n"
+    "      +hydra.callbacks.mine._target_: os.getcwd",
+}
+
+
+@pytest.mark.parametrize("text", CODE.values(), ids=CODE)
+def test_file_that_names_code_is_refused(tmp_path, text):
+    assert error_of(*written(tmp_path, text))
+
+
+def test_file_cannot_make_hydra_look_into_a_package(tmp_path):
+    arguments = written(tmp_path, "hydra:\n  searchpath: [pkg://antigravity]")
+    command_line.hydra_arguments(command_line.parse(arguments))
+    assert "antigravity" not in sys.modules
+
+
+def composed(name, *overrides):
+    command_line.hydra_arguments(command_line.parse(["-cn", name, *overrides]))
+    with initialize_config_dir(str(command_line.CONFIGS), version_base="1.3"):
+        return command_line.typed(
+            compose(name, overrides=list(overrides), return_hydra_config=True)
+        )
+
+
+def test_every_configuration_can_be_used():
+    names = [path.stem for path in command_line.CONFIGS.glob("*.yaml")]
+    assert {"quickstart", "fully_connected", "fig01", "fig08"} <= set(names)
+    for name in names:
+        assert isinstance(composed(name), schema.Config)
+
+
+@pytest.mark.parametrize("name", schema.OPTIMIZERS)
+def test_optimizer_file_states_every_key_with_the_default(name):
+    file = OmegaConf.to_container(OmegaConf.load(command_line.CONFIGS / f"optimizer/{name}.yaml"))
+    assert isinstance(file, dict)
+    del file["defaults"]
+    assert file == dataclasses.asdict(schema.OPTIMIZERS[name]())
+
+
+SCALES = {
+    "paper": (50_000, "cross_entropy", 500),
+    "workstation": (20_000, "cross_entropy", 500),
+    "laptop": (3_000, "squared_error", 1_500),
+}
+
+
+@pytest.mark.parametrize(("scale", "expected"), SCALES.items(), ids=SCALES)
+def test_scales_of_figure_1(scale, expected):
+    config = composed("fig01", f"scale={scale}")
+    assert (config.data.num_examples, config.loss, config.steps) == expected
+    assert not config.optimizer.bias_correction
+
+
+def jobs_of(panel, *overrides):
+    """Overrides of each job of a panel of figure 1."""
+    with initialize_config_dir(str(command_line.CONFIGS), version_base="1.3"):
+        params = compose("fig01", [f"panel={panel}"], return_hydra_config=True).hydra.sweeper.params
+    return list(command_line._jobs(command_line._parse_overrides(overrides), params))
+
+
+@pytest.mark.parametrize(("panel", "count"), [("a", 4), ("b", 4), ("c", 6)])
+def test_number_of_runs_of_each_panel(panel, count):
+    assert len(jobs_of(panel)) == count
+
+
+def test_a_key_on_the_command_line_replaces_the_sweep_over_it():
+    assert jobs_of("a", "optimizer.learning_rate=1e-4") == [("optimizer.learning_rate=1e-4",)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["-cn", "quickstart", "optimizer.learning_rat=1"], ["'learning_rat'", "'learning_rate'?"]),
+        (["-cn", "quickstart", "-m", "steps=1,x"], ["steps", "'x'"]),
+        (
+            ["-cn", "fully_connected", "data.data_dir={empty}"],
+            ["cifar10", "{empty}", "prepare_data"],
+        ),
+    ],
+    ids=["misspelt key", "sweep", "missing data set"],
+)
+def test_process_ends_with_one_line_and_status_2(tmp_path, arguments, parts):
+    empty = str(tmp_path / "none")
+    arguments = [argument.format(empty=empty) for argument in arguments]
+    result = subprocess.run(
+        [sys.executable, "-m", "trainers", *arguments, f"output_dir={tmp_path / 'out'}"],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    # TensorFlow's C++ libraries write lines of their own before any message can be silenced.
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in result.stderr
+    assert [part for part in parts if part.format(empty=empty) not in lines[0]] == []
+    assert not list(tmp_path.glob("out/**/*.csv"))

@@ -1,0 +1,105 @@
+import os
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from trainers import data, schema
+from trainers.errors import UserError
+
+
+def test_digits_are_standardised_and_whole():
+    examples = data.load(schema.Data(name="digits"))
+    assert examples.inputs.shape == (1_797, 8, 8, 1)
+    assert examples.inputs.dtype == np.float32
+    # Means of 115,008 float32 numbers of size 1.
+    np.testing.assert_allclose(examples.inputs.mean(), 0, atol=1e-5)
+    np.testing.assert_allclose(examples.inputs.std(), 1, rtol=1e-5)
+    assert set(examples.labels) == set(range(10))
+
+
+def test_subset_is_the_first_examples():
+    whole = data.load(schema.Data(name="digits")).labels
+    part = data.load(schema.Data(name="digits", num_examples=100))
+    np.testing.assert_array_equal(part.labels, whole[:100])
+    np.testing.assert_allclose(part.inputs.mean(), 0, atol=1e-5)
+
+
+def test_each_channel_is_standardised_by_itself():
+    images = np.random.default_rng(0).normal([1, 10, -5], [1, 5, 0.1], (50, 4, 4, 3))
+    standard = data.standardise(images.astype(np.float32))
+    np.testing.assert_allclose(standard.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(standard.std((0, 1, 2)), 1, rtol=1e-4)
+
+
+def test_constant_channel_becomes_zero():
+    assert not data.standardise(np.ones((4, 2, 2, 1), np.float32)).any()
+
+
+with tfds.core.registered.skip_registration():
+
+    class Cifar10(tfds.core.GeneratorBasedBuilder):
+        """120 noise images in the files that TFDS would write for CIFAR-10."""
+
+        VERSION = tfds.core.Version("3.0.2")
+
+        def _info(self):
+            features = {
+                "id": tfds.features.Text(),
+                "image": tfds.features.Image(shape=(32, 32, 3)),
+                "label": tfds.features.ClassLabel(num_classes=10),
+            }
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            random = np.random.default_rng(0)
+            for index in range(120):
+                image = random.integers([0, 50, 100], [100, 200, 256], (32, 32, 3), np.uint8)
+                yield index, {"id": f"train_{index}", "image": image, "label": index % 10}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A TFDS directory with CIFAR-10 in it: the real one if the environment names it."""
+    if "TFDS_DATA_DIR" in os.environ:
+        return os.environ["TFDS_DATA_DIR"]
+    directory = str(tmp_path_factory.mktemp("tfds"))
+    Cifar10(data_dir=directory).download_and_prepare()
+    return directory
+
+
+def cifar10(data_dir, num_examples):
+    return data.load(schema.Data(name="cifar10", data_dir=data_dir, num_examples=num_examples))
+
+
+def test_cifar10_is_standardised_per_channel(prepared):
+    examples = cifar10(prepared, 100)
+    assert examples.inputs.shape == (100, 32, 32, 3)
+    assert examples.inputs.dtype == np.float32
+    np.testing.assert_allclose(examples.inputs.mean((0, 1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(examples.inputs.std((0, 1, 2)), 1, rtol=1e-4)
+    assert examples.labels.dtype == np.int32
+    assert set(examples.labels) == set(range(10))
+
+
+def test_cifar10_comes_in_one_order_from_configuration_or_environment(prepared, monkeypatch):
+    named = cifar10(prepared, 50)
+    monkeypatch.setenv("TFDS_DATA_DIR", prepared)
+    found = cifar10(None, 50)
+    np.testing.assert_array_equal(named.labels, found.labels)
+    np.testing.assert_array_equal(named.inputs, found.inputs)
+    np.testing.assert_array_equal(cifar10(prepared, 100).labels[:50], named.labels)
+
+
+@pytest.mark.parametrize("by", ["configuration", "environment"])
+def test_missing_data_set_names_place_and_remedy(tmp_path, monkeypatch, by):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    config = schema.Data(data_dir=str(tmp_path) if by == "configuration" else None)
+    with pytest.raises(UserError) as error:
+        data.load(config)
+    for part in ("cifar10", str(tmp_path), "tools/prepare_data.py cifar10", "data.data_dir"):
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,290 @@
+import itertools
+import json
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from trainers import data, fully_connected, run_directory, schema, training
+from trainers.__main__ import main
+from trainers.callbacks import StopCriteria
+from trainers.errors import UserError
+
+
+def config(**changes):
+    """A run of under a second on 60 digits."""
+    return schema.Config(
+        **{
+            "model": schema.FullyConnected(hidden_layers=1, width=8),
+            "data": schema.Data(name="digits", num_examples=60, micro_batch_size=60),
+            "optimizer": schema.Adam(learning_rate=1e-3, bias_correction=False),
+            "loss": "squared_error",
+            "steps": 6,
+            "monitor": schema.Monitor(update_freq=2),
+            "output_dir": "",
+            **changes,
+        }
+    )
+
+
+def fitted(settings, steps=3):
+    """Weights after, and losses before, each of some full-batch updates."""
+    keras.utils.set_random_seed(settings.seed)
+    examples = data.load(settings.data)
+    batches, num_batches = training.micro_batches(settings, examples)
+    model = fully_connected.build_model(settings)
+    training.compile_full_batch(model, settings, num_batches)
+    history = model.fit(
+        batches.repeat(), steps_per_epoch=num_batches, epochs=steps, shuffle=False, verbose=0
+    )
+    return model, history.history["loss"], num_batches
+
+
+@pytest.mark.parametrize("loss", schema.LOSSES)
+@pytest.mark.parametrize("optimizer", schema.OPTIMIZERS.values())
+@pytest.mark.parametrize("micro_batch", [30, 12])
+def test_accumulated_update_equals_the_one_batch_update(loss, optimizer, micro_batch):
+    whole, parts = (
+        config(
+            optimizer=optimizer(),
+            loss=loss,
+            data=schema.Data(name="digits", num_examples=60, micro_batch_size=size),
+        )
+        for size in (60, micro_batch)
+    )
+    one, losses, _ = fitted(whole)
+    many, losses_of_parts, num_batches = fitted(parts)
+    assert num_batches == 60 // micro_batch
+    assert int(many.optimizer.iterations) == int(one.optimizer.iterations) == 3
+    # Float32 sums in another order. Adam's g/√ν amplifies the rounding of tiny gradients, hence a
+    # tolerance relative to what the three updates changed: about 3 learning rates.
+    rtol, atol = 1e-5, 3e-3 * whole.optimizer.learning_rate
+    np.testing.assert_allclose(losses_of_parts, losses, rtol=1e-5)
+    for a, b in zip(many.trainable_variables, one.trainable_variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("loss", schema.LOSSES)
+def test_logged_loss_is_the_full_batch_loss_before_the_update(loss):
+    settings = config(
+        loss=loss, data=schema.Data(name="digits", num_examples=60, micro_batch_size=20)
+    )
+    _, losses, _ = fitted(settings, steps=1)
+    examples = data.load(settings.data)
+    logits = fully_connected.build_model(settings)(examples.inputs).numpy().astype(np.float64)
+    if loss == "squared_error":
+        expected = np.mean((logits - np.eye(10)[examples.labels]) ** 2)
+    else:
+        log_sums = np.log(np.exp(logits).sum(-1))
+        expected = np.mean(log_sums - logits[np.arange(60), examples.labels])
+    np.testing.assert_allclose(losses[0], expected, rtol=1e-5)
+
+
+def test_one_trace_serves_every_step():
+    traces = []
+    settings = config(data=schema.Data(name="digits", num_examples=60, micro_batch_size=20))
+    batches, num_batches = training.micro_batches(settings, data.load(settings.data))
+    model = fully_connected.build_model(settings)
+    training.compile_full_batch(model, settings, num_batches)
+    compute_loss = model.compute_loss
+
+    def counted(*args, **kwargs):
+        traces.append(1)
+        return compute_loss(*args, **kwargs)
+
+    model.compute_loss = counted
+    model.fit(batches.repeat(), steps_per_epoch=num_batches, epochs=2, shuffle=False, verbose=0)
+    after_two = len(traces)
+    model.fit(batches.repeat(), steps_per_epoch=num_batches, epochs=5, shuffle=False, verbose=0)
+    assert after_two > 0
+    # A second `fit` builds symbolically once more; seven epochs trace nothing.
+    assert len(traces) <= after_two + 1
+
+
+def test_network_is_the_specified_one():
+    settings = schema.Config(model=schema.FullyConnected(), optimizer=schema.Adam(), output_dir="")
+    model = fully_connected.build_model(settings)
+    shapes = [tuple(v.shape) for v in model.trainable_variables]
+    sizes = [3_072, 200, 200, 200, 200, 200, 10]
+    assert shapes == [s for n, m in itertools.pairwise(sizes) for s in ((n, m), (m,))]
+    for kernel, bias in zip(*[iter(model.trainable_variables)] * 2, strict=True):
+        values = kernel.numpy() * np.sqrt(kernel.shape[0])
+        # Mean and variance of n standard normal numbers, five standard errors wide.
+        error = 5 / np.sqrt(values.size)
+        assert abs(values.mean()) < error
+        assert abs(values.var() - 1) < np.sqrt(2) * error
+        assert not bias.numpy().any()
+    # A truncated normal would end at two standard deviations.
+    assert abs(model.trainable_variables[0].numpy()).max() * np.sqrt(3_072) > 3
+    activations = [layer.activation.__name__ for layer in model.layers if hasattr(layer, "units")]
+    assert activations == ["tanh"] * 5 + ["linear"]
+
+
+def test_layers_of_one_shape_differ_and_seeds_decide():
+    def kernels(seed):
+        settings = config(model=schema.FullyConnected(hidden_layers=3, width=8), seed=seed)
+        return [v.numpy() for v in fully_connected.build_model(settings).trainable_variables[::2]]
+
+    first, again, other = kernels(0), kernels(0), kernels(1)
+    assert not np.array_equal(first[1], first[2])
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_run_writes_its_directory(tmp_path):
+    settings = config(output_dir=str(tmp_path))
+    outcome = training.train(settings, tmp_path, {"optimizer": "adam"})
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.yaml",
+        "run.json",
+        "metrics.csv",
+        "tensorboard",
+        "final.weights.h5",
+        "curves.png",
+    }
+    assert list(pd.read_csv(tmp_path / "metrics.csv")["step"]) == [2, 4, 6]
+    assert OmegaConf.load(tmp_path / "config.yaml").optimizer.learning_rate == 1e-3
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record == outcome.record
+    assert (record["status"], record["steps"], record["seed"]) == ("completed", 6, 0)
+    assert {"python", "tensorflow", "keras", "keras_aeos", "numpy"} == set(record["versions"])
+    assert run_directory.is_finished(tmp_path, settings)
+    model = fully_connected.build_model(settings)
+    before = [v.numpy() for v in model.trainable_variables]
+    model.load_weights(tmp_path / "final.weights.h5")
+    assert not np.array_equal(before[0], model.trainable_variables[0].numpy())
+    for name in ("metrics.csv", "tensorboard"):
+        assert str(tmp_path / name) in outcome.report(tmp_path)
+
+
+def test_same_seed_gives_the_same_measurements(tmp_path):
+    tables = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        data_settings = schema.Data(name="digits", num_examples=60, micro_batch_size=20)
+        training.train(config(seed=seed, data=data_settings), tmp_path / name, {})
+        tables.append(pd.read_csv(tmp_path / name / "metrics.csv").drop(columns="seconds"))
+    pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
+    assert not tables[0]["loss"].equals(tables[2]["loss"])
+
+
+def test_new_run_replaces_the_old_one_whole(tmp_path):
+    training.train(config(), tmp_path, {})
+    training.train(config(steps=2), tmp_path, {})
+    assert list(pd.read_csv(tmp_path / "metrics.csv")["step"]) == [2]
+    assert len(list((tmp_path / "tensorboard").rglob("events*"))) < 3
+    assert json.loads((tmp_path / "run.json").read_text())["steps"] == 2
+
+
+def test_directory_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "metrics.csv").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        training.train(config(), tmp_path, {})
+    assert (tmp_path / "metrics.csv").read_text() == "mine"
+
+
+def test_steps_below_the_first_measurement_say_so(tmp_path):
+    outcome = training.train(config(steps=1), tmp_path, {})
+    assert "nothing was measured" in outcome.report(tmp_path)
+
+
+STOPS = {
+    "threshold": ({"stop": schema.Stop(loss_threshold=10.0)}, "completed", "loss_threshold", 1),
+    "divergence": (
+        {"optimizer": schema.GradientDescent(learning_rate=1e6), "steps": 60},
+        "diverged",
+        "the loss became",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "status", "reason", "steps"), STOPS.values(), ids=STOPS)
+def test_run_stops_early_and_says_why(tmp_path, changes, status, reason, steps):
+    record = training.train(config(**changes), tmp_path, {}).record
+    assert record["status"] == status
+    assert reason in record["stop_reason"]
+    assert record["steps"] == steps if steps else record["steps"] < 60
+    # Valid JSON even for a loss that is not a number.
+    json.loads((tmp_path / "run.json").read_text(), parse_constant=pytest.fail)
+    assert (tmp_path / "final.weights.h5").exists()
+
+
+def test_interrupted_run_is_not_finished(tmp_path, monkeypatch):
+    def interrupt(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StopCriteria, "on_epoch_end", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(config(), tmp_path, {})
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
+    assert not run_directory.is_finished(tmp_path, config())
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, capsys):
+    """Starts the same sweep of two tiny runs; gives back what it printed."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["-cn", "quickstart", "-m", "optimizer.learning_rate=1e-3,2e-3"]
+    arguments += ["data.num_examples=60", "model.width=4", "steps=2", "monitor.update_freq=1"]
+    monkeypatch.setattr("sys.argv", ["trainers"])
+
+    def start(*more):
+        main([*arguments, *more])
+        return capsys.readouterr().out
+
+    return start
+
+
+def test_sweep_goes_on_where_it_stopped(tmp_path, sweep):
+    assert "skipped" not in sweep()
+    runs = sorted(path.parent for path in tmp_path.rglob("run.json"))
+    assert len(runs) == 2
+    assert all(".hydra" not in {p.name for p in run.iterdir()} for run in runs)
+    assert "learning_rate=0.001" in runs[0].name
+
+    record = json.loads((runs[1] / "run.json").read_text())
+    (runs[1] / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    stamps = [(run / "metrics.csv").stat().st_mtime_ns for run in runs]
+    printed = sweep()
+    assert printed.count("skipped, finished before") == 1
+    assert runs[0].name in printed.splitlines()[0]
+    again = [(run / "metrics.csv").stat().st_mtime_ns for run in runs]
+    assert (again[0] == stamps[0], again[1] > stamps[1]) == (True, True)
+    assert json.loads((runs[1] / "run.json").read_text())["status"] == "completed"
+    assert sweep().count("skipped") == 2
+
+
+def test_sweep_with_another_setting_runs_beside_the_old_one(tmp_path, sweep):
+    sweep()
+    assert "skipped" not in sweep("seed=1")
+    assert len(list(tmp_path.rglob("run.json"))) == 4
+
+
+DIRECTORIES = {
+    "defaults": ([], "runs/quickstart"),
+    "own settings": (["seed=3"], "runs/quickstart__seed=3"),
+    "own directory": (["seed=3", "output_dir=here"], "here"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "expected"), DIRECTORIES.values(), ids=DIRECTORIES)
+def test_directory_of_a_single_run(tmp_path, monkeypatch, capsys, overrides, expected):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["trainers"])
+    seen = []
+
+    def pretend(settings, directory, choices):
+        seen.append((settings, directory, choices))
+        raise UserError("far enough")
+
+    monkeypatch.setattr(training, "train", pretend)
+    with pytest.raises(SystemExit) as end:
+        main(["-cn", "quickstart", *overrides])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: far enough\n"
+    [(settings, directory, choices)] = seen
+    assert directory == tmp_path / expected
+    assert settings.data.name == "digits"
+    assert choices == {"config_name": "quickstart", "optimizer": "adam"}
