@@ -1,5 +1,6 @@
 import itertools
 import json
+from typing import Any
 
 import keras
 import numpy as np
@@ -209,6 +210,38 @@ def test_run_stops_early_and_says_why(tmp_path, changes, status, reason, steps):
     # Valid JSON even for a loss that is not a number.
     json.loads((tmp_path / "run.json").read_text(), parse_constant=pytest.fail)
     assert (tmp_path / "final.weights.h5").exists()
+
+
+def test_divergence_is_in_the_measurements(tmp_path):
+    settings = config(
+        optimizer=schema.GradientDescent(learning_rate=1e6),
+        monitor=schema.Monitor(update_freq=1),
+        steps=60,
+    )
+    record = training.train(settings, tmp_path, {}).record
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert list(table["step"]) == list(range(1, record["steps"] + 1))
+    assert np.isnan(table["edge_ratio"].iloc[-1])
+    assert not table["converged"].iloc[-1]
+    # A diverged run is a result: a sweep doesn't run it again.
+    assert run_directory.is_finished(tmp_path, settings)
+
+
+FINISHED: dict[str, tuple[dict[str, Any], bool]] = {
+    "same": ({}, True),
+    "elsewhere": ({"output_dir": "elsewhere"}, True),
+    "longer": ({"steps": 3}, False),
+    "another optimizer": ({"optimizer": schema.Adam(learning_rate=2e-3)}, False),
+}
+
+
+def test_only_the_same_configuration_counts_as_finished(tmp_path):
+    training.train(config(steps=2), tmp_path, {})
+    found = {
+        name: run_directory.is_finished(tmp_path, config(**{"steps": 2, **changes}))
+        for name, (changes, _) in FINISHED.items()
+    }
+    assert found == {name: expected for name, (_, expected) in FINISHED.items()}
 
 
 def test_interrupted_run_is_not_finished(tmp_path, monkeypatch):
