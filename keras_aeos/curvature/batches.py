@@ -44,8 +44,6 @@ def from_data(data, batch_size=None):
         ValueError: If `data` is empty, infinite or of unequal lengths, or if `batch_size` is given
             with a data set, which has its own.
     """
-    if isinstance(data, MicroBatches):
-        return data
     if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
         raise ValueError(
             f"`batch_size` must be a positive integer or None. Received: batch_size={batch_size!r}"
@@ -56,11 +54,9 @@ def from_data(data, batch_size=None):
                 "`batch_size` is for arrays; a data set is measured in its own batches. Leave it "
                 f"out or batch the data set differently. Received: batch_size={batch_size}"
             )
-        return (
-            _from_dataset(data)
-            if isinstance(data, tf.data.Dataset)
-            else _from_list(_PyDatasetBatches(data))
-        )
+        if isinstance(data, tf.data.Dataset):
+            return _from_dataset(data)
+        return from_list(_PyDatasetBatches(data))
     if isinstance(data, tuple) and 1 <= len(data) <= 3:
         return _from_arrays(data, batch_size or DEFAULT_BATCH_SIZE)
     raise TypeError(
@@ -72,8 +68,17 @@ def from_data(data, batch_size=None):
 
 
 def from_list(batches):
-    """Micro-batches from a list of batches of tensors ``x``, ``(x, y)`` or ``(x, y, w)``."""
-    return _from_list(batches)
+    """Micro-batches from a sized sequence of batches ``x``, ``(x, y)`` or ``(x, y, weights)``."""
+    if len(batches) == 0:
+        raise ValueError("`data` must hold at least one batch. Received: none")
+    spec = None
+    for batch in batches:
+        batch_spec = tf.nest.map_structure(
+            lambda t: None if t is None else tf.type_spec_from_value(t),
+            keras.utils.unpack_x_y_sample_weight(batch),
+        )
+        spec = batch_spec if spec is None else tf.nest.map_structure(_common, spec, batch_spec)
+    return MicroBatches(batches, spec)
 
 
 def flatten(batch):
@@ -117,19 +122,6 @@ def _from_dataset(dataset):
     )
 
 
-def _from_list(batches):
-    if len(batches) == 0:
-        raise ValueError("`data` must hold at least one batch. Received: none")
-    spec = None
-    for batch in batches:
-        batch_spec = tf.nest.map_structure(
-            lambda t: None if t is None else tf.type_spec_from_value(t),
-            keras.utils.unpack_x_y_sample_weight(batch),
-        )
-        spec = batch_spec if spec is None else tf.nest.map_structure(_common, spec, batch_spec)
-    return MicroBatches(batches, spec)
-
-
 def _common(first, second):
     if first is None or second is None:
         return first
@@ -137,7 +129,10 @@ def _common(first, second):
 
 
 def _as_array(leaf):
-    return None if leaf is None else leaf if hasattr(leaf, "shape") else np.asarray(leaf)
+    """Arrays, and what can be sliced like them, as they are; a data frame, say, converted."""
+    if leaf is None or (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+        return leaf
+    return np.asarray(leaf)
 
 
 def _dtype(array):
