@@ -1,5 +1,7 @@
 """Tables that drive the tests: models with their data, and optimizers with what they claim."""
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -180,6 +182,12 @@ def random_preconditioner(model):
     return [
         tf.constant(p, v.dtype) for p, v in zip(parts, model.trainable_variables, strict=True)
     ], (np.concatenate([np.ravel(p) for p in parts]))
+
+
+@functools.cache
+def mirrored():
+    """The strategy on both logical devices; one a process, as TensorFlow numbers its collectives."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 SCHEDULE = {"decay_steps": 7, "decay_rate": 0.5}

@@ -12,7 +12,7 @@ from keras import layers
 
 import keras_aeos
 from keras_aeos import AEoSMonitor
-from tests.cases import build, dense_hessian
+from tests.cases import build, dense_hessian, mirrored
 
 COLUMNS = [
     "step", "epoch", "learning_rate", "loss", "preconditioned_sharpness", "sharpness",
@@ -333,10 +333,6 @@ def stochastic(optimizer, **compile_options):
     )
     model.compile(optimizer, loss="mse", metrics=["mae"], **compile_options)
     return model
-
-
-def mirrored():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 # name: (optimizer, compile options, options of the monitor, strategy)

@@ -9,7 +9,14 @@ from keras import layers
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.exact import exact_second_derivatives
 from keras_aeos.curvature.objective import Objective
-from tests.cases import MODELS, build, dense_hessian, flat_parameters, training_gradient
+from tests.cases import (
+    MODELS,
+    build,
+    dense_hessian,
+    flat_parameters,
+    mirrored,
+    training_gradient,
+)
 
 
 def objective_of(model, x, y, *weights, batch_size=None):
@@ -252,5 +259,5 @@ def test_subclassed_model_with_added_and_overridden_losses():
 def test_scope_of_a_strategy_does_not_scale_the_loss():
     model, x, y = build("regularised")
     expected, _ = objective_of(model, x, y).loss_and_gradient()
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with mirrored().scope():
         assert objective_of(model, x, y).loss_and_gradient()[0] == pytest.approx(expected, rel=1e-6)
