@@ -186,7 +186,7 @@ def random_preconditioner(model):
 
 @functools.cache
 def mirrored():
-    """The strategy on both logical devices; one a process, as TensorFlow numbers its collectives."""
+    """The strategy on both logical devices; one for all tests, whose collectives TF numbers."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
