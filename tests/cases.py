@@ -19,9 +19,13 @@ def dense():
 def regularised():
     return [
         keras.Input((4,)),
-        layers.Dense(5, "tanh", kernel_regularizer="l2", activity_regularizer="l2"),
-        layers.Dense(3),
+        layers.Dense(5, "tanh", kernel_regularizer="l2"),
+        layers.Dense(3, bias_regularizer="l2"),
     ]
+
+
+def activity_regularised():
+    return [keras.Input((4,)), layers.Dense(5, "tanh", activity_regularizer="l2"), layers.Dense(3)]
 
 
 def convolutional():
@@ -106,6 +110,7 @@ MODELS = {
     for function in (
         dense,
         regularised,
+        activity_regularised,
         convolutional,
         batch_normalised,
         layer_normalised,

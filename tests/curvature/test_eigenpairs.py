@@ -89,8 +89,7 @@ def test_eigenvectors_solve_the_generalised_problem(solver):
 def test_micro_batches_equal_one_batch(name, batch_size):
     keras.config.set_floatx("float64")
     model, x, y = build(name)
-    # Keras divides an activity regulariser by the batch size, which weights would not scale.
-    data = (x, y) if name == "regularised" else (x, y, np.linspace(0.1, 2.0, len(x)))
+    data = (x, y, np.linspace(0.1, 2.0, len(x)))
     whole = keras_aeos.top_eigenpairs(model, data, 2, rtol=1e-6, batch_size=12, max_hvps=500)
     split = keras_aeos.top_eigenpairs(
         model, data, 2, rtol=1e-6, batch_size=batch_size, max_hvps=500
