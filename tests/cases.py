@@ -139,6 +139,42 @@ def build(
     return model, x, y
 
 
+def two_outputs(optimizer):
+    """A compiled model of dictionaries with two weighted losses, and its data ``(model, x, y)``."""
+    a, b = keras.Input((4,), name="a"), keras.Input((2,), name="b")
+    hidden = layers.Dense(5, "tanh")(layers.Concatenate()([a, b]))
+    outputs = {
+        "left": layers.Dense(3, name="left")(hidden),
+        "right": layers.Dense(1, "sigmoid", name="right")(hidden),
+    }
+    model = keras.Model({"a": a, "b": b}, outputs)
+    model.compile(
+        optimizer,
+        loss={"left": "mse", "right": "binary_crossentropy"},
+        loss_weights={"left": 2.0, "right": 0.5},
+    )
+    generator = np.random.default_rng(0)
+    rows = NUM_EXAMPLES
+    x = {"a": generator.standard_normal((rows, 4)), "b": generator.standard_normal((rows, 2))}
+    y = {
+        "left": generator.standard_normal((rows, 3)),
+        "right": generator.integers(0, 2, (rows, 1)).astype("f"),
+    }
+    return model, x, y
+
+
+def fit_one(model, x, y, monitor, **options):
+    """Fit for one epoch of one batch; return the monitor's only row, a Series."""
+    model.fit(x, y, batch_size=len(x), verbose=0, callbacks=[monitor], **options)
+    (row,) = monitor.history.iloc
+    return row
+
+
+def flat(tensors):
+    """Tensors or variables as one flat array."""
+    return np.concatenate([np.ravel(keras.ops.convert_to_numpy(t)) for t in tensors])
+
+
 def training_gradient(model, x, y):
     """Gradient of the training loss as a function of a flat float64 vector, by one tape alone."""
     variables = model.trainable_variables
@@ -164,7 +200,7 @@ def training_gradient(model, x, y):
 
 
 def flat_parameters(model):
-    return np.concatenate([np.ravel(v.numpy()) for v in model.trainable_variables])
+    return flat(model.trainable_variables)
 
 
 def dense_hessian(model, x, y, step=1e-5):

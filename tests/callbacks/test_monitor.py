@@ -1,5 +1,5 @@
-import contextlib
-import csv
+"""What the monitor measures, on what `fit` takes, and when."""
+
 import re
 import warnings
 
@@ -12,18 +12,9 @@ from keras import layers
 
 import keras_aeos
 from keras_aeos import AEoSMonitor
-from tests.cases import build, dense_hessian, mirrored
+from tests.cases import build, dense_hessian, fit_one, flat, two_outputs
 
-COLUMNS = [
-    "step", "epoch", "learning_rate", "loss", "preconditioned_sharpness", "sharpness",
-    "stability_threshold", "edge_ratio", "gradient_norm_squared", "preconditioner_norm_squared",
-    "residual", "num_hvps", "seconds", "converged",
-]  # fmt: skip
 RATE = 0.01
-
-
-def flat(tensors):
-    return np.concatenate([np.ravel(keras.ops.convert_to_numpy(t)) for t in tensors])
 
 
 # ------------------------------------------------------------------------------------ the numbers
@@ -107,23 +98,10 @@ def test_gradient_norm_is_that_of_the_training_loss(tmp_path):
 def test_gradient_descent_is_measured_once():
     """With P = I the raw and the preconditioned sharpness are one number and one solve."""
     model, x, y = build("dense", keras_aeos.optimizers.GradientDescent(RATE))
-    monitor = AEoSMonitor((x, y), update_freq=1, max_hvps=30)
+    monitor = AEoSMonitor((x, y), update_freq=1)
     row = fit_one(model, x, y, monitor)
     assert row["preconditioned_sharpness"] == row["sharpness"]
-    assert row["num_hvps"] <= 30
-
-
-def fit_one(model, x, y, monitor, **options):
-    """Fit for one epoch of one batch; return the only row, a Series."""
-    model.fit(x, y, batch_size=len(x), verbose=0, callbacks=[monitor], **options)
-    assert len(monitor.history) == 1
-    return monitor.history.iloc[0]
-
-
-@pytest.fixture(autouse=True)
-def in_directory(tmp_path, monkeypatch):
-    """The default log directory is relative to the working directory."""
-    monkeypatch.chdir(tmp_path)
+    assert row["num_hvps"] == keras_aeos.top_eigenpairs(model, (x, y), seed=1).num_hvps
 
 
 # -------------------------------------------------------------------------------- what `fit` takes
@@ -165,27 +143,6 @@ def test_class_and_sample_weights_are_part_of_the_loss():
     assert abs(row["loss"] / plain["loss"] - 1.0) > 1e-3
 
 
-def functional():
-    a, b = keras.Input((4,), name="a"), keras.Input((2,), name="b")
-    hidden = layers.Dense(5, "tanh", kernel_regularizer="l2")(layers.Concatenate()([a, b]))
-    model = keras.Model(
-        {"a": a, "b": b},
-        {
-            "left": layers.Dense(3, name="left")(hidden),
-            "right": layers.Dense(1, name="right")(hidden),
-        },
-    )
-    model.compile(
-        keras.optimizers.Adam(RATE),
-        loss={"left": "mse", "right": "mae"},
-        loss_weights={"left": 2.0, "right": 0.5},
-    )
-    generator = np.random.default_rng(0)
-    x = {"a": generator.standard_normal((12, 4)), "b": generator.standard_normal((12, 2))}
-    y = {"left": generator.standard_normal((12, 3)), "right": generator.standard_normal((12, 1))}
-    return model, x, y
-
-
 class Subclassed(keras.Model):
     """Unbuilt until its first batch, with an unsupervised loss and inputs in a tuple."""
 
@@ -203,7 +160,7 @@ class Subclassed(keras.Model):
 @pytest.mark.parametrize("steps_per_execution", [1, 2])
 @pytest.mark.parametrize("as_dataset", [False, True])
 def test_dictionaries_and_several_outputs(steps_per_execution, as_dataset):
-    model, x, y = functional()
+    model, x, y = two_outputs(keras.optimizers.Adam(RATE))
     model.steps_per_execution = steps_per_execution
     monitor = AEoSMonitor(update_freq=2)
     if as_dataset:
@@ -317,121 +274,6 @@ def test_frozen_layers_are_not_parameters():
     assert row["sharpness"] == pytest.approx(top, rel=1e-3)
 
 
-# --------------------------------------------------------------------------- nothing is disturbed
-
-
-def stochastic(optimizer, **compile_options):
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            layers.Dense(8),
-            layers.BatchNormalization(),
-            layers.ReLU(),
-            layers.Dropout(0.4),
-            layers.Dense(3),
-        ]
-    )
-    model.compile(optimizer, loss="mse", metrics=["mae"], **compile_options)
-    return model
-
-
-# name: (optimizer, compile options, options of the monitor, strategy)
-UNDISTURBED: dict[str, tuple] = {
-    "custom adam": (lambda: keras_aeos.optimizers.Adam(RATE), {}, {}, None),
-    "custom rmsprop": (lambda: keras_aeos.optimizers.RMSprop(RATE), {}, {}, None),
-    "custom gd": (lambda: keras_aeos.optimizers.GradientDescent(RATE), {}, {}, None),
-    "adam": (lambda: keras.optimizers.Adam(RATE), {}, {}, None),
-    "power": (lambda: keras.optimizers.Adam(RATE), {}, {"solver": "power"}, None),
-    "given data": (lambda: keras.optimizers.AdamW(RATE), {}, {"data": "given"}, None),
-    "executions": (lambda: keras.optimizers.RMSprop(RATE), {"steps_per_execution": 4}, {}, None),
-    "eager": (lambda: keras.optimizers.SGD(RATE, 0.9), {"run_eagerly": True}, {}, None),
-    "xla": (lambda: keras.optimizers.Adam(RATE), {"jit_compile": True}, {}, None),
-    "accumulation": (
-        lambda: keras_aeos.optimizers.Adam(RATE, gradient_accumulation_steps=2), {}, {}, None,
-    ),
-    "loss scaling": (
-        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(RATE)), {}, {}, None,
-    ),
-    "ema": (lambda: keras.optimizers.Adam(RATE, use_ema=True), {}, {}, None),
-    "mirrored custom": (lambda: keras_aeos.optimizers.Adam(RATE), {}, {}, mirrored),
-    "mirrored rmsprop": (lambda: keras_aeos.optimizers.RMSprop(RATE), {}, {}, mirrored),
-    "mirrored adam": (lambda: keras.optimizers.Adam(RATE), {}, {}, mirrored),
-    "mirrored sgd": (lambda: keras.optimizers.SGD(RATE, 0.9), {}, {"data": "given"}, mirrored),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", UNDISTURBED)
-def test_training_is_bit_identical_with_and_without_the_monitor(name):
-    make_optimizer, compile_options, monitor_options, make_strategy = UNDISTURBED[name]
-    generator = np.random.default_rng(0)
-    x, y = generator.standard_normal((42, 4)), generator.standard_normal((42, 3))
-
-    def train(watched):
-        keras.utils.set_random_seed(7)
-        strategy = make_strategy() if make_strategy else tf.distribute.get_strategy()
-        with strategy.scope():
-            model = stochastic(make_optimizer(), **compile_options)
-        monitor = AEoSMonitor(
-            **{"update_freq": 5}
-            | monitor_options
-            | ({"data": (x, y)} if "data" in monitor_options else {})
-        )
-        logs = model.fit(
-            x, y, batch_size=8, epochs=2, verbose=0, callbacks=[monitor] if watched else []
-        )
-        state = model.variables + model.optimizer.variables
-        return [v.numpy() for v in state], logs.history, monitor.history
-
-    plain, plain_logs, _ = train(watched=False)
-    watched, watched_logs, history = train(watched=True)
-    assert len(history) >= 1
-    assert history["converged"].all()
-    assert watched_logs == plain_logs
-    for ours, theirs in zip(watched, plain, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("inside", [False, True])
-def test_mirrored_measurement_is_that_of_one_device(inside):
-    """Whether `fit` is called inside the strategy's scope or not; Keras scales losses inside."""
-    strategy = mirrored()
-    with strategy.scope():
-        model, x, y = build("regularised", keras.optimizers.Adam(RATE))
-    monitor = AEoSMonitor((x, y), update_freq=1)
-    with strategy.scope() if inside else contextlib.nullcontext():
-        row = fit_one(model, x, y, monitor)
-    weights = [v.numpy() for v in model.trainable_variables]
-    diagonal = [p.numpy() for p in keras_aeos.preconditioner(model.optimizer)]
-
-    single, x, y = build("regularised")
-    single.set_weights(weights)
-    direct = keras_aeos.top_eigenpairs(single, (x, y), preconditioner=diagonal)
-    assert row["preconditioned_sharpness"] == pytest.approx(direct.eigenvalues[0], rel=1e-4)
-    assert row["loss"] == pytest.approx(single.evaluate(x, y, batch_size=12, verbose=0), rel=1e-5)
-
-
-def test_model_is_left_as_it_was_and_trains_on_without_the_monitor():
-    model, x, y = build("dense", "adam")
-    fit_one(model, x, y, AEoSMonitor(update_freq=1))
-    assert not {"train_step", "make_train_function"} & set(model.__dict__)
-    logs = model.fit(x, y, verbose=0).history
-    assert set(logs) == {"loss"}
-
-
-def test_interrupted_fit_does_no_harm():
-    class Interrupt(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            raise KeyboardInterrupt
-
-    model, x, y = build("dense", "adam")
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(x, y, verbose=0, callbacks=[AEoSMonitor(update_freq=1), Interrupt()])
-    model.compile("adam", loss="mse", metrics=["mae"])
-    assert set(model.fit(x, y, verbose=0).history) == {"loss", "mae"}
-    fit_one(model, x, y, AEoSMonitor(update_freq=1))
-    assert "make_train_function" not in model.__dict__
-
-
 # -------------------------------------------------------------------- what can't be measured
 
 
@@ -496,91 +338,3 @@ def test_divergence_is_a_row_of_nan_and_training_goes_on_as_the_user_decides(sto
 def test_bad_arguments_are_named(options, error, message):
     with pytest.raises(error, match=message):
         AEoSMonitor(**options)
-
-
-# -------------------------------------------------------------------------------------- the logs
-
-
-class ReadWhileTraining(keras.callbacks.Callback):
-    """What is on the disk after each batch."""
-
-    def __init__(self, log_dir):
-        super().__init__()
-        self.log_dir, self.num_rows = log_dir, []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.num_rows.append(
-            (
-                len(pd.read_csv(self.log_dir / "metrics.csv")),
-                len(events(self.log_dir, "measured")["step"]),
-            )
-        )
-
-
-def events(log_dir, run):
-    """``{tag: [(step, value), ...]}`` of the event files of a run."""
-    values: dict = {}
-    for path in sorted((log_dir / "tensorboard" / run).glob("events.out.tfevents.*")):
-        for record in tf.data.TFRecordDataset(str(path)):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            for value in event.summary.value:
-                values.setdefault(value.tag, []).append(
-                    (event.step, float(tf.make_ndarray(value.tensor)))
-                )
-    return values
-
-
-def test_every_row_is_on_the_disk_at_once(tmp_path):
-    model, x, y = build("dense", "adam")
-    reader = ReadWhileTraining(tmp_path)
-    monitor = AEoSMonitor(update_freq=1, log_dir=tmp_path)
-    model.fit(x, y, batch_size=4, verbose=0, callbacks=[monitor, reader])
-    assert reader.num_rows == [(1, 1), (2, 2), (3, 3)]
-
-
-def test_history_csv_and_tensorboard_agree(tmp_path):
-    model, x, y = build("dense", "adam")
-    monitor = AEoSMonitor(update_freq=1, num_eigenvalues=3, log_dir=tmp_path)
-    model.fit(x, y, batch_size=4, verbose=0, callbacks=[monitor])
-    columns = [*COLUMNS, "preconditioned_sharpness_2", "preconditioned_sharpness_3"]
-    assert list(monitor.history.columns) == columns
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "metrics.csv"), monitor.history)
-    measured, threshold = events(tmp_path, "measured"), events(tmp_path, "threshold")
-    assert list(measured) == columns
-    for column in columns:
-        steps, values = zip(*measured[column], strict=True)
-        assert list(steps) == [1, 2, 3]
-        np.testing.assert_allclose(values, monitor.history[column].astype(float), rtol=1e-6)
-    # The threshold stands under the sharpness's tag in a run of its own: one chart, two colours.
-    assert list(threshold) == ["preconditioned_sharpness"]
-    assert threshold["preconditioned_sharpness"] == measured["stability_threshold"]
-
-
-def test_default_directory_is_below_logs(tmp_path):
-    model, x, y = build("dense", "adam")
-    monitor = AEoSMonitor(update_freq=1)
-    fit_one(model, x, y, monitor)
-    assert str(monitor.log_dir).startswith("logs/aeos/")
-    assert (tmp_path / monitor.log_dir / "metrics.csv").exists()
-
-
-def test_log_of_another_run_is_kept_and_that_of_a_resumed_one_continued():
-    def run(log_dir, initial_steps):
-        model, x, y = build("dense", "adam")
-        model.optimizer.build(model.trainable_variables)
-        model.optimizer.iterations.assign(initial_steps)
-        monitor = AEoSMonitor(update_freq=1, log_dir=log_dir)
-        model.fit(x, y, batch_size=4, verbose=0, callbacks=[monitor])
-
-    def steps(path):
-        with open(path, newline="") as file:
-            return [int(row["step"]) for row in csv.DictReader(file)]
-
-    run("logs", 0)
-    run("logs", 3)
-    assert steps("logs/metrics.csv") == [1, 2, 3, 4, 5, 6]
-    run("logs", 4)
-    run("logs", 0)
-    assert steps("logs/metrics.csv") == [1, 2, 3]
-    assert steps("logs/metrics.2.csv") == [5, 6, 7]
-    assert steps("logs/metrics.1.csv") == [1, 2, 3, 4, 5, 6]

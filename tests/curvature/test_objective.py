@@ -16,6 +16,7 @@ from tests.cases import (
     flat_parameters,
     mirrored,
     training_gradient,
+    two_outputs,
 )
 
 
@@ -188,33 +189,9 @@ def test_one_micro_batch_at_a_time_is_in_memory():
     assert max(alive) <= 2
 
 
-def two_outputs():
-    a, b = keras.Input((4,), name="a"), keras.Input((2,), name="b")
-    hidden = layers.Dense(5, "tanh", name="hidden")(layers.Concatenate()([a, b]))
-    model = keras.Model(
-        {"a": a, "b": b},
-        {
-            "left": layers.Dense(3, name="left")(hidden),
-            "right": layers.Dense(1, "sigmoid", name="right")(hidden),
-        },
-    )
-    model.compile(
-        "sgd",
-        loss={"left": "mse", "right": "binary_crossentropy"},
-        loss_weights={"left": 2.0, "right": 0.5},
-    )
-    generator = np.random.default_rng(0)
-    x = {"a": generator.standard_normal((12, 4)), "b": generator.standard_normal((12, 2))}
-    y = {
-        "left": generator.standard_normal((12, 3)),
-        "right": generator.integers(0, 2, (12, 1)).astype("f"),
-    }
-    return model, x, y
-
-
 def test_dictionaries_of_inputs_and_weighted_losses():
     """The loss of several outputs, measured before any `fit`, is their weighted sum."""
-    model, x, y = two_outputs()
+    model, x, y = two_outputs("sgd")
     loss, _ = objective_of(model, x, y, batch_size=5).loss_and_gradient()
     predicted = model.predict(x, verbose=0)
     squared = np.mean((predicted["left"] - y["left"]) ** 2)

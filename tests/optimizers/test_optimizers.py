@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import keras_aeos
 from keras_aeos.optimizers import dynamics
-from tests.cases import OPTIMIZERS, SCHEDULE, schedule
+from tests.cases import OPTIMIZERS, SCHEDULE, flat, schedule
 
 RATE, DECAY, NUM_STEPS = 0.05, 0.1, 20
 SHAPES = [(3, 4), (5,), ()]
@@ -22,10 +22,6 @@ def train(optimizer, num_steps=NUM_STEPS, dtype="float64"):
         gradients.append(flat(gradient))
         path.append(flat(variables))
         yield path, gradients
-
-
-def flat(tensors):
-    return np.concatenate([np.ravel(keras.ops.convert_to_numpy(t)) for t in tensors])
 
 
 @pytest.mark.parametrize("decay", [None, DECAY])

@@ -1,0 +1,127 @@
+"""Training with the monitor is training without it."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_aeos
+from keras_aeos import AEoSMonitor
+from tests.cases import build, fit_one, mirrored
+
+RATE = 0.01
+
+
+def stochastic(optimizer, **compile_options):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(8),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Dropout(0.4),
+            layers.Dense(3),
+        ]
+    )
+    model.compile(optimizer, loss="mse", metrics=["mae"], **compile_options)
+    return model
+
+
+# name: (optimizer, compile options, options of the monitor, strategy)
+UNDISTURBED: dict[str, tuple] = {
+    "custom adam": (lambda: keras_aeos.optimizers.Adam(RATE), {}, {}, None),
+    "custom rmsprop": (lambda: keras_aeos.optimizers.RMSprop(RATE), {}, {}, None),
+    "custom gd": (lambda: keras_aeos.optimizers.GradientDescent(RATE), {}, {}, None),
+    "adam": (lambda: keras.optimizers.Adam(RATE), {}, {}, None),
+    "power": (lambda: keras.optimizers.Adam(RATE), {}, {"solver": "power"}, None),
+    "given data": (lambda: keras.optimizers.AdamW(RATE), {}, {"data": "given"}, None),
+    "executions": (lambda: keras.optimizers.RMSprop(RATE), {"steps_per_execution": 4}, {}, None),
+    "eager": (lambda: keras.optimizers.SGD(RATE, 0.9), {"run_eagerly": True}, {}, None),
+    "xla": (lambda: keras.optimizers.Adam(RATE), {"jit_compile": True}, {}, None),
+    "accumulation": (
+        lambda: keras_aeos.optimizers.Adam(RATE, gradient_accumulation_steps=2), {}, {}, None,
+    ),
+    "loss scaling": (
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(RATE)), {}, {}, None,
+    ),
+    "ema": (lambda: keras.optimizers.Adam(RATE, use_ema=True), {}, {}, None),
+    "mirrored custom": (lambda: keras_aeos.optimizers.Adam(RATE), {}, {}, mirrored),
+    "mirrored rmsprop": (lambda: keras_aeos.optimizers.RMSprop(RATE), {}, {}, mirrored),
+    "mirrored adam": (lambda: keras.optimizers.Adam(RATE), {}, {}, mirrored),
+    "mirrored sgd": (lambda: keras.optimizers.SGD(RATE, 0.9), {}, {"data": "given"}, mirrored),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNDISTURBED)
+def test_training_is_bit_identical_with_and_without_the_monitor(name):
+    make_optimizer, compile_options, monitor_options, make_strategy = UNDISTURBED[name]
+    generator = np.random.default_rng(0)
+    x, y = generator.standard_normal((42, 4)), generator.standard_normal((42, 3))
+
+    def train(watched):
+        keras.utils.set_random_seed(7)
+        strategy = make_strategy() if make_strategy else tf.distribute.get_strategy()
+        with strategy.scope():
+            model = stochastic(make_optimizer(), **compile_options)
+        monitor = AEoSMonitor(
+            **{"update_freq": 5}
+            | monitor_options
+            | ({"data": (x, y)} if "data" in monitor_options else {})
+        )
+        logs = model.fit(
+            x, y, batch_size=8, epochs=2, verbose=0, callbacks=[monitor] if watched else []
+        )
+        state = model.variables + model.optimizer.variables
+        return [v.numpy() for v in state], logs.history, monitor.history
+
+    plain, plain_logs, _ = train(watched=False)
+    watched, watched_logs, history = train(watched=True)
+    assert len(history) >= 1
+    assert history["converged"].all()
+    assert watched_logs == plain_logs
+    for ours, theirs in zip(watched, plain, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_mirrored_measurement_is_that_of_one_device(inside):
+    """Whether `fit` is called inside the strategy's scope or not; Keras scales losses inside."""
+    strategy = mirrored()
+    with strategy.scope():
+        model, x, y = build("regularised", keras.optimizers.Adam(RATE))
+    monitor = AEoSMonitor((x, y), update_freq=1)
+    with strategy.scope() if inside else contextlib.nullcontext():
+        row = fit_one(model, x, y, monitor)
+    weights = [v.numpy() for v in model.trainable_variables]
+    diagonal = [p.numpy() for p in keras_aeos.preconditioner(model.optimizer)]
+
+    single, x, y = build("regularised")
+    single.set_weights(weights)
+    direct = keras_aeos.top_eigenpairs(single, (x, y), preconditioner=diagonal)
+    assert row["preconditioned_sharpness"] == pytest.approx(direct.eigenvalues[0], rel=1e-4)
+    assert row["loss"] == pytest.approx(single.evaluate(x, y, batch_size=12, verbose=0), rel=1e-5)
+
+
+def test_model_is_left_as_it_was_and_trains_on_without_the_monitor():
+    model, x, y = build("dense", "adam")
+    fit_one(model, x, y, AEoSMonitor(update_freq=1))
+    assert not {"train_step", "make_train_function"} & set(model.__dict__)
+    logs = model.fit(x, y, verbose=0).history
+    assert set(logs) == {"loss"}
+
+
+def test_interrupted_fit_does_no_harm():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model, x, y = build("dense", "adam")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, verbose=0, callbacks=[AEoSMonitor(update_freq=1), Interrupt()])
+    model.compile("adam", loss="mse", metrics=["mae"])
+    assert set(model.fit(x, y, verbose=0).history) == {"loss", "mae"}
+    fit_one(model, x, y, AEoSMonitor(update_freq=1))
+    assert "make_train_function" not in model.__dict__
