@@ -1,16 +1,25 @@
 """How close is the optimizer to instability? Curvature against stability, during training."""
 
-from keras_aeos import optimizers
-from keras_aeos.callbacks import AEoSMonitor
+from keras_aeos import optimizers, stability
+from keras_aeos.callbacks import AEoSMonitor, FreezePreconditioner
 from keras_aeos.curvature import top_eigenpairs
-from keras_aeos.optimizers.dynamics import preconditioner, stability_threshold
+from keras_aeos.optimizers.dynamics import (
+    Dynamics,
+    preconditioner,
+    register_dynamics,
+    stability_threshold,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AEoSMonitor",
+    "Dynamics",
+    "FreezePreconditioner",
     "optimizers",
     "preconditioner",
+    "register_dynamics",
+    "stability",
     "stability_threshold",
     "top_eigenpairs",
 ]

@@ -4,6 +4,7 @@
 - `run.json`: status, stop reason, steps done, seed, versions, times.
 - `metrics.csv` and `tensorboard/`: the monitor's measurements.
 - `final.weights.h5`: the weights after the last update.
+- `second_moments.npz`: the optimizer's second moments after the last update, if it has any.
 - `curves.png`: loss and preconditioned sharpness, drawn at the end of a run.
 
 A directory never mixes two runs: a run that starts in a directory with an earlier run in it
@@ -31,6 +32,7 @@ RUN = "run.json"
 METRICS = "metrics.csv"
 TENSORBOARD = "tensorboard"
 WEIGHTS = "final.weights.h5"
+SECOND_MOMENTS = "second_moments.npz"
 CURVES = "curves.png"
 # Statuses with which there is nothing left to do; "running" is also that of a killed run.
 FINISHED = ("completed", "diverged")
@@ -57,7 +59,7 @@ def start(directory: Path, config: Config, choices: dict[str, str]) -> dict[str,
         "git_commit": _git_commit(),
     }
     write(directory, record)
-    for name in (METRICS, WEIGHTS, CURVES):
+    for name in (METRICS, WEIGHTS, SECOND_MOMENTS, CURVES):
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / TENSORBOARD, ignore_errors=True)
     (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))

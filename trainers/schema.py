@@ -96,15 +96,28 @@ class Optimizer:
 
 
 @dataclass
-class Adam(Optimizer):
-    """Arguments of `keras_aeos.optimizers.Adam`."""
+class GradientDescent(Optimizer):
+    """Arguments of `keras_aeos.optimizers.GradientDescent`."""
 
-    name: str = _one_of(("adam",), "adam")
-    learning_rate: float = _above_zero(1e-4)
+    name: str = _one_of(("gradient_descent",), "gradient_descent")
+    learning_rate: float = _above_zero(0.05)
+
+
+@dataclass
+class HeavyBall(Optimizer):
+    """Arguments of `keras_aeos.optimizers.HeavyBall`."""
+
+    name: str = _one_of(("heavy_ball",), "heavy_ball")
+    learning_rate: float = _above_zero(0.005)
     beta_1: float = _fraction(0.9)
-    beta_2: float = _fraction(0.999)
-    epsilon: float = _above_zero(1e-7)
-    bias_correction: bool = True
+    ema: bool = False
+
+
+@dataclass
+class Nesterov(HeavyBall):
+    """Arguments of `keras_aeos.optimizers.Nesterov`."""
+
+    name: str = _one_of(("nesterov",), "nesterov")
 
 
 @dataclass
@@ -118,15 +131,101 @@ class RMSprop(Optimizer):
 
 
 @dataclass
-class GradientDescent(Optimizer):
-    """Arguments of `keras_aeos.optimizers.GradientDescent`."""
+class Adagrad(Optimizer):
+    """Arguments of `keras_aeos.optimizers.Adagrad`."""
 
-    name: str = _one_of(("gradient_descent",), "gradient_descent")
-    learning_rate: float = _above_zero(0.05)
+    name: str = _one_of(("adagrad",), "adagrad")
+    learning_rate: float = _above_zero(0.01)
+    epsilon: float = _above_zero(1e-7)
+
+
+@dataclass
+class Adam(Optimizer):
+    """Arguments of `keras_aeos.optimizers.Adam`."""
+
+    name: str = _one_of(("adam",), "adam")
+    learning_rate: float = _above_zero(1e-4)
+    beta_1: float = _fraction(0.9)
+    beta_2: float = _fraction(0.999)
+    epsilon: float = _above_zero(1e-7)
+    bias_correction: bool = True
+
+
+@dataclass
+class AdamW(Adam):
+    """Arguments of `keras_aeos.optimizers.AdamW`."""
+
+    name: str = _one_of(("adamw",), "adamw")
+    weight_decay: float = _above_zero(0.004)
+
+
+@dataclass
+class AMSGrad(Adam):
+    """Arguments of `keras_aeos.optimizers.AMSGrad`."""
+
+    name: str = _one_of(("amsgrad",), "amsgrad")
+    bias_correction: bool = False
+
+
+@dataclass
+class Padam(Adam):
+    """Arguments of `keras_aeos.optimizers.Padam`."""
+
+    name: str = _one_of(("padam",), "padam")
+    learning_rate: float = _above_zero(1e-2)
+    exponent: float = _setting(
+        0.25, Condition("0 <= value <= 0.5", lambda value: 0 <= value <= 0.5)
+    )
+    bias_correction: bool = False
+
+
+@dataclass
+class Nadam(Adam):
+    """Arguments of `keras_aeos.optimizers.Nadam`."""
+
+    name: str = _one_of(("nadam",), "nadam")
+    bias_correction: bool = False
+
+
+@dataclass
+class Adafactor(Optimizer):
+    """Arguments of `keras_aeos.optimizers.Adafactor`."""
+
+    name: str = _one_of(("adafactor",), "adafactor")
+    learning_rate: float = _above_zero(1e-4)
+    beta_1: float = _fraction(0.9)
+    decay_exponent: float = _above_zero(0.8)
+    epsilon: float = _above_zero(1e-7)
+    clip_threshold: float | None = _above_zero(None)
+    parameter_scaling: bool = False
+
+
+@dataclass
+class FrozenAdam(Optimizer):
+    """Arguments of `keras_aeos.optimizers.FrozenAdam`; `second_moments` is a file."""
+
+    name: str = _one_of(("frozen_adam",), "frozen_adam")
+    learning_rate: float = _above_zero(1e-4)
+    second_moments: str = MISSING
+    beta_1: float = _fraction(0.9)
+    epsilon: float = _above_zero(1e-7)
 
 
 MODELS = {"fully_connected": FullyConnected}
-OPTIMIZERS = {"adam": Adam, "rmsprop": RMSprop, "gradient_descent": GradientDescent}
+OPTIMIZERS = {
+    "gradient_descent": GradientDescent,
+    "heavy_ball": HeavyBall,
+    "nesterov": Nesterov,
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+    "adam": Adam,
+    "adamw": AdamW,
+    "amsgrad": AMSGrad,
+    "padam": Padam,
+    "nadam": Nadam,
+    "adafactor": Adafactor,
+    "frozen_adam": FrozenAdam,
+}
 
 
 @dataclass
@@ -163,13 +262,17 @@ class Monitor:
 
 @dataclass
 class Config:
-    """One run. `steps` counts updates; `output_dir` is where the run's files go."""
+    """One run. `steps` counts updates; `output_dir` is where the run's files go.
+
+    From update `freeze_step` on the preconditioner stays as it is; null for never.
+    """
 
     model: Model = MISSING
     data: Data = field(default_factory=Data)
     loss: str = _one_of(LOSSES, "cross_entropy")
     optimizer: Optimizer = MISSING
     steps: int = _at_least(1, 500)
+    freeze_step: int | None = _at_least(1, None)
     stop: Stop = field(default_factory=Stop)
     monitor: Monitor = field(default_factory=Monitor)
     seed: int = _at_least(0, 0)

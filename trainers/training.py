@@ -20,9 +20,18 @@ from trainers.batching import micro_batch_size
 from trainers.callbacks import ProgressBar, StopCriteria
 
 OPTIMIZERS = {
-    "adam": keras_aeos.optimizers.Adam,
-    "rmsprop": keras_aeos.optimizers.RMSprop,
     "gradient_descent": keras_aeos.optimizers.GradientDescent,
+    "heavy_ball": keras_aeos.optimizers.HeavyBall,
+    "nesterov": keras_aeos.optimizers.Nesterov,
+    "rmsprop": keras_aeos.optimizers.RMSprop,
+    "adagrad": keras_aeos.optimizers.Adagrad,
+    "adam": keras_aeos.optimizers.Adam,
+    "adamw": keras_aeos.optimizers.AdamW,
+    "amsgrad": keras_aeos.optimizers.AMSGrad,
+    "padam": keras_aeos.optimizers.Padam,
+    "nadam": keras_aeos.optimizers.Nadam,
+    "adafactor": keras_aeos.optimizers.Adafactor,
+    "frozen_adam": keras_aeos.optimizers.FrozenAdam,
 }
 
 
@@ -102,6 +111,7 @@ def _fit(config: schema.Config, examples: data.Examples, directory: Path) -> Sto
         batches, log_dir=directory, **dataclasses.asdict(config.monitor)
     )
     stop = StopCriteria(config.stop.loss_threshold)
+    freeze = [keras_aeos.FreezePreconditioner(config.freeze_step)] if config.freeze_step else []
     bar = ProgressBar(config.steps, monitor, config.monitor.update_freq, directory.name)
     model.fit(
         batches.repeat(),
@@ -109,9 +119,13 @@ def _fit(config: schema.Config, examples: data.Examples, directory: Path) -> Sto
         epochs=config.steps,
         shuffle=False,
         verbose=0,
-        callbacks=[monitor, stop, bar],
+        callbacks=[monitor, *freeze, stop, bar],
     )
     model.save_weights(directory / run_directory.WEIGHTS)
+    if model.optimizer.second_moments:
+        keras_aeos.optimizers.save_second_moments(
+            model.optimizer, directory / run_directory.SECOND_MOMENTS
+        )
     return stop
 
 

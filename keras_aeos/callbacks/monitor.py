@@ -46,11 +46,13 @@ class AEoSMonitor(keras.callbacks.Callback):
     ``num_hvps``                      Hessian-vector products spent on the row
     ``seconds``                       wall time spent on the row
     ``converged``                     whether every eigenvalue met `rtol` within `max_hvps`
+    ``exact``                         whether P and λ* are those of the update to rounding
     ``preconditioned_sharpness_2`` …  next eigenvalues of P⁻¹H, if `num_eigenvalues` > 1
     ================================  =========================================================
 
     Where the loss or the gradient is not finite, the row says NaN and ``converged`` is false. For
-    an optimizer whose update is not known, the columns that need it are NaN.
+    an optimizer whose update is not known, or has no P, the columns that need it are NaN. What
+    makes a row not exact is said once, in a warning.
 
     Args:
         data: What to measure on. None: the first batches that `fit` feeds, gathered once until they
@@ -110,7 +112,8 @@ class AEoSMonitor(keras.callbacks.Callback):
         self.columns = [
             *("step", "epoch", "learning_rate", "loss", "preconditioned_sharpness", "sharpness"),
             *("stability_threshold", "edge_ratio", "gradient_norm_squared"),
-            *("preconditioner_norm_squared", "residual", "num_hvps", "seconds", "converged"),
+            *("preconditioner_norm_squared", "residual", "num_hvps", "seconds"),
+            *("converged", "exact"),
             *(f"preconditioned_sharpness_{i + 1}" for i in range(1, num_eigenvalues)),
         ]
         self._update_freq = update_freq
@@ -172,7 +175,8 @@ class AEoSMonitor(keras.callbacks.Callback):
         objective = self._current_objective()
         loss, gradient = objective.loss_and_gradient()
         gradient_norm_squared = float(tf.reduce_sum(tf.square(gradient)))
-        diagonal, threshold = self._describe_optimizer(objective)
+        description, diagonal = self._describe_optimizer(objective)
+        threshold = description.stability_threshold() if description else math.nan
         if math.isfinite(loss) and math.isfinite(gradient_norm_squared):
             preconditioned, raw = self._solve_both(objective, diagonal, step)
         else:
@@ -187,7 +191,11 @@ class AEoSMonitor(keras.callbacks.Callback):
         return {
             "step": step,
             "epoch": self._epoch,
-            "learning_rate": dynamics.last_learning_rate(self.model.optimizer),
+            "learning_rate": (
+                description.learning_rate
+                if description
+                else dynamics.last_learning_rate(self.model.optimizer)
+            ),
             "loss": loss,
             "preconditioned_sharpness": float(values[0]),
             "sharpness": float(raw.eigenvalues[0]),
@@ -199,6 +207,7 @@ class AEoSMonitor(keras.callbacks.Callback):
             "num_hvps": sum(result.num_hvps for result in measured),
             "seconds": time.perf_counter() - began,
             "converged": all(bool(result.converged.all()) for result in measured),
+            "exact": description is not None and not description.approximation,
             **{
                 f"preconditioned_sharpness_{i}": float(value)
                 for i, value in enumerate(values[1:], 2)
@@ -260,21 +269,23 @@ class AEoSMonitor(keras.callbacks.Callback):
         return self._objective
 
     def _describe_optimizer(self, objective):
-        """Diagonal of P for the objective's variables, and λ*; ``(None, nan)`` if not known."""
+        """The optimizer's `Dynamics` and its P for the objective's variables; None if not known."""
         optimizer = self.model.optimizer
         try:
-            threshold = dynamics.stability_threshold(optimizer)
+            description = dynamics.describe(optimizer)
         except TypeError as error:
             self._warn_once("optimizer", f"Only the raw sharpness is measured. {error}")
-            return None, math.nan
+            return None, None
+        if description.approximation:
+            self._warn_once("optimizer", f"An approximation: {description.approximation}")
         diagonal = dict(
             zip(
                 (id(v) for v in dynamics.unwrap(optimizer)._trainable_variables),
-                dynamics.preconditioner(optimizer),
+                description.diagonals(),
                 strict=True,
             )
         )
-        return [diagonal[id(v)] for v in objective.variables], threshold
+        return description, [diagonal[id(v)] for v in objective.variables]
 
     def _record(self, row):
         if not self._writers:

@@ -4,59 +4,147 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_aeos.stability import Momentum
+
 
 class PreconditionedOptimizer(keras.optimizers.Optimizer):
-    """A Keras optimizer of the form ``x⁺ = x - η P⁻¹ m⁺`` with a diagonal P.
+    """A Keras optimizer of the form ``x⁺ = (1 - ηw) x - η P⁻¹ m̃`` with a diagonal P.
 
-    A subclass states four things, each close to its equation: `momentum_kind`, `accumulate` (the
-    second moment ν), `momentum_term` (m) and `diagonal` (P). The update and what
-    `keras_aeos.preconditioner` reports both call `diagonal`, so they can't disagree.
+    The members of the family differ in four places, and a subclass states those in which it differs
+    from plain gradient descent:
+
+    - accumulator: `accumulate` updates the second moment ν (none by default);
+    - root: `root` makes P of ν, up to a scalar (1 by default);
+    - bias correction: `scale` is that scalar (1 by default);
+    - momentum: `momentum` makes m̃ of the gradients (none by default).
+
+    The update and what `keras_aeos.preconditioner` reports both take ``P = scale · root``, so they
+    can't disagree.
+
+    After `freeze` the second moment and the step number in P stay what they are. The state of the
+    momentum, the learning rate and the weight decay are not affected.
+
+    Attributes:
+        second_moments: List of ν, one variable per trainable variable, of its shape and dtype;
+            empty for an optimizer without an accumulator. Available after `build`.
+        first_moments: List of the momentum buffers m, likewise; empty without momentum.
     """
 
-    def update_step(self, gradient, variable, learning_rate):
-        """One update of one variable: ``ν⁺``, ``m⁺``, then ``x⁺ = x - η m⁺ / P⁺``."""
-        index = self._get_variable_index(variable)
-        gradient = ops.cast(gradient, variable.dtype)
-        self.accumulate(index, gradient)
-        step = ops.multiply(
-            ops.cast(learning_rate, variable.dtype), self.momentum_term(index, gradient)
+    # Whether the momentum buffer holds gradients, or gradients divided by P.
+    momentum_of_preconditioned = False
+
+    def build(self, variables):
+        """Create the optimizer's variables for a list of trainable variables."""
+        if self.built:
+            return
+        super().build(variables)
+        # The number of updates at which the preconditioner was frozen; 0 if it was not.
+        self.frozen_at = self.add_variable(
+            shape=(), dtype="int", name="frozen_at", aggregation="only_first_replica"
         )
-        diagonal = self.diagonal(index, ops.cast(self.iterations + 1, variable.dtype))
-        self.assign_sub(variable, ops.divide(step, diagonal))
+        self.first_moments = self.add_slots("first_moment") if self.momentum().beta else []
+        self.second_moments = []
 
-    def add_slots(self, variables, name):
-        """A list of zero variables, one like each of the given ones, kept with the optimizer."""
-        return [self.add_variable_from_reference(v, name=name) for v in variables]
+    def freeze(self):
+        """Keep P as it is from now on; takes effect in training functions that exist already.
 
-    def momentum_kind(self):
+        Raises:
+            ValueError: If the optimizer has not made an update yet: P is not defined before.
+
+        References:
+            Cohen et al. 2022, Section 4.1 and Figure 16.
+        """
+        num_updates = int(ops.convert_to_numpy(self.iterations)) if self.built else 0
+        if num_updates == 0:
+            raise ValueError(
+                "The preconditioner is defined by the last update, and this optimizer has made "
+                "none. Train for at least one step, then freeze. Received: iterations=0"
+            )
+        if int(ops.convert_to_numpy(self.frozen_at)) == 0:
+            self.frozen_at.assign(num_updates)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One update of one variable: ``ν⁺``, then ``m̃``, then ``x⁺ = x - η P⁻¹ m̃``."""
+        index = self._get_variable_index(variable)
+        step = self._preconditioner_step(self.iterations + 1)
+        learning_rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
+        if self.first_moments or self.second_moments:
+            # Every coordinate moves, not only those that the slices name.
+            gradient = tf.convert_to_tensor(gradient)
+        if self.second_moments:
+            self.accumulate(index, gradient, variable)
+        scale, root = self.scale(index, step), self.root(index, step)
+        if self.momentum_of_preconditioned:
+            update = self._momentum_term(index, _divide(gradient, scale, root), learning_rate)
+        else:
+            update = _divide(self._momentum_term(index, gradient, learning_rate / scale), 1.0, root)
+        self.assign_sub(variable, update)
+
+    def momentum(self):
         """How the momentum follows from gradients, a `keras_aeos.stability.Momentum`."""
-        raise NotImplementedError
+        return Momentum.none()
 
-    def accumulate(self, index, gradient):
-        """Update the second-moment accumulator of variable number `index`."""
+    def accumulate(self, index, gradient, variable):
+        """Update the second moment of variable number `index`, unless frozen."""
 
-    def momentum_term(self, index, gradient):
-        """Update the momentum of variable number `index` and return what is stepped along."""
-        return gradient
+    def root(self, index, step):
+        """P of variable number `index` at update number `step`, by `scale`; None stands for 1."""
 
-    def diagonal(self, index, step):
-        """Diagonal of P of variable number `index` after update number `step` (from 1)."""
-        raise NotImplementedError
+    def scale(self, index, step):
+        """Scalar factor of P of variable number `index` at update number `step`."""
+        return 1.0
 
     def diagonals(self):
-        """Diagonal of P in the last update, a list of tensors, one per variable."""
-        return [
-            tf.broadcast_to(
-                tf.convert_to_tensor(
-                    self.diagonal(index, ops.cast(self.iterations, variable.dtype)),
-                    variable.dtype,
-                ),
-                variable.shape,
-            )
-            for index, variable in enumerate(self._trainable_variables)
-        ]
+        """Diagonal of P in the last update, a list of tensors, one per trainable variable."""
+        step = self._preconditioner_step(self.iterations)
+        diagonals = []
+        for index, variable in enumerate(self._trainable_variables):
+            scale, root = self.scale(index, step), self.root(index, step)
+            one = tf.ones(variable.shape, variable.dtype)
+            diagonals.append(ops.multiply(scale, one if root is None else root))
+        return diagonals
+
+    def add_slots(self, name):
+        """A list of zero variables, one like each trainable variable, kept with the optimizer."""
+        return [self.add_variable_from_reference(v, name=name) for v in self._trainable_variables]
+
+    def exponential_average(self, average, rate, value):
+        """In place: ``average ← (1 - rate) · average + rate · value``."""
+        self.assign_add(average, ops.multiply(ops.subtract(value, average), rate))
+
+    def unfrozen(self, dtype):
+        """1 as long as the preconditioner follows the gradients, 0 once it is frozen."""
+        return ops.cast(ops.equal(self.frozen_at, 0), dtype)
+
+    def _preconditioner_step(self, num_updates):
+        """Number of the update at which P stands, from 1: the last one, unless frozen earlier."""
+        return ops.where(ops.equal(self.frozen_at, 0), num_updates, self.frozen_at)
+
+    def _momentum_term(self, index, gradient, learning_rate):
+        """``m⁺ = βm + γg`` in place; returns ``η m̃ = η(c m⁺ + d g)``."""
+        momentum = self.momentum()
+        if not momentum.beta:
+            return ops.multiply(learning_rate, gradient)
+        buffer = self.first_moments[index]
+        if momentum.gradient_weight == 1.0:
+            self.assign(buffer, ops.add(ops.multiply(momentum.beta, buffer), gradient))
+        else:
+            self.exponential_average(buffer, momentum.gradient_weight, gradient)
+        term = ops.multiply(learning_rate * momentum.buffer_share, buffer)
+        if momentum.gradient_share:
+            direct = ops.multiply(learning_rate * momentum.gradient_share, gradient)
+            term = ops.add(term, direct)
+        return term
 
 
-def exponential_average(optimizer, average, decay, value):
-    """In place: ``average ← decay * average + (1 - decay) * value``."""
-    optimizer.assign_add(average, ops.multiply(ops.subtract(value, average), 1.0 - decay))
+def _divide(tensor, scale, root):
+    """``tensor / (scale · root)``, without the divisions by one."""
+    if root is not None:
+        tensor = ops.divide(tensor, root)
+    return tensor if isinstance(scale, float) and scale == 1.0 else ops.divide(tensor, scale)
+
+
+def corrected_decay(decay, step, dtype):
+    """Bias correction ``1 - decayᵗ`` of an exponential average after `step` updates from zero."""
+    return 1.0 - ops.power(ops.cast(decay, dtype), ops.cast(step, dtype))

@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from keras_aeos.optimizers.base import PreconditionedOptimizer, exponential_average
-from keras_aeos.stability import Momentum
+from keras_aeos.optimizers.base import PreconditionedOptimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_aeos")
@@ -40,18 +39,15 @@ class RMSprop(PreconditionedOptimizer):
         if self.built:
             return
         super().build(variables)
-        self.second_moments = self.add_slots(variables, "second_moment")
+        self.second_moments = self.add_slots("second_moment")
 
-    def momentum_kind(self):
-        """No momentum."""
-        return Momentum()
-
-    def accumulate(self, index, gradient):
+    def accumulate(self, index, gradient, variable):
         """``ν⁺ = β₂ν + (1-β₂)g²``."""
-        exponential_average(self, self.second_moments[index], self.beta_2, ops.square(gradient))
+        rate = self.unfrozen(gradient.dtype) * (1.0 - self.beta_2)
+        self.exponential_average(self.second_moments[index], rate, ops.square(gradient))
 
-    def diagonal(self, index, step):
-        """``P = √ν + ε``."""
+    def root(self, index, step):
+        """``√ν + ε``."""
         return ops.add(ops.sqrt(self.second_moments[index]), self.epsilon)
 
     def get_config(self):
