@@ -9,11 +9,15 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from collections.abc import Iterator
 
+import hypothesis
 import keras
 import pytest
 import tensorflow as tf
 
 NUM_CPU_DEVICES = 2
+# The same examples every time, however slow the machine.
+hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("tests")
 SEED = 0
 
 

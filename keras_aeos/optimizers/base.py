@@ -147,4 +147,5 @@ def _divide(tensor, scale, root):
 
 def corrected_decay(decay, step, dtype):
     """Bias correction ``1 - decayᵗ`` of an exponential average after `step` updates from zero."""
-    return 1.0 - ops.power(ops.cast(decay, dtype), ops.cast(step, dtype))
+    # A cast would round the decay to float32 first.
+    return 1.0 - ops.power(ops.convert_to_tensor(decay, dtype), ops.cast(step, dtype))
