@@ -285,9 +285,7 @@ CUSTOM_OPTIMIZERS = {
     "rmsprop_epsilon": OptimizerCase(_with(ours.RMSprop, epsilon=1e-2), 2.0),
     "adagrad": OptimizerCase(_with(ours.Adagrad, epsilon=TINY), 2.0, twin="keras_adagrad_tiny"),
     "adam": OptimizerCase(_with(ours.Adam, epsilon=TINY), 38.0, twin="keras_adam_tiny"),
-    "adam_epsilon": OptimizerCase(
-        _with(ours.Adam, beta_1=0.5, beta_2=0.9, epsilon=1e-2), 6.0
-    ),
+    "adam_epsilon": OptimizerCase(_with(ours.Adam, beta_1=0.5, beta_2=0.9, epsilon=1e-2), 6.0),
     "adam_plain": OptimizerCase(_with(ours.Adam, bias_correction=False), 38.0),
     "adamw": OptimizerCase(_with(ours.AdamW, epsilon=TINY), 38.0, twin="keras_adamw_tiny"),
     "amsgrad": OptimizerCase(_with(ours.AMSGrad, beta_2=0.9), 38.0),
@@ -341,8 +339,6 @@ SCHEDULED_MOMENTUM = {
 # P is known up to a detail that they don't keep.
 APPROXIMATE = {
     "keras_adadelta": OptimizerCase(keras.optimizers.Adadelta, 2.0),
-    "keras_adafactor": OptimizerCase(
-        _with(keras.optimizers.Adafactor, relative_step=False), 2.0
-    ),
+    "keras_adafactor": OptimizerCase(_with(keras.optimizers.Adafactor, relative_step=False), 2.0),
 }
 OPTIMIZERS = CUSTOM_OPTIMIZERS | KERAS_OPTIMIZERS

@@ -105,9 +105,18 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
             diagonals.append(ops.multiply(scale, one if root is None else root))
         return diagonals
 
-    def add_slots(self, name):
-        """A list of zero variables, one like each trainable variable, kept with the optimizer."""
-        return [self.add_variable_from_reference(v, name=name) for v in self._trainable_variables]
+    def add_slots(self, name, values=None):
+        """A list of variables, one like each trainable variable; zero unless `values` are given.
+
+        They are made with their values, so that this works while a training function is traced.
+        """
+        initializers = ["zeros"] * len(self._trainable_variables)
+        if values is not None:
+            initializers = [lambda shape, dtype, v=v: ops.cast(v, dtype) for v in values]
+        return [
+            self.add_variable_from_reference(variable, name=name, initializer=initializer)
+            for variable, initializer in zip(self._trainable_variables, initializers, strict=True)
+        ]
 
     def exponential_average(self, average, rate, value):
         """In place: ``average ← (1 - rate) · average + rate · value``."""

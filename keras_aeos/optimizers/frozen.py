@@ -65,18 +65,18 @@ class FrozenAdam(Adam):
         """Create m, zero, and ν, as given, for each variable."""
         if self.built:
             return
-        super().build(variables)
-        if self._given is None:
-            return
-        shapes = [array.shape for array in self._given]
-        expected = [tuple(v.shape) for v in variables]
-        if shapes != expected:
+        shapes = [tuple(v.shape) for v in variables]
+        given = shapes if self._given is None else [array.shape for array in self._given]
+        if given != shapes:
             raise ValueError(
                 "The second moments must match the trainable variables one by one. "
-                f"Expected: shapes {expected}. Received: second_moments of shapes {shapes}"
+                f"Expected: shapes {shapes}. Received: second_moments of shapes {given}"
             )
-        for slot, array in zip(self.second_moments, self._given, strict=True):
-            slot.assign(array)
+        super().build(variables)
+
+    def add_second_moments(self):
+        """ν as given; zero until they are loaded if they were not given."""
+        return self.add_slots("second_moment", self._given)
 
     def apply(self, grads, trainable_variables=None):
         """Update the variables; see the base class.

@@ -39,7 +39,11 @@ class RMSprop(PreconditionedOptimizer):
         if self.built:
             return
         super().build(variables)
-        self.second_moments = self.add_slots("second_moment")
+        self.second_moments = self.add_second_moments()
+
+    def add_second_moments(self):
+        """ν, zero."""
+        return self.add_slots("second_moment")
 
     def accumulate(self, index, gradient, variable):
         """``ν⁺ = β₂ν + (1-β₂)g²``."""

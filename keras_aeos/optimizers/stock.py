@@ -238,11 +238,15 @@ def _adafactor(optimizer):
 
 @_register("ScheduleFreeAdamW")
 def _schedule_free_adamw(optimizer):
-    """``P = √(ν/(1-β₂ᵗ)) + ε`` in the step of z; the average has the weight 1/t of the step."""
+    """``P = √(ν/(1-β₂ᵗ)) + ε`` in the step of z; the average has the weight 1/t of the step.
+
+    With the TensorFlow backend Keras recovers the average from z after its step, not before it.
+    Then β₁ cancels out: the gradient is taken at the average itself.
+    """
     step = max(int(keras.ops.convert_to_numpy(optimizer.iterations)), 1)
     warm_up = min(step / optimizer.warmup_steps, 1.0) if optimizer.warmup_steps else 1.0
     return Dynamics(
-        ScheduleFree(optimizer.beta_1, average_weight=1.0 / step),
+        ScheduleFree(beta=1.0, average_weight=1.0 / step),
         lambda: _corrected_roots(optimizer),
         learning_rate=last_learning_rate(optimizer) * warm_up,
         # The decay is made at the full learning rate.

@@ -96,8 +96,7 @@ def test_update_of_ftrl_is_the_gradient_divided_by_the_preconditioner(settings):
 @pytest.mark.parametrize("name", APPROXIMATE)
 def test_approximate_preconditioner_says_so_and_predicts_the_size_of_the_step(name):
     optimizer = APPROXIMATE[name].make(RATE)
-    for parameters, gradients in random_path(optimizer):
-        pass
+    *_, (parameters, gradients) = random_path(optimizer)
     described = dynamics.describe(optimizer)
     assert type(optimizer).__name__ in described.approximation
     made = flat(parameters[-2]) - flat(parameters[-1])

@@ -1,0 +1,223 @@
+"""Each custom optimizer in everything that Keras lets an optimizer do."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_aeos
+from keras_aeos.optimizers import dynamics
+from tests.cases import (
+    CUSTOM_OPTIMIZERS,
+    KERAS_OPTIMIZERS,
+    OPTIMIZERS,
+    SHAPES,
+    flat,
+    mirrored,
+    schedule,
+)
+from tests.optimizers.paths import RATE, random_path
+
+custom = pytest.mark.parametrize("name", CUSTOM_OPTIMIZERS)
+X = np.random.default_rng(0).standard_normal((12, 4)).astype("float32")
+Y = np.random.default_rng(1).standard_normal((12, 2)).astype("float32")
+MODEL_SHAPES = [(4, 3), (3,), (3, 2), (2,)]
+
+
+def make(name, rate=RATE, shapes=MODEL_SHAPES, **settings):
+    """The optimizer of a row, with second moments of the shapes if it needs them."""
+    if name == "frozen_adam":
+        moments = [np.full(shape, 0.5, "float32") for shape in shapes]
+        return keras_aeos.optimizers.FrozenAdam(rate, moments, **settings)
+    return OPTIMIZERS[name].make(rate, **settings)
+
+
+def small_model(optimizer, dtype=None, **compile_options):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, "tanh", dtype=dtype),
+            layers.Dense(2, dtype=dtype),
+        ]
+    )
+    model.compile(optimizer, loss="mse", **compile_options)
+    return model
+
+
+def fit(model, epochs=2):
+    model.fit(X, Y, batch_size=4, epochs=epochs, shuffle=False, verbose=0)
+    return flat(model.trainable_variables)
+
+
+@custom
+def test_second_moments_are_public_with_the_shapes_and_dtypes_of_the_variables(name):
+    optimizer = CUSTOM_OPTIMIZERS[name].make(RATE)
+    for _ in random_path(optimizer, num_steps=1, dtype="float32"):
+        pass
+    moments = optimizer.second_moments
+    if name in ("gradient_descent", "heavy_ball", "heavy_ball_ema", "nesterov", "nesterov_ema"):
+        assert list(moments) == []
+    elif name.startswith("adafactor"):
+        row, column = moments[3]
+        assert (tuple(row.shape), tuple(column.shape)) == ((2, 3), (2, 4))
+        assert tuple(moments[1].shape) == (5,)
+    else:
+        assert [tuple(m.shape) for m in moments] == SHAPES
+        assert {m.dtype for m in moments} == {"float32"}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_preconditioner_has_the_shapes_and_dtypes_of_the_variables(name):
+    optimizer = OPTIMIZERS[name].make(RATE)
+    for _ in random_path(optimizer, num_steps=1, dtype="float32"):
+        pass
+    diagonal = keras_aeos.preconditioner(optimizer)
+    assert [tuple(part.shape) for part in diagonal] == SHAPES
+    assert {part.dtype for part in diagonal} == {tf.float32}
+
+
+@custom
+def test_config_and_file_bring_an_optimizer_back(name, tmp_path):
+    model = small_model(make(name, schedule(RATE), weight_decay=0.1, clipnorm=3.0, use_ema=True))
+    optimizer = model.optimizer
+    again = type(optimizer).from_config(optimizer.get_config())
+    assert again.get_config() == optimizer.get_config()
+
+    fit(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(fit(model), fit(loaded))
+    np.testing.assert_array_equal(
+        flat(keras_aeos.preconditioner(model.optimizer)),
+        flat(keras_aeos.preconditioner(loaded.optimizer)),
+    )
+
+
+@custom
+def test_compiled_by_xla_makes_the_same_path(name):
+    plain = fit(small_model(make(name), jit_compile=False))
+    compiled = fit(small_model(make(name), jit_compile=True))
+    np.testing.assert_allclose(compiled, plain, rtol=1e-4, atol=1e-5)
+
+
+@custom
+def test_accumulated_gradients_make_the_path_of_the_whole_batch(name):
+    """Three micro-batches of four against one batch of twelve."""
+    split = small_model(make(name, gradient_accumulation_steps=3))
+    whole = small_model(make(name))
+    split.fit(X, Y, batch_size=4, epochs=4, shuffle=False, verbose=0)
+    whole.fit(X, Y, batch_size=12, epochs=4, shuffle=False, verbose=0)
+    assert dynamics.num_updates(split.optimizer) == 4
+    np.testing.assert_allclose(
+        flat(split.trainable_variables), flat(whole.trainable_variables), rtol=1e-4, atol=1e-5
+    )
+
+
+@custom
+def test_scaling_the_loss_changes_nothing(name):
+    inner = make(name)
+    scaled = keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
+    np.testing.assert_allclose(
+        fit(small_model(scaled)), fit(small_model(make(name))), rtol=1e-4, atol=1e-5
+    )
+    assert len(keras_aeos.preconditioner(scaled)) == 4
+
+
+@custom
+def test_replicas_make_the_path_of_one(name):
+    with mirrored().scope():
+        model = small_model(make(name))
+    np.testing.assert_allclose(fit(model), fit(small_model(make(name))), rtol=1e-4, atol=1e-5)
+    assert [tuple(p.shape) for p in keras_aeos.preconditioner(model.optimizer)] == MODEL_SHAPES
+
+
+@custom
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_trains_in_other_precisions(name, dtype):
+    keras.config.set_dtype_policy(dtype)
+    model = small_model(make(name))
+    before = flat(model.trainable_variables)
+    after = fit(model)
+    assert np.isfinite(after).all()
+    assert (after != before).any()
+    assert {p.dtype for p in keras_aeos.preconditioner(model.optimizer)} == {tf.float32}
+
+
+@custom
+def test_sparse_gradients_make_the_path_of_dense_ones(name):
+    """Slices that name a row twice and leave others out."""
+    values = np.random.default_rng(0).standard_normal((5, 3, 2)).astype("float32")
+    paths = []
+    for sparse in (True, False):
+        optimizer = make(name, shapes=[(4, 2)])
+        variable = keras.Variable(np.ones((4, 2)), dtype="float32")
+        for value in values:
+            slices = tf.IndexedSlices(tf.constant(value), tf.constant([2, 0, 2]), (4, 2))
+            optimizer.apply([slices if sparse else tf.convert_to_tensor(slices)], [variable])
+        paths.append(variable.numpy())
+    np.testing.assert_allclose(*paths, rtol=1e-6)
+
+
+@custom
+def test_decay_leaves_out_what_is_excluded(name):
+    """The variables that are excluded move as without decay; the first update is the same else."""
+    ends = {}
+    for decay in (None, 0.3):
+        optimizer = make(name, weight_decay=decay or (0.0 if name == "adamw" else None))
+        model = small_model(optimizer)
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        before = [v.numpy() for v in model.trainable_variables]
+        model.fit(X, Y, batch_size=12, epochs=1, verbose=0)
+        ends[decay] = [v.numpy() for v in model.trainable_variables]
+    for variable, start, plain, decayed in zip(
+        model.trainable_variables, before, ends[None], ends[0.3], strict=True
+    ):
+        shrunk = 0.0 if "bias" in variable.path else RATE * 0.3 * start
+        # Parameter scaling sees the shrunk variable.
+        tolerance = 1e-3 if name == "adafactor_scaled" else 1e-6
+        np.testing.assert_allclose(decayed, plain - shrunk, rtol=1e-5, atol=tolerance)
+
+
+@custom
+def test_clipping_acts_on_the_gradient(name):
+    clipped = make(name, clipvalue=0.1, shapes=[(3,)])
+    plain = make(name, shapes=[(3,)])
+    ends = []
+    for optimizer, gradient in ((clipped, [5.0, -0.05, -7.0]), (plain, [0.1, -0.05, -0.1])):
+        variable = keras.Variable(np.ones(3), dtype="float32")
+        optimizer.apply([tf.constant(gradient)], [variable])
+        ends.append(variable.numpy())
+    np.testing.assert_array_equal(*ends)
+
+
+def test_learning_rate_and_count_under_gradient_accumulation():
+    optimizer = keras_aeos.optimizers.HeavyBall(schedule(RATE), gradient_accumulation_steps=3)
+    for count, _ in enumerate(random_path(optimizer, 7), 1):
+        assert dynamics.num_updates(optimizer) == count // 3
+    # The second update was made at the raw iteration 5.
+    assert dynamics.last_learning_rate(optimizer) == pytest.approx(RATE * 0.5 ** (5 / 7), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: keras_aeos.optimizers.HeavyBall(beta_1=1.0), "beta=1.0"),
+        (lambda: keras_aeos.optimizers.Nesterov(beta_1=-0.5), "beta=-0.5"),
+        (lambda: keras_aeos.optimizers.Adam(beta_1=1.5), "beta=1.5"),
+        (lambda: keras_aeos.optimizers.Adafactor(beta_1=1.0), "beta=1.0"),
+        (lambda: keras_aeos.optimizers.Padam(exponent=0.6), "exponent=0.6"),
+        (lambda: keras_aeos.optimizers.AdamW(weight_decay=None), "weight_decay=None"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_no_row_is_a_keras_optimizer_by_mistake():
+    for name in CUSTOM_OPTIMIZERS:
+        assert type(make(name)).__module__.startswith("keras_aeos.")
+    for name, case in KERAS_OPTIMIZERS.items():
+        assert type(case.make(RATE)).__module__.startswith("keras."), name
