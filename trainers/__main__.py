@@ -1,6 +1,7 @@
 """``python -m trainers --config-name NAME [key=value ...]``: train one run or a whole sweep."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -9,8 +10,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from trainers import command_line, run_directory
+from trainers import command_line, run_directory, schema
 from trainers.errors import UserError
+
+TRAINERS = {schema.Config: "trainers.training", schema.Quadratic: "trainers.quadratic"}
 
 
 def run(composed: DictConfig) -> None:
@@ -26,9 +29,8 @@ def run(composed: DictConfig) -> None:
         groups = {k: v for k, v in settings.runtime.choices.items() if not k.startswith("hydra/")}
         choices = {"config_name": settings.job.config_name, **groups}
         # TensorFlow takes seconds to import: only now, when there is something to train.
-        from trainers.training import train
-
-        outcome = train(config, directory, choices)
+        trainer = import_module(TRAINERS[type(config)])
+        outcome = trainer.train(config, directory, choices)
         print(outcome.line(_shown(directory)) if in_sweep else outcome.report(_shown(directory)))
     except UserError as error:
         _exit(error)

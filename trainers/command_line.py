@@ -106,21 +106,22 @@ def hydra_arguments(options: argparse.Namespace) -> list[str]:
     return ["--config-name", options.config_name, *flags, *options.overrides, *settings]
 
 
-def typed(composed: DictConfig) -> schema.Config:
+def typed(composed: DictConfig) -> schema.Config | schema.Quadratic:
     """Turn what Hydra composed into the typed configuration, with every value checked.
 
     Raises:
         UserError: A key is unknown or missing, or a value can't be used.
     """
-    if OmegaConf.get_type(composed) is not schema.Config:
-        raise UserError("the defaults list of the configuration must begin with schema/config")
+    if OmegaConf.get_type(composed) not in schema.RUNS.values():
+        known = " or ".join(f"schema/{name}" for name in schema.RUNS)
+        raise UserError(f"the defaults list of the configuration must begin with {known}")
     plain = composed.copy()
     OmegaConf.set_struct(plain, False)
     if plain.pop("hydra", None) is not None:
         HydraConfig.instance().set_config(composed)  # what ${hydra:...} refers to
     try:
         _check_keys(plain)
-        config = cast(schema.Config, OmegaConf.to_object(plain))
+        config = cast(schema.Config | schema.Quadratic, OmegaConf.to_object(plain))
     except InterpolationKeyError as error:
         raise UserError(f"{error.full_key}: {_first_line(error)}") from error
     except OmegaConfBaseException as error:
@@ -131,7 +132,8 @@ def typed(composed: DictConfig) -> schema.Config:
 
 def _register_schema() -> None:
     store = ConfigStore.instance()
-    store.store(group="schema", name="config", node=schema.Config, package="_global_")
+    for name, run in schema.RUNS.items():
+        store.store(group="schema", name=name, node=run, package="_global_")
     for name, model in schema.MODELS.items():
         store.store(group="schema/model", name=name, node=model)
     for name, optimizer in schema.OPTIMIZERS.items():

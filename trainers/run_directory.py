@@ -2,6 +2,7 @@
 
 - `config.yaml`: the configuration, complete and resolved.
 - `run.json`: status, stop reason, steps done, seed, versions, times.
+- `trajectory.csv`: every step of a run on a quadratic, which writes none of the following files.
 - `metrics.csv` and `tensorboard/`: the monitor's measurements.
 - `final.weights.h5`: the weights after the last update.
 - `second_moments.npz`: the optimizer's second moments after the last update, if it has any.
@@ -17,6 +18,8 @@ import json
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,20 +28,25 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from trainers.errors import UserError
-from trainers.schema import Config
+from trainers.schema import Config, Quadratic
 
 CONFIG = "config.yaml"
 RUN = "run.json"
 METRICS = "metrics.csv"
+TRAJECTORY = "trajectory.csv"
 TENSORBOARD = "tensorboard"
 WEIGHTS = "final.weights.h5"
 SECOND_MOMENTS = "second_moments.npz"
 CURVES = "curves.png"
+TRAJECTORY_COLUMNS = (
+    *("step", "iterate", "objective"),
+    *("first_moment", "second_moment", "gradient_norm_squared"),
+)
 # Statuses with which there is nothing left to do; "running" is also that of a killed run.
 FINISHED = ("completed", "diverged")
 
 
-def start(directory: Path, config: Config, choices: dict[str, str]) -> dict[str, Any]:
+def start(directory: Path, config: Config | Quadratic, choices: dict[str, str]) -> dict[str, Any]:
     """Clear the directory of an earlier run, write the first files and return the run's record.
 
     Raises:
@@ -53,13 +61,13 @@ def start(directory: Path, config: Config, choices: dict[str, str]) -> dict[str,
     record = {
         "status": "running",
         "choices": choices,
-        "seed": config.seed,
+        **({"seed": config.seed} if isinstance(config, Config) else {}),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
         "git_commit": _git_commit(),
     }
     write(directory, record)
-    for name in (METRICS, WEIGHTS, SECOND_MOMENTS, CURVES):
+    for name in (METRICS, TRAJECTORY, WEIGHTS, SECOND_MOMENTS, CURVES):
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / TENSORBOARD, ignore_errors=True)
     (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
@@ -73,13 +81,24 @@ def write(directory: Path, record: dict[str, Any]) -> None:
     temporary.replace(directory / RUN)
 
 
+@contextmanager
+def interruption_recorded(directory: Path, record: dict[str, Any]) -> Iterator[None]:
+    """Write `run.json` with the status "interrupted" if what is done inside doesn't end."""
+    try:
+        yield
+    except BaseException as error:
+        stopped = {"status": "interrupted", "stop_reason": type(error).__name__}
+        write(directory, {**record, **stopped})
+        raise
+
+
 def read(directory: Path) -> dict[str, Any]:
     """Read `run.json`; empty where there is none."""
     path = directory / RUN
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def is_finished(directory: Path, config: Config) -> bool:
+def is_finished(directory: Path, config: Config | Quadratic) -> bool:
     """Whether a run of this very configuration went to its end here."""
     if read(directory).get("status") not in FINISHED or not (directory / CONFIG).exists():
         return False
@@ -89,7 +108,7 @@ def is_finished(directory: Path, config: Config) -> bool:
 
 def _computed(config: Any) -> dict[str, Any]:
     """The part of a configuration that decides about the result."""
-    data = {key: value for key, value in config["data"].items() if key != "data_dir"}
+    data = {key: value for key, value in config.get("data", {}).items() if key != "data_dir"}
     return {**config, "data": data, "output_dir": None}
 
 

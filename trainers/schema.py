@@ -57,6 +57,10 @@ def _above_zero(default: Any) -> Any:
     )
 
 
+def _finite(default: Any) -> Any:
+    return _setting(default, Condition("a finite number", math.isfinite))
+
+
 def _at_least(minimum: int, default: Any) -> Any:
     return _setting(default, Condition(f"{minimum} or more", lambda value: value >= minimum))
 
@@ -279,12 +283,38 @@ class Config:
     output_dir: str = MISSING
 
 
+@dataclass
+class Quadratic:
+    """One run on ``f(x) = curvature · x²/2`` with a single coordinate, in float64.
+
+    Exactly one of two keys says what the curvature is: `curvature` itself, or `edge_ratio` for
+    this many times the stability threshold that the optimizer has with P = 1. `steps` counts
+    updates, `start` is x₀. `first_moment` and `second_moment` are the optimizer's m₀ and ν₀; null
+    leaves them at zero, where optimizers start.
+    """
+
+    optimizer: Optimizer = MISSING
+    curvature: float | None = _above_zero(None)
+    edge_ratio: float | None = _above_zero(None)
+    start: float = _finite(1.0)
+    first_moment: float | None = _finite(None)
+    second_moment: float | None = _setting(
+        None, Condition("a finite number, 0 or more", lambda value: 0 <= value < math.inf)
+    )
+    steps: int = _at_least(1, 100)
+    output_dir: str = MISSING
+
+
+# The kinds of run, by the name under `schema/` with which a file's defaults list begins.
+RUNS: dict[str, type[Config] | type[Quadratic]] = {"config": Config, "quadratic": Quadratic}
+
+
 def num_examples(data: Data) -> int:
     """Number of training examples that a `data` section asks for."""
     return DATASETS[data.name].num_examples if data.num_examples is None else data.num_examples
 
 
-def check(config: Config) -> None:
+def check(config: Config | Quadratic) -> None:
     """Check every value of a complete configuration.
 
     Raises:
@@ -295,18 +325,54 @@ def check(config: Config) -> None:
             near = get_close_matches(str(value), condition.choices, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise UserError(f"{key}: expected {condition.expected}.{hint} Received: {key}={value}")
+    if isinstance(config, Quadratic):
+        _check_curvature(config)
+        _check_moments(config)
+    else:
+        _check_examples(config.data)
 
-    available = DATASETS[config.data.name].num_examples
-    wanted = num_examples(config.data)
+
+def _check_examples(data: Data) -> None:
+    available = DATASETS[data.name].num_examples
+    wanted = num_examples(data)
     if wanted > available:
         raise UserError(
-            f"data.num_examples: expected at most {available}, the size of {config.data.name}. "
+            f"data.num_examples: expected at most {available}, the size of {data.name}. "
             f"Received: data.num_examples={wanted}"
         )
     try:
-        micro_batch_size(wanted, config.data.micro_batch_size)
+        micro_batch_size(wanted, data.micro_batch_size)
     except ValueError as error:
         raise UserError(f"data.num_examples: {error}") from error
+
+
+def _check_curvature(config: Quadratic) -> None:
+    if (config.curvature is None) == (config.edge_ratio is None):
+        raise UserError(
+            "curvature, edge_ratio: expected a number for one of them and null for the other. "
+            f"Received: curvature={_shown(config.curvature)}, "
+            f"edge_ratio={_shown(config.edge_ratio)}"
+        )
+
+
+def _check_moments(config: Quadratic) -> None:
+    optimizer = config.optimizer
+    kept = {
+        "first_moment": getattr(optimizer, "beta_1", 0.0) > 0,
+        # Frozen Adam's second moment is in the file that it names.
+        "second_moment": not isinstance(optimizer, (GradientDescent, HeavyBall, FrozenAdam)),
+    }
+    for key, has_slot in kept.items():
+        value = getattr(config, key)
+        if value is not None and not has_slot:
+            raise UserError(
+                f"{key}: expected null, because {optimizer.name} keeps none that could be set. "
+                f"Received: {key}={value}"
+            )
+
+
+def _shown(value: float | None) -> str:
+    return "null" if value is None else str(value)
 
 
 def _settings(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Condition]]:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -77,13 +78,8 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
     examples = data.load(config.data)
     record = run_directory.start(directory, config, choices)
     started = time.monotonic()
-    try:
+    with run_directory.interruption_recorded(directory, record):
         stop = _fit(config, examples, directory)
-    except BaseException as error:
-        run_directory.write(
-            directory, {**record, "status": "interrupted", "stop_reason": type(error).__name__}
-        )
-        raise
     record.update(
         stop_reason=stop.reason,
         steps=stop.steps,
@@ -157,8 +153,13 @@ def compile_full_batch(model: keras.Model, config: schema.Config, num_batches: i
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     else:
         loss = keras.losses.MeanSquaredError()
-    settings = dataclasses.asdict(config.optimizer)
-    optimizer = OPTIMIZERS[settings.pop("name")](
-        **settings, gradient_accumulation_steps=num_batches if num_batches > 1 else None
+    optimizer = build_optimizer(
+        config.optimizer, gradient_accumulation_steps=num_batches if num_batches > 1 else None
     )
     model.compile(optimizer, loss=loss, steps_per_execution=num_batches)
+
+
+def build_optimizer(section: schema.Optimizer, **arguments: Any) -> keras.optimizers.Optimizer:
+    """The optimizer of an `optimizer` section, with more arguments of Keras optimizers."""
+    settings = dataclasses.asdict(section)
+    return OPTIMIZERS[settings.pop("name")](**settings, **arguments)

@@ -159,9 +159,9 @@ def composed(name, *overrides):
 
 def test_every_configuration_can_be_used():
     names = [path.stem for path in command_line.CONFIGS.glob("*.yaml")]
-    assert {"quickstart", "fully_connected", "fig01", "fig08"} <= set(names)
+    assert {"quickstart", "fully_connected", "quadratic", "fig01", "fig08"} <= set(names)
     for name in names:
-        assert isinstance(composed(name), schema.Config)
+        assert isinstance(composed(name), tuple(schema.RUNS.values()))
 
 
 @pytest.mark.parametrize("name", schema.OPTIMIZERS)
