@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,14 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from tools import figures
+from tools import figures, trainings
 from trainers import schema
+from trainers.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+TRAININGS = [
+    name for name, (read_runs, _) in figures.FIGURES.items() if read_runs is trainings.read_runs
+]
 PANELS = {
     "a": [{"learning_rate": rate} for rate in (3e-5, 1e-4, 3.2e-4, 1e-3)],
     "b": [{"beta_1": beta} for beta in (0.95, 0.903, 0.814, 0.64)],
@@ -24,13 +29,25 @@ PANELS = {
 }
 
 
-def write_run(root, panel="a", ratio=1.0, figure="fig01", **optimizer):
+def write_run(
+    root, panel="a", ratio=1.0, figure="fig01", optimizer=None, loss="cross_entropy", **settings
+):
     """A finished run whose edge ratio rises to `ratio` at step 100 and stays."""
-    adam = schema.Adam(bias_correction=False, **optimizer)
-    settings = schema.Config(model=schema.FullyConnected(), optimizer=adam, output_dir="runs")
-    directory = root / f"{panel},{','.join(f'{k}={v}' for k, v in optimizer.items())}"
+    optimizer = optimizer or schema.Adam(bias_correction=False)
+    optimizer = dataclasses.replace(
+        optimizer, **{k: v for k, v in settings.items() if k != "freeze_step"}
+    )
+    config = schema.Config(
+        model=schema.FullyConnected(),
+        optimizer=optimizer,
+        loss=loss,
+        freeze_step=settings.get("freeze_step"),
+        output_dir="runs",
+    )
+    directory = root / f"{panel},{','.join(f'{k}={v}' for k, v in settings.items())}"
     directory.mkdir(parents=True)
-    threshold = (2 + 2 * adam.beta_1) / ((1 - adam.beta_1) * adam.learning_rate)
+    beta = getattr(optimizer, "beta_1", 0.0)
+    threshold = (2 + 2 * beta) / ((1 - beta) * optimizer.learning_rate)
     step = np.arange(20, 201, 20)
     ratios = ratio * np.minimum(1, step / 100)
     pd.DataFrame(
@@ -43,7 +60,7 @@ def write_run(root, panel="a", ratio=1.0, figure="fig01", **optimizer):
             "edge_ratio": ratios,
         }
     ).to_csv(directory / "metrics.csv", index=False)
-    text = OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(settings)))
+    text = OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
     (directory / "config.yaml").write_text(text)
     record = {"status": "completed", "stop_reason": "all steps done", "first_loss": 2.3}
     (directory / "run.json").write_text(
@@ -65,7 +82,8 @@ def runs(tmp_path):
 
 
 def drawn(root, name):
-    return figures.FIGURES[name](figures.read_runs(root, name))
+    read_runs, draw = figures.FIGURES[name]
+    return draw(read_runs(root, name))
 
 
 def test_figure_1_has_a_column_for_each_panel(runs):
@@ -112,6 +130,82 @@ def test_figure_8_draws_the_raw_sharpness(tmp_path):
     assert set(table["sharpness_end"]) == {2_000}
 
 
+@pytest.mark.parametrize(
+    ("figure", "label", "names"),
+    [
+        ("fig05", "preconditioned", ["adam", "nadam", "rmsprop", "adagrad", "padam"]),
+        ("fig13", "sharpness", ["gradient_descent", "heavy_ball", "nesterov"]),
+    ],
+)
+def test_figures_of_many_optimizers_have_a_panel_for_each(tmp_path, figure, label, names):
+    for name in names:
+        for rate in (1e-3, 1e-4):
+            optimizer = schema.OPTIMIZERS[name]()
+            write_run(tmp_path, name, figure=figure, optimizer=optimizer, learning_rate=rate)
+    drawing, table = drawn(tmp_path, figure)
+    assert len(drawing.axes) == len(names)
+    titles = [axes.get_title() for axes in drawing.axes]
+    assert sorted(titles) == sorted(trainings.TITLES[name] for name in names)
+    assert label in drawing.axes[0].get_ylabel()
+    for axes in drawing.axes:
+        curves, thresholds = axes.get_lines()[:2], axes.get_lines()[2:]
+        # At the edge at the end.
+        for curve, threshold in zip(curves, thresholds, strict=True):
+            assert curve.get_ydata()[-1] == pytest.approx(threshold.get_ydata()[-1])
+    # Smaller learning rate first, optimizers as in the panels.
+    assert list(table["learning_rate"]) == [1e-4, 1e-3] * len(names)
+    assert [trainings.TITLES[name] for name in table["optimizer"][::2]] == titles
+
+
+def test_figure_3_draws_frozen_adam(tmp_path):
+    frozen = schema.FrozenAdam(second_moments="moments.npz")
+    for rate in (1e-5, 1e-4):
+        write_run(tmp_path, figure="fig03", optimizer=frozen, learning_rate=rate)
+    figure, table = drawn(tmp_path, "fig03")
+    assert [len(axes.get_lines()) for axes in figure.axes] == [2, 4, 2]
+    assert list(table["R"]) == pytest.approx([1.0, 1.0])
+
+
+def test_figure_16_compares_frozen_with_free(tmp_path):
+    for step in (None, 120):
+        write_run(tmp_path, figure="fig16", learning_rate=1e-5, freeze_step=step)
+    figure, table = drawn(tmp_path, "fig16")
+    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert labels == ["Adam", "stability threshold", "$P$ frozen at step 120"]
+    assert [None if pd.isna(step) else step for step in table["freeze_step"]] == [None, 120]
+    shutil.copytree(next(tmp_path.glob("*None")), tmp_path / "again")
+    with pytest.raises(UserError, match="same freeze_step"):
+        drawn(tmp_path, "fig16")
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "holds"),
+    [
+        ("adam", 0.95, True),
+        ("adam", 1.3, False),
+        ("nadam", 1.3, True),
+        ("nadam", 0.95, False),
+        ("adagrad", 1.6, False),
+    ],
+)
+def test_claim_depends_on_the_momentum(tmp_path, name, ratio, holds):
+    optimizer = schema.OPTIMIZERS[name]()
+    write_run(tmp_path, ratio=ratio, figure="fig05", optimizer=optimizer, learning_rate=1e-4)
+    [row] = drawn(tmp_path, "fig05")[1].to_dict("records")
+    assert row["claim_holds"] is holds
+
+
+@pytest.mark.parametrize(("loss", "holds"), [("squared_error", True), ("cross_entropy", None)])
+def test_plateau_after_the_fit_counts_for_the_squared_error_alone(tmp_path, loss, holds):
+    directory = write_run(tmp_path, figure="fig05", loss=loss, learning_rate=1e-4)
+    change(directory / "metrics.csv", loss=0.1)
+    [row] = drawn(tmp_path, "fig05")[1].to_dict("records")
+    assert pd.isna(row["R"])
+    assert row["R_to_end"] == pytest.approx(1.0)
+    assert row["claim_holds"] is holds
+    assert "fitted before the edge" in row["remark"]
+
+
 CLAIMS = {
     "at the edge": (1.0, (1.0, 100, True)),
     "above it": (1.3, (1.3, 80, False)),
@@ -140,7 +234,7 @@ def test_program_writes_the_figure_and_its_table(runs, tmp_path, capsys):
 
 
 def test_rows_without_numbers_are_left_out(tmp_path, capsys):
-    for figure in figures.FIGURES:
+    for figure in TRAININGS:
         directory = write_run(tmp_path / figure, figure=figure, learning_rate=1e-4)
         table = pd.read_csv(directory / "metrics.csv")
         table.loc[[2, 9], ["loss", "preconditioned_sharpness", "sharpness", "edge_ratio"]] = np.nan

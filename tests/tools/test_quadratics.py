@@ -102,7 +102,7 @@ def test_figure_14_measures_the_growth_factor_of_the_theory(root):
     assert list(table["optimizer"]) == [
         name for name in ("gradient_descent", "heavy_ball", "nesterov") for _ in range(3)
     ]
-    # Below the threshold the momentum oscillates, and 75 steps average it out to a few 1e-4.
+    # Below the threshold the momentum oscillates, and 45 steps average it out to a few 1e-4.
     np.testing.assert_allclose(table["measured"], table["growth_factor"], atol=5e-4)
     # Above it nothing oscillates but the sign.
     above = table[table["edge_ratio"] > 1]

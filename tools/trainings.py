@@ -1,0 +1,276 @@
+"""Figures 1, 3, 5, 8, 13 and 16 of the paper, drawn from runs that train a network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tools import runs as run_files
+from trainers import report, run_directory
+from trainers.errors import UserError
+from trainers.schema import DATASETS
+
+
+@dataclass(frozen=True)
+class TrainingRun(run_files.Run):
+    """One finished run that trained a network, with its measurements."""
+
+    metrics: pd.DataFrame
+    summary: report.EdgeSummary
+
+    @property
+    def optimizer(self) -> str:
+        """Name of the optimizer."""
+        return self.config["optimizer"]["name"]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A column of a figure: its title and the settings that tell its runs apart."""
+
+    title: str
+    varied: tuple[str, ...]
+
+
+FIG01_PANELS = {
+    "a": Panel("step size", ("learning_rate",)),
+    "b": Panel("momentum", ("beta_1",)),
+    "c": Panel("decay of the preconditioner", ("learning_rate", "beta_2")),
+}
+TITLES = {
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "adafactor": "Adafactor",
+    "amsgrad": "AMSGrad",
+    "padam": "Padam",
+    "nadam": "Nadam",
+    "rmsprop": "RMSprop",
+    "adagrad": "Adagrad",
+    "gradient_descent": "gradient descent",
+    "heavy_ball": "heavy ball",
+    "nesterov": "Nesterov",
+}
+
+
+def read_runs(root: Path, figure: str) -> list[TrainingRun]:
+    """Read the runs of a figure, wherever they are below `root`.
+
+    Raises:
+        UserError: There are none, or one can't be drawn.
+    """
+    return [_read_run(run) for run in run_files.find_runs(root, figure)]
+
+
+def _read_run(run: run_files.Run) -> TrainingRun:
+    metrics = run_files.read_table(run.directory, run_directory.METRICS, report.COLUMNS)
+    summary = report.edge_summary(
+        metrics,
+        run.config["loss"],
+        run.record.get("first_loss"),
+        report.claim(run.config["optimizer"]["name"]),
+    )
+    return TrainingRun(run.directory, run.config, run.record, metrics, summary)
+
+
+def draw_fig01(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
+    """Draw Figure 1: a column a panel; loss above, preconditioned sharpness below."""
+    by_panel = {
+        name: [run for run in runs if run.record["choices"].get("panel") == name]
+        for name in FIG01_PANELS
+    }
+    present = [name for name in FIG01_PANELS if by_panel[name]]
+    figure = Figure(figsize=(1.0 + 3.7 * len(present), 6.4), layout="constrained")
+    axes = figure.subplots(2, len(present), sharex="col", squeeze=False)
+    rows = []
+    for name, (above, below) in zip(present, axes.T, strict=True):
+        varied = FIG01_PANELS[name].varied
+        members = run_files.ordered(by_panel[name], varied)
+        common = run_files.label(
+            members[0], [other for other in run_files.SYMBOLS if other not in varied]
+        )
+        above.set_title(f"({name}) {FIG01_PANELS[name].title}\n{common}", fontsize="medium")
+        metrics, colours = [run.metrics for run in members], _colours(members, varied)
+        report.draw_loss(above, metrics, colours)
+        report.draw_preconditioned_sharpness(below, metrics, colours)
+        below.set_xlabel("step")
+        _legend(below, [run_files.label(run, varied) for run in members])
+        rows += [{"panel": name, **_row(run)} for run in members]
+    return figure, pd.DataFrame(rows)
+
+
+def draw_fig03(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
+    """Draw Figure 3: loss, preconditioned sharpness and raw sharpness of frozen Adam."""
+    return _draw_three(runs, "frozen Adam")
+
+
+def draw_fig05(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
+    """Draw Figure 5: the preconditioned sharpness, a panel an optimizer."""
+    return _draw_by_optimizer(runs, 4, report.PRECONDITIONED_LABEL)
+
+
+def draw_fig08(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
+    """Draw Figure 8: loss, preconditioned sharpness and raw sharpness, one above the other."""
+    return _draw_three(runs, run_files.label(runs[0], ("beta_1", "beta_2")))
+
+
+def draw_fig13(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
+    """Draw Figure 13: the sharpness without a preconditioner, a panel an optimizer."""
+    return _draw_by_optimizer(runs, 3, report.SHARPNESS_LABEL)
+
+
+def draw_fig16(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
+    """Draw Figure 16: loss and preconditioned sharpness of Adam, with P free and frozen."""
+    runs = sorted(runs, key=lambda run: run.config["freeze_step"] or 0)
+    steps = [run.config["freeze_step"] for run in runs]
+    if len(set(steps)) < len(steps):
+        raise UserError("two runs have the same freeze_step; name a directory that holds one each")
+    figure = Figure(figsize=(6.0, 6.0), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    metrics = [run.metrics for run in runs]
+    colours = sns.color_palette("colorblind", len(runs))
+    report.draw_loss(above, metrics, colours)
+    report.draw_preconditioned_sharpness(below, metrics, colours)
+    for axes in (above, below):
+        for step in filter(None, steps):
+            axes.axvline(step, color="0.5", linewidth=0.8, linestyle=":")
+    above.set_title(run_files.label(runs[0], run_files.SYMBOLS), fontsize="medium")
+    below.set_xlabel("step")
+    names = [f"$P$ frozen at step {step}" if step else "Adam" for step in steps]
+    _legend(below, names)
+    return figure, pd.DataFrame(
+        [{"freeze_step": step, **_row(run)} for step, run in zip(steps, runs, strict=True)]
+    )
+
+
+def _draw_three(runs: list[TrainingRun], title: str) -> tuple[Figure, pd.DataFrame]:
+    """Loss, preconditioned and raw sharpness of runs that differ in the learning rate."""
+    varied = ("learning_rate",)
+    runs = run_files.ordered(runs, varied)
+    figure = Figure(figsize=(6.0, 8.0), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True)
+    metrics, colours = [run.metrics for run in runs], _colours(runs, varied)
+    report.draw_loss(axes[0], metrics, colours)
+    report.draw_preconditioned_sharpness(axes[1], metrics, colours)
+    report.draw_curves(axes[2], metrics, colours, "sharpness")
+    axes[0].set_title(title, fontsize="medium")
+    axes[2].set_ylabel(report.SHARPNESS_LABEL)
+    axes[2].set_xlabel("step")
+    _legend(axes[2], [run_files.label(run, varied) for run in runs])
+    return figure, pd.DataFrame([_row(run) for run in runs])
+
+
+def _draw_by_optimizer(
+    runs: list[TrainingRun], num_columns: int, label: str
+) -> tuple[Figure, pd.DataFrame]:
+    """The preconditioned sharpness of runs that differ in optimizer and learning rate."""
+    varied = ("learning_rate",)
+    present = [name for name in TITLES if any(run.optimizer == name for run in runs)]
+    num_rows = -(-len(present) // num_columns)
+    num_columns = min(num_columns, len(present))
+    figure = Figure(figsize=(1.0 + 3.4 * num_columns, 4.2 * num_rows), layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, squeeze=False)
+    rows = []
+    for index, (name, axes) in enumerate(zip(present, panels.flat, strict=False)):
+        members = run_files.ordered([run for run in runs if run.optimizer == name], varied)
+        colours = _colours(members, varied)
+        report.draw_preconditioned_sharpness(axes, [run.metrics for run in members], colours)
+        axes.set_title(TITLES[name], fontsize="medium")
+        axes.set_ylabel("" if index % num_columns else label)
+        axes.set_xlabel("step")
+        _legend(axes, [run_files.label(run, varied) for run in members])
+        rows += [{"optimizer": name, **_row(run)} for run in members]
+    for axes in panels.flat[len(present) :]:
+        axes.remove()
+    return figure, pd.DataFrame(rows)
+
+
+def _colours(runs: list[TrainingRun], varied: Sequence[str]) -> list[Any]:
+    """A colour a run; of two settings the first decides the hue and the second the shade."""
+    if len(varied) == 1:
+        return list(sns.color_palette("colorblind", len(runs)))
+    colours: list[Any] = []
+    hues = sorted({run.setting(varied[0]) for run in runs})
+    for index, hue in enumerate(hues):
+        count = sum(run.setting(varied[0]) == hue for run in runs)
+        shades = ("Blues", "Oranges", "Greens", "Purples")[index % 4]
+        colours += sns.color_palette(shades, count + 2)[2:]
+    return colours
+
+
+def _legend(axes: Axes, labels: Sequence[str]) -> None:
+    entries = list(zip(axes.get_lines(), labels, strict=False))
+    # Last in the first of two columns, so that runs of one hue stand below each other.
+    entries.insert((len(entries) + 1) // 2, (report.dashes(), "stability threshold"))
+    axes.legend(
+        *zip(*entries, strict=True),
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.18),
+        ncols=2,
+        fontsize="small",
+        frameon=False,
+        columnspacing=1.2,
+    )
+
+
+def _row(run: TrainingRun) -> dict[str, Any]:
+    """What the table says of a run; None where there is nothing to say."""
+    summary = run.summary
+    data = run.config["data"]
+    span = summary.window or _plateau_after_fit(run)
+    at_step = run.metrics.set_index("step")["sharpness"].get
+    begin, end = map(at_step, span) if span else (None, None)
+    return {
+        **{name: run.setting(name) for name in run_files.SYMBOLS},
+        "examples": data["num_examples"] or DATASETS[data["name"]].num_examples,
+        "loss": run.config["loss"],
+        "steps": summary.num_steps,
+        "threshold": summary.threshold,
+        "edge_step": summary.edge_step,
+        "fit_step": summary.fit_step,
+        "window": "{}-{}".format(*summary.window) if summary.window else None,
+        "R": summary.ratio,
+        "claim": "{:g}-{:g}".format(*summary.claim),
+        "claim_holds": _holds(run),
+        "R_to_end": summary.ratio_to_end,
+        "sharpness_begin": begin,
+        "sharpness_end": end,
+        "remark": _remark(run),
+    }
+
+
+def _plateau_after_fit(run: TrainingRun) -> tuple[int, int] | None:
+    """Steps at the edge of a run that fitted its data before; None if there is no such plateau.
+
+    With the squared error a run stays at the edge after it has fitted its data, unlike with the
+    cross-entropy, whose curvature vanishes.
+    """
+    summary = run.summary
+    if run.config["loss"] != "squared_error" or summary.edge_step is None or summary.window:
+        return None
+    return summary.edge_step, summary.num_steps
+
+
+def _holds(run: TrainingRun) -> bool | None:
+    """Whether R, or R to the end on a plateau after the fit, is where it is claimed."""
+    summary = run.summary
+    if _plateau_after_fit(run):
+        return summary.claim[0] <= summary.ratio_to_end <= summary.claim[1]
+    return summary.holds
+
+
+def _remark(run: TrainingRun) -> str:
+    remarks = []
+    if run.record["status"] == "diverged":
+        remarks.append("diverged")
+    if run.summary.edge_step is None:
+        remarks.append("edge not reached")
+    elif _plateau_after_fit(run):
+        remarks.append("fitted before the edge: judged by R to end")
+    elif run.summary.window is None:
+        remarks.append("no window: fitted before the edge")
+    return ", ".join(remarks)
