@@ -1,14 +1,19 @@
-"""What curvature costs, as ratios within one run.
+"""What curvature and the optimizers cost, as ratios within one run.
 
-python tools/benchmark.py
+    python tools/benchmark.py curvature
+    python tools/benchmark.py optimizers
 
-For each model prints the cost of a Hessian-vector product in gradients, of going through the data
-in micro-batches against one batch, and of a whole solve against its products alone.
+`curvature` prints for each model the cost of a Hessian-vector product in gradients, of going
+through the data in micro-batches against one batch, and of a whole solve against its products
+alone. `optimizers` prints for each optimizer the time of an update against that of the Keras
+optimizer of the same name.
 """
 
+import argparse
 import os
 import statistics
 import time
+from collections.abc import Callable
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,11 +23,39 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from keras_aeos import optimizers
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.lanczos import lanczos
 from keras_aeos.curvature.objective import Objective
 
 NUM_REPEATS = 5
+NUM_UPDATE_PAIRS = 200
+
+# ours against the stock one of the same name and settings
+STOCK: dict[str, tuple[Callable, Callable]] = {
+    "GradientDescent / SGD": (optimizers.GradientDescent, keras.optimizers.SGD),
+    "HeavyBall / SGD(momentum)": (
+        optimizers.HeavyBall,
+        lambda: keras.optimizers.SGD(momentum=0.9),
+    ),
+    "Nesterov / SGD(nesterov)": (
+        optimizers.Nesterov,
+        lambda: keras.optimizers.SGD(momentum=0.9, nesterov=True),
+    ),
+    "RMSprop": (optimizers.RMSprop, keras.optimizers.RMSprop),
+    "Adagrad": (optimizers.Adagrad, keras.optimizers.Adagrad),
+    "Adam": (optimizers.Adam, keras.optimizers.Adam),
+    "AdamW": (optimizers.AdamW, keras.optimizers.AdamW),
+    "AMSGrad / Adam(amsgrad)": (
+        lambda: optimizers.AMSGrad(bias_correction=True),
+        lambda: keras.optimizers.Adam(amsgrad=True),
+    ),
+    "Nadam": (lambda: optimizers.Nadam(bias_correction=True), keras.optimizers.Nadam),
+    "Adafactor": (
+        lambda: optimizers.Adafactor(beta_1=0.0, clip_threshold=1.0, parameter_scaling=True),
+        keras.optimizers.Adafactor,
+    ),
+}
 
 
 def fully_connected() -> tuple[keras.Model, int]:
@@ -106,15 +139,54 @@ def measure(model: keras.Model, num_examples: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def compare_updates(ours: Callable, stock: Callable) -> float:
+    """Median ratio of the times of an update, pair by pair, on the fully connected network."""
+    generator = np.random.default_rng(0)
+    shapes = [v.shape for v in fully_connected()[0].trainable_variables]
+    gradients = [tf.constant(generator.standard_normal(s), tf.float32) for s in shapes]
+
+    def updater(optimizer: keras.optimizers.Optimizer) -> Callable:
+        variables = [keras.Variable(g) for g in gradients]
+        optimizer.build(variables)
+        return tf.function(lambda: optimizer.apply(gradients, variables))
+
+    updates = updater(ours()), updater(stock())
+    ratios = []
+    for pair in range(NUM_UPDATE_PAIRS):
+        seconds = []
+        for update in updates if pair % 2 else reversed(updates):
+            began = time.perf_counter()
+            update()
+            seconds.append(time.perf_counter() - began)
+        ratios.append(seconds[0] / seconds[1] if pair % 2 else seconds[1] / seconds[0])
+    # The first pairs trace.
+    return statistics.median(ratios[10:])
+
+
+def compare_optimizers() -> None:
+    """Print one row an optimizer, as a Markdown table."""
+    print("| optimizer | update / stock update |\n| --- | --- |")
+    for name, (ours, stock) in STOCK.items():
+        print(f"| {name} | {compare_updates(ours, stock):.2f} |", flush=True)
+
+
+def measure_curvature() -> None:
     """Print one row a model, as a Markdown table."""
-    keras.utils.set_random_seed(0)
     for index, build in enumerate((fully_connected, convolutional, batch_normalised)):
         ratios = measure(*build())
         if index == 0:
             print("| model | " + " | ".join(ratios) + " |")
             print("| --- " * (len(ratios) + 1) + "|")
         print(f"| {build.__name__} | " + " | ".join(f"{v:.3g}" for v in ratios.values()) + " |")
+
+
+def main() -> None:
+    """Run the part that the command line names."""
+    parts = {"curvature": measure_curvature, "optimizers": compare_optimizers}
+    parser = argparse.ArgumentParser(prog="python tools/benchmark.py", description=__doc__)
+    parser.add_argument("part", choices=parts)
+    keras.utils.set_random_seed(0)
+    parts[parser.parse_args().part]()
 
 
 if __name__ == "__main__":

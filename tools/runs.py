@@ -1,7 +1,7 @@
 """Finished runs, read from their directories, and how figures name their settings."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -114,7 +114,7 @@ def ordered(runs: Sequence[AnyRun], varied: Sequence[str]) -> list[AnyRun]:
     return in_order
 
 
-def label(run: Run, names: Sequence[str]) -> str:
+def label(run: Run, names: Iterable[str]) -> str:
     """Settings of a run as mathtext."""
     return ", ".join(f"${SYMBOLS[name]} = {mathtext(run.setting(name))}$" for name in names)
 

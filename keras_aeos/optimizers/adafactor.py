@@ -110,7 +110,10 @@ class Adafactor(PreconditionedOptimizer):
             return ops.sqrt(moment)
         row, column = moment
         row = ops.divide(row, ops.mean(row, axis=-1, keepdims=True))
-        return ops.sqrt(ops.multiply(ops.expand_dims(row, -1), ops.expand_dims(column, -2)))
+        # Roots of the factors, not of the product: one pass over the matrix less.
+        return ops.multiply(
+            ops.expand_dims(ops.sqrt(row), -1), ops.expand_dims(ops.sqrt(column), -2)
+        )
 
     def scale(self, index, step):
         """S of the last update."""

@@ -41,8 +41,11 @@ class Adagrad(PreconditionedOptimizer):
 
     def accumulate(self, index, gradient, variable):
         """``ν⁺ = ν + g²``."""
-        square = ops.multiply(self.unfrozen(gradient.dtype) * gradient, gradient)
-        self.assign_add(self.second_moments[index], square)
+        ops.cond(
+            ops.equal(self.frozen_at, 0),
+            lambda: self.assign_add(self.second_moments[index], ops.square(gradient)),
+            lambda: None,
+        )
 
     def root(self, index, step):
         """``√ν + ε``."""
