@@ -1,6 +1,5 @@
 """Figures 2, 12, 14 and 17 of the paper, drawn from runs of the optimizers on a quadratic."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -270,11 +269,3 @@ def _fig17_row(run: QuadraticRun) -> dict[str, Any]:
         "largest_step": gradient.idxmax(),
         "final_squared_gradient": gradient.iloc[-1],
     }
-
-
-FIGURES: dict[str, Callable[[list[QuadraticRun]], tuple[Figure, pd.DataFrame]]] = {
-    "fig02": draw_fig02,
-    "fig12": draw_fig12,
-    "fig14": draw_fig14,
-    "fig17": draw_fig17,
-}

@@ -19,6 +19,7 @@ import keras_aeos
 from trainers import data, report, run_directory, schema
 from trainers.batching import micro_batch_size
 from trainers.callbacks import ProgressBar, StopCriteria
+from trainers.errors import UserError
 
 OPTIMIZERS = {
     "gradient_descent": keras_aeos.optimizers.GradientDescent,
@@ -73,9 +74,11 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
         choices: Name of the configuration and options of its groups, for the record.
 
     Raises:
-        UserError: The data set is missing, or the directory is in use by something else.
+        UserError: The data set or the file of second moments is missing, or the directory is in
+            use by something else.
     """
     examples = data.load(config.data)
+    build_optimizer(config.optimizer)  # before an earlier run's files are replaced
     record = run_directory.start(directory, config, choices)
     started = time.monotonic()
     with run_directory.interruption_recorded(directory, record):
@@ -160,6 +163,13 @@ def compile_full_batch(model: keras.Model, config: schema.Config, num_batches: i
 
 
 def build_optimizer(section: schema.Optimizer, **arguments: Any) -> keras.optimizers.Optimizer:
-    """The optimizer of an `optimizer` section, with more arguments of Keras optimizers."""
+    """The optimizer of an `optimizer` section, with more arguments of Keras optimizers.
+
+    Raises:
+        UserError: The file of second moments can't be read.
+    """
     settings = dataclasses.asdict(section)
-    return OPTIMIZERS[settings.pop("name")](**settings, **arguments)
+    try:
+        return OPTIMIZERS[settings.pop("name")](**settings, **arguments)
+    except (OSError, ValueError) as error:
+        raise UserError(f"optimizer: {error}") from error

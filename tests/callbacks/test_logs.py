@@ -13,7 +13,7 @@ from tests.cases import build, fit_one
 COLUMNS = [
     "step", "epoch", "learning_rate", "loss", "preconditioned_sharpness", "sharpness",
     "stability_threshold", "edge_ratio", "gradient_norm_squared", "preconditioner_norm_squared",
-    "residual", "num_hvps", "seconds", "converged",
+    "residual", "num_hvps", "seconds", "converged", "exact",
 ]  # fmt: skip
 
 

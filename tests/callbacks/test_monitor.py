@@ -291,6 +291,63 @@ def test_unknown_optimizer_is_said_once_and_the_raw_sharpness_measured():
     assert monitor.history[missing].isna().all(axis=None)
     assert (monitor.history["sharpness"] > 0).all()
     assert monitor.history["converged"].all()
+    assert not monitor.history["exact"].any()
+
+
+def test_approximation_is_named_once_and_marked_in_every_row():
+    model, x, y = build("dense", keras.optimizers.Adadelta(1e-3))
+    monitor = AEoSMonitor(update_freq=1)
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=[monitor])
+    assert num_matching(caught, r"An approximation: P of Adadelta") == 1
+    assert (monitor.history["edge_ratio"] > 0).all()
+    assert not monitor.history["exact"].any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        keras_aeos.optimizers.Nadam,
+        keras_aeos.optimizers.Adafactor,
+        keras.optimizers.Nadam,
+        keras.optimizers.Lamb,
+        keras.optimizers.Ftrl,
+    ],
+)
+def test_edge_ratio_is_that_of_the_dense_hessian_for_other_optimizers(make):
+    keras.config.set_floatx("float64")
+    model, x, y = build("dense", make(RATE))
+    model.fit(x, y, batch_size=len(x), epochs=2, verbose=0)
+    row = fit_one(model, x, y, AEoSMonitor((x, y), update_freq=1, rtol=1e-4))
+    p = flat(keras_aeos.preconditioner(model.optimizer))
+    [*_, top] = np.linalg.eigvalsh(dense_hessian(model, x, y) / np.sqrt(np.outer(p, p)))
+    assert row["preconditioned_sharpness"] == pytest.approx(top, rel=1e-5)
+    threshold = keras_aeos.stability_threshold(model.optimizer)
+    assert row["edge_ratio"] == pytest.approx(top / threshold, rel=1e-5)
+    assert row["exact"]
+
+
+@pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer"
+)
+def test_several_optimizers_in_one_are_measured_together():
+    adam, sgd = keras.optimizers.Adam(1e-3), keras.optimizers.SGD(1e-2)
+    optimizer = keras.optimizers.MultiOptimizer(lambda v: adam if len(v.shape) > 1 else sgd)
+    model, x, y = build("dense", optimizer)
+    row = fit_one(model, x, y, AEoSMonitor(update_freq=1))
+    assert row["learning_rate"] == pytest.approx(1e-3, rel=1e-6)
+    assert row["stability_threshold"] == pytest.approx(38e3, rel=1e-6)
+    assert row["edge_ratio"] > 0
+
+
+def test_freezing_is_seen_from_the_next_row_on():
+    model, x, y = build("dense", keras_aeos.optimizers.Adam(RATE))
+    monitor = AEoSMonitor((x, y), update_freq=1)
+    freeze = keras_aeos.FreezePreconditioner(2)
+    model.fit(x, y, batch_size=len(x), epochs=4, verbose=0, callbacks=[monitor, freeze])
+    first, second, third, fourth = monitor.history["preconditioner_norm_squared"]
+    assert first != second
+    assert second == third == fourth
 
 
 def test_unconverged_values_are_logged_as_such_and_warned_about_once():

@@ -30,6 +30,13 @@ def config(**changes):
     )
 
 
+def moments_file(directory, value=1e-6):
+    """Second moments for the network of `config`, all of one value."""
+    variables = fully_connected.build_model(config()).trainable_variables
+    np.savez(directory / "moments.npz", *(np.full(v.shape, value) for v in variables))
+    return directory / "moments.npz"
+
+
 def fitted(settings, steps=3):
     """Weights after, and losses before, each of some full-batch updates."""
     keras.utils.set_random_seed(settings.seed)
@@ -46,10 +53,13 @@ def fitted(settings, steps=3):
 @pytest.mark.parametrize("loss", schema.LOSSES)
 @pytest.mark.parametrize("optimizer", schema.OPTIMIZERS.values())
 @pytest.mark.parametrize("micro_batch", [30, 12])
-def test_accumulated_update_equals_the_one_batch_update(loss, optimizer, micro_batch):
+def test_accumulated_update_equals_the_one_batch_update(loss, optimizer, micro_batch, tmp_path):
+    section = optimizer()
+    if isinstance(section, schema.FrozenAdam):
+        section.second_moments = str(moments_file(tmp_path))
     whole, parts = (
         config(
-            optimizer=optimizer(),
+            optimizer=section,
             loss=loss,
             data=schema.Data(name="digits", num_examples=60, micro_batch_size=size),
         )
@@ -143,6 +153,7 @@ def test_run_writes_its_directory(tmp_path):
         "metrics.csv",
         "tensorboard",
         "final.weights.h5",
+        "second_moments.npz",
         "curves.png",
     }
     assert list(pd.read_csv(tmp_path / "metrics.csv")["step"]) == [2, 4, 6]
@@ -321,3 +332,30 @@ def test_directory_of_a_single_run(tmp_path, monkeypatch, capsys, overrides, exp
     assert directory == tmp_path / expected
     assert settings.data.name == "digits"
     assert choices == {"config_name": "quickstart", "optimizer": "adam"}
+
+
+def test_frozen_run_starts_from_the_second_moments_of_another(tmp_path):
+    training.train(config(), tmp_path / "source", {})
+    moments = tmp_path / "source" / run_directory.SECOND_MOMENTS
+    section = schema.FrozenAdam(learning_rate=1e-3, second_moments=str(moments))
+    training.train(config(optimizer=section), tmp_path / "frozen", {})
+    with np.load(moments) as before, np.load(tmp_path / "frozen" / moments.name) as after:
+        assert before.files == after.files
+        for name in before.files:
+            np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_freeze_step_freezes_the_preconditioner(tmp_path):
+    training.train(config(steps=8, freeze_step=4), tmp_path, {})
+    norms = pd.read_csv(tmp_path / "metrics.csv").set_index("step")["preconditioner_norm_squared"]
+    assert norms[2] != norms[4]
+    assert norms[4] == norms[6] == norms[8]
+
+
+def test_missing_second_moments_are_said_before_anything_is_replaced(tmp_path):
+    training.train(config(), tmp_path, {})
+    before = (tmp_path / "metrics.csv").read_text()
+    section = schema.FrozenAdam(second_moments=str(tmp_path / "absent.npz"))
+    with pytest.raises(UserError, match=r"optimizer: .*absent\.npz"):
+        training.train(config(optimizer=section), tmp_path, {})
+    assert (tmp_path / "metrics.csv").read_text() == before
