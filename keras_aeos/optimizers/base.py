@@ -1,5 +1,7 @@
 """Base class of the optimizers that know their own preconditioner."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -110,7 +112,7 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
 
         They are made with their values, so that this works while a training function is traced.
         """
-        initializers = ["zeros"] * len(self._trainable_variables)
+        initializers: list[Any] = ["zeros"] * len(self._trainable_variables)
         if values is not None:
             initializers = [lambda shape, dtype, v=v: ops.cast(v, dtype) for v in values]
         return [

@@ -149,15 +149,15 @@ def test_trains_in_other_precisions(name, dtype):
 def test_sparse_gradients_make_the_path_of_dense_ones(name):
     """Slices that name a row twice and leave others out."""
     values = np.random.default_rng(0).standard_normal((5, 3, 2)).astype("float32")
-    paths = []
+    ends = []
     for sparse in (True, False):
         optimizer = make(name, shapes=[(4, 2)])
         variable = keras.Variable(np.ones((4, 2)), dtype="float32")
         for value in values:
             slices = tf.IndexedSlices(tf.constant(value), tf.constant([2, 0, 2]), (4, 2))
             optimizer.apply([slices if sparse else tf.convert_to_tensor(slices)], [variable])
-        paths.append(variable.numpy())
-    np.testing.assert_allclose(*paths, rtol=1e-6)
+        ends.append(variable.numpy())
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-6)
 
 
 @custom
@@ -189,7 +189,7 @@ def test_clipping_acts_on_the_gradient(name):
         variable = keras.Variable(np.ones(3), dtype="float32")
         optimizer.apply([tf.constant(gradient)], [variable])
         ends.append(variable.numpy())
-    np.testing.assert_array_equal(*ends)
+    np.testing.assert_array_equal(ends[0], ends[1])
 
 
 def test_learning_rate_and_count_under_gradient_accumulation():

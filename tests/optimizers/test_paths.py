@@ -1,6 +1,7 @@
 """The update itself: P and momentum as reported, Keras's own optimizers, NumPy."""
 
 import functools
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -131,7 +132,7 @@ def test_threshold_of_keras_nadam_tends_to_that_of_nadam():
 )
 def test_path_agrees_with_the_keras_optimizer_of_the_same_mathematics(name):
     case = CUSTOM_OPTIMIZERS[name]
-    twin = (KERAS_OPTIMIZERS | APPROXIMATE)[case.twin]
+    twin = (KERAS_OPTIMIZERS | APPROXIMATE)[str(case.twin)]
     # 1 - 0.999ᵗ with 0.999 in float32 is off by 1e-5. Keras's Adafactor never steps further than
     # 1/√t, which this stays below.
     np.testing.assert_allclose(
@@ -140,7 +141,7 @@ def test_path_agrees_with_the_keras_optimizer_of_the_same_mathematics(name):
 
 
 # name: the same in NumPy, a function of one variable's start and gradients
-IN_NUMPY = {
+IN_NUMPY: dict[str, Callable] = {
     "gradient_descent": paths.gradient_descent,
     "heavy_ball": paths.heavy_ball,
     "heavy_ball_ema": functools.partial(paths.heavy_ball, ema=True),
