@@ -28,7 +28,7 @@ class FreezePreconditioner(keras.callbacks.Callback):
         ```
 
     References:
-        Cohen et al. 2022, Figure 16.
+        Cohen et al. 2022, Appendix D and Figure 16.
     """
 
     def __init__(self, step):

@@ -54,7 +54,7 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
             ValueError: If the optimizer has not made an update yet: P is not defined before.
 
         References:
-            Cohen et al. 2022, Section 4.1 and Figure 16.
+            Cohen et al. 2022, Appendix D and Figure 16.
         """
         num_updates = int(ops.convert_to_numpy(self.iterations)) if self.built else 0
         if num_updates == 0:

@@ -39,7 +39,7 @@ class FrozenAdam(Adam):
         second_moments: List of ν, likewise.
 
     References:
-        Cohen et al. 2022, Section 4.1 and Figure 3.
+        Cohen et al. 2022, Figure 3.
     """
 
     def __init__(
