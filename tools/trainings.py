@@ -160,7 +160,9 @@ def _draw_three(runs: list[TrainingRun], title: str) -> tuple[Figure, pd.DataFra
     axes[0].set_title(title, fontsize="medium")
     axes[2].set_ylabel(report.SHARPNESS_LABEL)
     axes[2].set_xlabel("step")
-    _legend(axes[2], [run_files.label(run, varied) for run in runs])
+    verdicts = [" (diverged)" if run.record["status"] == "diverged" else "" for run in runs]
+    labels = [run_files.label(run, varied) for run in runs]
+    _legend(axes[2], [label + verdict for label, verdict in zip(labels, verdicts, strict=True)])
     return figure, pd.DataFrame([_row(run) for run in runs])
 
 

@@ -155,7 +155,7 @@ def draw_run(directory: Path) -> Path:
 
 
 def draw_loss(axes: Axes, runs: list[pd.DataFrame], colours: list[Any]) -> None:
-    """Draw the losses of runs; on a linear axis a spike of the first steps is cut off."""
+    """Draw the losses of runs; a spike of the first steps or a divergence is cut off."""
     draw_curves(axes, runs, colours, "loss")
     axes.set_ylabel("training loss")
     losses = pd.concat(run["loss"] for run in runs)
@@ -164,6 +164,7 @@ def draw_loss(axes: Axes, runs: list[pd.DataFrame], colours: list[Any]) -> None:
         return
     if 0 < losses.min() < losses.median() / 20:
         axes.set_yscale("log")
+        axes.set_ylim(top=min(1.5 * losses.max(), 10 * losses.quantile(0.95)))
     else:
         axes.set_ylim(min(0.0, losses.min()), min(1.05 * losses.max(), 1.3 * losses.quantile(0.95)))
 

@@ -199,7 +199,7 @@ class Adafactor(Optimizer):
     learning_rate: float = _above_zero(1e-4)
     beta_1: float = _fraction(0.9)
     decay_exponent: float = _above_zero(0.8)
-    epsilon: float = _above_zero(1e-7)
+    epsilon: float = _above_zero(1e-14)
     clip_threshold: float | None = _above_zero(None)
     parameter_scaling: bool = False
 
