@@ -37,15 +37,17 @@ def top_eigenpairs(
         preconditioner: Diagonal of P, as `keras_aeos.preconditioner` gives it: a list of positive
             tensors, one per trainable variable, of its shape. None for ``P = I``.
         solver: ``"lanczos"`` or ``"power"``.
-        rtol: Tolerance of the relative residual ``‖Av - λv‖ / |λ|``.
+        rtol: Tolerance of the relative error of each eigenvalue: of the bound of its distance to
+            the nearest eigenvalue. Lanczos also has to exclude, with a probability of 99 %, an
+            eigenvalue that is larger than λ₁ by more than ``30 rtol``.
         max_hvps: Limit of the Hessian-vector products over all of `data`.
         batch_size: Rows of a micro-batch if `data` are arrays; 1,024 if None.
         seed: Seed of the solver's random start.
 
     Returns:
         An `Eigenpairs`: `eigenvalues` (k,), descending; `eigenvectors`, a list of k lists of
-        tensors u of the trainable variables' shapes, with ``uᵀ P u = 1``; `residuals` (k,);
-        `converged` (k,); `num_hvps`.
+        tensors u of the trainable variables' shapes, with ``uᵀ P u = 1``; `residuals`,
+        `error_bounds` and `converged` (k,); `upper_bound` of λ₁; `num_hvps`; `ritz_values`.
 
     Raises:
         TypeError: If `data` can't be gone through repeatedly.
@@ -67,10 +69,10 @@ def top_eigenpairs(
     objective = Objective(model, from_data(data, batch_size))
     check_solver(objective.num_parameters, num_eigenvalues, solver, rtol, max_hvps)
     scale = inverse_root(objective, preconditioner)
-    start = tf.zeros([0, objective.num_parameters], objective.dtype)
+    hessian = objective.linearise()
     result = SOLVERS[solver](
-        lambda v: objective.hessian_product(v, scale),
-        start,
+        lambda v: scale * hessian.hessian_product(scale * v),
+        tf.zeros([0, objective.num_parameters], objective.dtype),
         num_eigenvalues,
         rtol,
         max_hvps,

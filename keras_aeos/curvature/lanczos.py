@@ -3,36 +3,44 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_aeos.curvature.result import Eigenpairs, not_available, relative_residual
+from keras_aeos.curvature.certificate import Basis, Certificate
+from keras_aeos.curvature.result import Eigenpairs, error_bounds, not_available, relative
 from keras_aeos.curvature.vectors import RandomDirections, combine, orthogonalise, unit
 
-# Products after the residuals have met the tolerance, in which the values must stay put. In them
-# the Krylov space looks for eigenvectors that the start vector hardly contained.
-_NUM_CONFIRMING_PRODUCTS = 2
 # Norm of the fresh random part of a warm start, beside a unit vector of old Ritz vectors.
-_FRESH_NORM = 1.0
+_FRESH_NORM = 0.3
+# Ritz vectors below the wanted ones that are passed on to the next solve.
+_NUM_GUARDS = 2
+# Tolerance of the certificate of a cold start, in units of `rtol`.
+_COLD_MARGIN = 30.0
 
 
-def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
+def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None):
     """Largest eigenpairs of a symmetric operator A from products with it alone.
 
     Builds an orthonormal basis V of a Krylov space with ``AV = VT + β q eᵀ`` and takes the
-    eigenpairs of T. Their residuals ``‖Ay - θy‖ = β |s_last|`` cost nothing. When the basis is
-    full it is restarted from its best Ritz vectors. Because the Krylov space holds every
-    eigenvector that its start vector holds, the most positive eigenvalues are found also when
-    negative ones are larger in magnitude.
+    eigenpairs of T, whose residuals ``‖Ay - θy‖ = β |s_last|`` cost nothing. When the basis is
+    full it is restarted from its best Ritz vectors.
 
-    A warm start mixes the given vectors with a fresh random direction, and a solve ends only after
-    `_NUM_CONFIRMING_PRODUCTS` more products have left the converged values where they were: an
-    old eigenvector alone, even an exact one, can't hide one that has overtaken it.
+    A small residual says that an eigenvalue is near, not that it is the largest. So a solve ends
+    only when both
+
+    - the bound of the distance to the nearest eigenvalue is at most `rtol`, for each of the pairs,
+    - no eigenvalue above ``(1 + margin) λ₁`` exists, with a probability of 99 % over the random
+      part of the start vector (`Certificate`); and none at ``(1 + margin) λᵢ``, or half the way
+      to λᵢ₋₁, for the next ones.
+
+    A warm start adds a fresh random direction to the given vectors, so that an old eigenvector,
+    even an exact one, does not hide one that has overtaken it.
 
     Args:
         matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
         start: Tensor of shape (s, n): vectors of an earlier solve, best first; or (0, n).
         num_eigenvalues: Number k of eigenpairs, at most n.
-        rtol: Tolerance of the relative residual ``‖Av - λv‖ / |λ|``.
+        rtol: Tolerance of the relative error of each eigenvalue.
         max_hvps: Product limit.
         seed: Seed of the random directions.
+        margin: Relative margin of the certificate; ``30 rtol`` if None.
 
     Returns:
         An `Eigenpairs` with vectors of shape (n,).
@@ -41,15 +49,17 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
         Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", 2000.
     """
     size = start.shape[1]
-    rounding = np.finfo(start.dtype.as_numpy_dtype).eps
-    capacity = min(max(16, 2 * num_eigenvalues + 8), size)
+    rounding = 100.0 * np.finfo(start.dtype.as_numpy_dtype).eps
+    margin = _COLD_MARGIN * rtol if margin is None else margin
+    capacity = min(max(20, 2 * num_eigenvalues + 10), size)
     num_kept = min(num_eigenvalues + 4, capacity - 1)
     random = RandomDirections(size, start.dtype, seed)
 
-    basis = [unit(_start_vector(start, random))]
+    vector, fraction = _start_vector(start, num_eigenvalues, random)
+    basis = [vector]
     projection = np.zeros((capacity, capacity))
-    num_hvps = num_steady = 0
-    previous = np.full(num_eigenvalues, np.nan)
+    certificate, begin = Certificate(size, fraction), 0
+    num_hvps = num_exhausted = 0
     while True:
         product = matvec(basis[-1])
         num_hvps += 1
@@ -62,47 +72,74 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
 
         values, vectors = np.linalg.eigh(projection[: last + 1, : last + 1])
         values, vectors = values[::-1], vectors[:, ::-1]
-        norm = np.abs(values).max()
-        exhausted = beta <= 10.0 * rounding * norm or len(basis) == size
-        top = values[:num_eigenvalues]
-        errors = np.zeros(len(top)) if exhausted else beta * np.abs(vectors[-1, : len(top)])
-        met = errors <= np.maximum(rtol * np.abs(top), 10.0 * rounding * norm)
-        if len(top) == num_eigenvalues and met.all():
-            steady = np.abs(top - previous) <= rtol * np.abs(top) + 10.0 * rounding * norm
-            num_steady = num_steady + 1 if steady.all() else 0
-            previous = top
-            if num_steady >= _NUM_CONFIRMING_PRODUCTS or len(basis) == size:
-                break
+        complete = len(basis) == size
+        norms = np.zeros(len(values)) if complete else beta * np.abs(vectors[-1])
+        errors = error_bounds(norms, values)
+        floor = rounding * np.abs(values).max()
+        met = errors <= np.maximum(rtol * np.abs(values), floor)
+        exhausted = beta <= floor
+        num_exhausted += exhausted
+        state = Basis(values, vectors, beta, begin)
+        if complete:
+            certified = True
+        elif exhausted:
+            # An invariant subspace has one eigenvector of each eigenvalue; there may be k of one.
+            certified = num_exhausted >= num_eigenvalues
         else:
-            previous = np.full(num_eigenvalues, np.nan)
+            certified = all(
+                certificate.excludes(value, state)
+                for value in _above(values[:num_eigenvalues], margin, floor)
+            )
+        found = min(num_eigenvalues, len(values))
+        if found == num_eigenvalues and met[:found].all() and certified:
+            break
         if num_hvps >= max_hvps:
             break
 
         if exhausted:
-            # An invariant subspace: whatever lies outside is found from a fresh direction.
+            # Whatever lies outside of an invariant subspace is found from a fresh direction.
             product, _ = orthogonalise(random(), basis)
+            certificate, begin = Certificate(size, 1.0), len(basis)
         if len(basis) == capacity:
+            if not exhausted:
+                certificate.restart(state)
             basis = combine(basis, vectors[:, :num_kept])
             projection[:] = 0.0
             projection[range(num_kept), range(num_kept)] = values[:num_kept]
+            begin = num_kept
         basis.append(unit(product))
 
-    found = min(num_eigenvalues, len(values))
-    ritz = combine(basis, vectors[:, : min(found + 2, len(values))])
-    missing = num_eigenvalues - found
+    shown = min(found + _NUM_GUARDS, len(values))
+    ritz = combine(basis, np.hstack([vectors[:, :shown], vectors[:, shown:][:, -1:]]))
+    missing = [np.nan] * (num_eigenvalues - found)
     return Eigenpairs(
-        eigenvalues=np.append(top, np.full(missing, np.nan)),
-        eigenvectors=ritz[:found],
-        residuals=np.array(
-            [relative_residual(e, v) for e, v in zip(errors, top, strict=True)] + [np.nan] * missing
-        ),
-        converged=np.append(met, np.zeros(missing, bool)),
+        eigenvalues=np.append(values[:found], missing),
+        eigenvectors=[unit(vector) for vector in ritz[:found]],
+        residuals=np.append(relative(norms, values)[:found], missing),
+        error_bounds=np.append(relative(errors, values)[:found], missing),
+        upper_bound=values[0] if complete else certificate.upper_bound(state),
+        converged=np.append(met[:found], np.zeros(len(missing), bool))
+        & np.append(certified, np.ones(num_eigenvalues - 1, bool)),
         num_hvps=num_hvps,
-        guard_vectors=ritz[found:],
+        ritz_values=values,
+        guard_vectors=[unit(vector) for vector in ritz[found:]],
     )
 
 
-def _start_vector(start, random):
+def _above(values, margin, floor):
+    """A number above each of the descending values, by the margin or half the way to the next."""
+    steps = np.maximum(margin * np.abs(values), floor)
+    steps[1:] = np.minimum(steps[1:], -np.diff(values) / 2.0)
+    return values + steps
+
+
+def _start_vector(start, num_eigenvalues, random):
+    """A unit vector, and the norm of its part that is random."""
     if start.shape[0] == 0:
-        return random()
-    return unit(tf.reduce_sum(start, axis=0)) + _FRESH_NORM * random()
+        return random(), 1.0
+    order = np.arange(start.shape[0])
+    weights = 0.5 ** np.maximum(order - num_eigenvalues + 1, 0)
+    old = unit(tf.linalg.matvec(start, tf.constant(weights, start.dtype), transpose_a=True))
+    vector = old + _FRESH_NORM * random()
+    norm = float(tf.norm(vector))
+    return vector / norm, _FRESH_NORM / norm

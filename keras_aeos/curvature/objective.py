@@ -1,10 +1,17 @@
 """The training loss of a Keras model as a function of its parameters, with its derivatives."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
 from keras_aeos.curvature.batches import flatten, unflatten
 from keras_aeos.curvature.exact import exact_second_derivatives
+from keras_aeos.curvature.linearise import PartialEvaluation
+
+# Bytes of intermediate values that a linearisation keeps, of as many micro-batches as fit. Those
+# of the others are computed anew for each product.
+_KEPT_BYTES = 2**30
 
 
 class Objective:
@@ -42,44 +49,33 @@ class Objective:
         self._sizes = [int(tf.TensorShape(shape).num_elements()) for shape in self._shapes]
         self.num_parameters = sum(self._sizes)
         self._build_losses()
-
-        vector = tf.TensorSpec([self.num_parameters], self.dtype)
-        index = tf.TensorSpec([], tf.int64)
-        leaves = flatten(batches.spec)
-        self._traced_gradient = tf.function(
-            self._gradient_of_batch, input_signature=[index, *leaves], autograph=False
-        )
-        self._traced_product = tf.function(
+        self._traced = tf.function(
             self._product_of_batch,
-            input_signature=[vector, vector, index, *leaves],
+            input_signature=[
+                tf.TensorSpec([self.num_parameters], self.dtype),
+                [tf.TensorSpec(v.shape, v.dtype) for v in self.variables],
+                tf.TensorSpec([], tf.int64),
+                *flatten(batches.spec),
+            ],
             autograph=False,
         )
 
     @property
     def num_traces(self):
-        """Traces made so far of the gradient and of the product: 1 each, once used."""
-        return (
-            self._traced_gradient.experimental_get_tracing_count(),
-            self._traced_product.experimental_get_tracing_count(),
-        )
+        """Traces made so far: 1, once used."""
+        return self._traced.experimental_get_tracing_count()
 
-    def loss_and_gradient(self):
-        """``(f(x), ∇f(x))`` at the model's present parameters: a float and a tensor (n,)."""
-        return self._mean(self._traced_gradient)
-
-    def hessian_product(self, vector, scale):
-        """``S H S v`` at the model's present parameters, with a diagonal S.
+    def linearise(self, visit=None):
+        """Loss, gradient and Hessian at the model's present parameters.
 
         Args:
-            vector: v, shape (n,).
-            scale: Diagonal of S, shape (n,): ones for the Hessian H itself, the diagonal of
-                ``P^-½`` for the preconditioned Hessian ``P^-½ H P^-½``.
+            visit: Called with the gradient (n,) of each micro-batch and the function that
+                multiplies a vector (n,) by its Hessian, in order; None for no such call.
 
         Returns:
-            Tensor of shape (n,).
+            A `Linearisation`.
         """
-        _, product = self._mean(lambda *batch: self._traced_product(vector, scale, *batch))
-        return product
+        return Linearisation(self, visit)
 
     def pack(self, tensors):
         """Flat vector (n,) of a list of tensors, one per trainable variable."""
@@ -93,49 +89,29 @@ class Objective:
             for part, shape, variable in zip(parts, self._shapes, self.variables, strict=True)
         ]
 
-    def _mean(self, function):
-        """Mean of ``(scalar, vector)`` over the examples of all micro-batches."""
-        total = None
-        for index, leaves in enumerate(self.batches):
-            count, *values = function(tf.constant(index, tf.int64), *leaves)
-            values = [tf.cast(count, v.dtype) * v for v in values]
-            if total is None:
-                total, num_examples = values, count
-            else:
-                total = [t + v for t, v in zip(total, values, strict=True)]
-                num_examples += count
-        if total is None:
-            raise ValueError(
-                "`data` must hold at least one batch. Received: a data set that yielded none"
+    @functools.cached_property
+    def parts(self):
+        """The traced product of one micro-batch, as a `PartialEvaluation`."""
+        return PartialEvaluation(self._traced.get_concrete_function())
+
+    def _product_of_batch(self, vector, parameters, index, *leaves):
+        with exact_second_derivatives():
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(parameters)
+                count, loss, gradient = self._loss_and_gradient(parameters, index, leaves)
+            product = tape.gradient(
+                gradient,
+                parameters,
+                output_gradients=self.unpack(vector),
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
-        scalar, vector = (t / tf.cast(num_examples, t.dtype) for t in total)
-        return float(scalar), vector
-
-    def _gradient_of_batch(self, index, *leaves):
-        parameters = self._parameters()
-        count, loss, gradient = self._loss_and_gradient(parameters, index, leaves)
-        return count, loss, self.pack(gradient)
-
-    def _product_of_batch(self, vector, scale, index, *leaves):
-        parameters = self._parameters()
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(parameters)
-            count, loss, gradient = self._loss_and_gradient(parameters, index, leaves)
-        product = tape.gradient(
-            gradient,
-            parameters,
-            output_gradients=self.unpack(scale * vector),
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        return count, loss, scale * self.pack([tf.convert_to_tensor(p) for p in product])
+        dense = [tf.convert_to_tensor(p) for p in product]
+        return count, loss, self.pack(gradient), self.pack(dense)
 
     def _loss_and_gradient(self, parameters, index, leaves):
         """Number of examples, loss and dense gradients of one micro-batch."""
         x, y, sample_weight = unflatten(self.batches.spec, leaves)
-        with (
-            exact_second_derivatives(),
-            tf.GradientTape(watch_accessed_variables=False) as tape,
-        ):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
             loss = self._loss(parameters, index, x, y, sample_weight)
         gradient = tape.gradient(
@@ -160,9 +136,6 @@ class Objective:
         # Keras divides by the number of replicas, to sum over them later; here there is just one.
         return loss * float(tf.distribute.get_strategy().num_replicas_in_sync)
 
-    def _parameters(self):
-        return [tf.convert_to_tensor(v.value) for v in self.variables]
-
     def _build_losses(self):
         """Let Keras create what it makes lazily at the first loss, outside of our traces."""
         if self.model._compile_loss is not None and not self.model._compile_loss.built:
@@ -171,6 +144,79 @@ class Objective:
                 self.batches.spec,
             )
             self.model._symbolic_build(data_batch=batch)
+
+
+class Linearisation:
+    """Loss, gradient and Hessian-vector products of an `Objective` at fixed parameters.
+
+    The Hessian is applied to a vector as the derivative of the gradient along it, reverse over
+    reverse. What does not depend on the vector is computed once, here, and kept for as many
+    micro-batches as `_KEPT_BYTES` hold: a product then costs less than a gradient of a gradient,
+    and memory does not grow with the number of examples.
+
+    Attributes:
+        loss: f(x), a float.
+        gradient: ∇f(x), a tensor (n,).
+        num_products: Products over all examples that were asked for.
+    """
+
+    def __init__(self, objective, visit=None):
+        self.num_products = 0
+        self._parts = parts = objective.parts
+        self._batches = objective.batches
+        self._parameters = [tf.convert_to_tensor(v.value) for v in objective.variables]
+        self._kept, counts = [], []
+        loss, gradient = 0.0, 0.0
+        room, size = _KEPT_BYTES, 0
+        for arguments in self._arguments():
+            values = None
+            if parts.linearisable and size <= room:
+                (count, batch_loss, batch_gradient), values = parts.first(*arguments)
+                size = sum(value.dtype.size * int(tf.size(value)) for value in values)
+            else:
+                count, batch_loss, batch_gradient = parts.fixed(*arguments)
+            if values is not None and size <= room:
+                self._kept.append(values)
+                room -= size
+            else:
+                room = -1
+            if visit is not None:
+                visit(
+                    batch_gradient,
+                    functools.partial(parts.second, values=values)
+                    if values is not None
+                    else lambda vector, given=arguments: parts.whole(vector, *given),
+                )
+            counts.append(float(count))
+            loss += float(count) * float(batch_loss)
+            gradient += tf.cast(count, objective.dtype) * batch_gradient
+        num_examples = float(sum(counts))
+        if not num_examples:
+            raise ValueError(
+                "`data` must hold at least one batch. Received: a data set that yielded none"
+            )
+        self.loss = loss / num_examples
+        self.gradient = gradient / num_examples
+        self._weights = [tf.constant(count / num_examples, objective.dtype) for count in counts]
+
+    def hessian_product(self, vector):
+        """``H v`` for a vector of shape (n,)."""
+        self.num_products += 1
+        total = tf.zeros_like(vector)
+        for weight, values in zip(self._weights, self._kept, strict=False):
+            total += weight * self._parts.second(vector, values)
+        num_kept = len(self._kept)
+        if num_kept < len(self._weights):
+            rest = zip(self._weights[num_kept:], self._arguments(num_kept), strict=True)
+            for weight, arguments in rest:
+                total += weight * self._parts.whole(vector, *arguments)
+        return total
+
+    def _arguments(self, begin=0):
+        """What the parts take after the vector, a list for each micro-batch from `begin` on."""
+        for index, leaves in enumerate(self._batches):
+            if index >= begin:
+                yield [*self._parameters, tf.constant(index, tf.int64), *leaves]
 
 
 def _check(model):

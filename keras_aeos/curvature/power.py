@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_aeos.curvature.result import Eigenpairs, not_available, relative_residual
+from keras_aeos.curvature.result import Eigenpairs, error_bounds, not_available, relative
 from keras_aeos.curvature.vectors import RandomDirections, combine, orthogonalise, unit
 
 # Iterations that the fresh column gets to show an eigenvector that the others miss.
@@ -12,7 +12,7 @@ _MIN_ITERATIONS = 5
 _GUARD_TOLERANCE = 10.0
 
 
-def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
+def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None):
     """Largest eigenpairs of a symmetric operator A by power iteration on a block of vectors.
 
     One iteration takes the Ritz pairs of the block V, of k wanted columns and one more, from its
@@ -29,9 +29,10 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
         matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
         start: Tensor of shape (s, n): vectors of an earlier solve, best first; or (0, n).
         num_eigenvalues: Number k of eigenpairs, at most n.
-        rtol: Tolerance of the relative residual ``‖Av - λv‖ / |λ|``.
+        rtol: Tolerance of the relative error of each eigenvalue.
         max_hvps: Product limit.
         seed: Seed of the random directions.
+        margin: Not used: power iteration has no certificate.
 
     Returns:
         An `Eigenpairs` with vectors of shape (n,).
@@ -54,17 +55,16 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
         values, rotation = values[::-1], rotation[:, ::-1]
         block, images = combine(block, rotation), combine(images, rotation)
 
-        errors = np.array(
+        norms = np.array(
             [
                 float(tf.norm(w - v * float(t)))
                 for t, v, w in zip(values, block, images, strict=True)
             ]
         )
-        top, guard_errors = values[:num_eigenvalues], errors[num_eigenvalues:]
-        errors = errors[:num_eigenvalues]
-        met = errors <= rtol * np.abs(top)
+        errors = error_bounds(norms, values)
+        met = errors[:num_eigenvalues] <= rtol * np.abs(values[:num_eigenvalues])
         settled = iteration >= _MIN_ITERATIONS and np.all(
-            guard_errors <= _GUARD_TOLERANCE * rtol * abs(top[-1])
+            norms[num_eigenvalues:] <= _GUARD_TOLERANCE * rtol * abs(values[num_eigenvalues - 1])
         )
         rivalled = -values[-1] > max(shift, values[0] / 2.0)
         if rivalled and width < size:
@@ -78,11 +78,14 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0):
         )
 
     return Eigenpairs(
-        eigenvalues=top,
+        eigenvalues=values[:num_eigenvalues],
         eigenvectors=[unit(v) for v in block[:num_eigenvalues]],
-        residuals=np.array([relative_residual(e, v) for e, v in zip(errors, top, strict=True)]),
+        residuals=relative(norms, values)[:num_eigenvalues],
+        error_bounds=relative(errors, values)[:num_eigenvalues],
+        upper_bound=np.nan,
         converged=met,
         num_hvps=num_hvps,
+        ritz_values=values,
         guard_vectors=[unit(v) for v in block[num_eigenvalues:]],
     )
 

@@ -15,29 +15,75 @@ class Eigenpairs:
         eigenvectors: Solvers: list of k unit vectors of shape (n,). `top_eigenpairs`: list of k
             lists of tensors in parameter coordinates, one tensor per trainable variable.
         residuals: Relative residuals ``‖Av - λv‖ / |λ|`` of the unit vectors, shape (k,).
-        converged: Booleans of shape (k,): whether the pair met the tolerance within the product
-            limit.
+        error_bounds: Bounds of the relative distances to the nearest eigenvalues of A, shape (k,):
+            the residual ρ, or ρ²/γ where the Ritz values show a relative gap γ around the value.
+        upper_bound: No eigenvalue of A is larger than this, with a probability of 99 % over the
+            solver's random start; NaN from a solver that can't tell.
+        converged: Booleans of shape (k,): whether the pair met the solver's tolerance, and the
+            largest one its certificate, within the product limit.
         num_hvps: Number of products with A (Hessian-vector products) that were spent.
-        guard_vectors: Further Ritz vectors below the k-th, of shape (n,): with the eigenvectors
-            they are the warm start of a later solve.
+        ritz_values: All Ritz values of the solver's last subspace, descending. The last of them
+            is an upper bound of the smallest eigenvalue of A.
+        guard_vectors: Further Ritz vectors, of shape (n,): with the eigenvectors they are the warm
+            start of a later solve.
     """
 
     eigenvalues: np.ndarray
     eigenvectors: list
     residuals: np.ndarray
+    error_bounds: np.ndarray
+    upper_bound: float
     converged: np.ndarray
     num_hvps: int
+    ritz_values: np.ndarray
     guard_vectors: list[tf.Tensor] = dataclasses.field(default_factory=list)
+
+    @property
+    def spectral_gap(self):
+        """``λ₁/λ₂``; NaN if the second eigenvalue is not known."""
+        if len(self.ritz_values) < 2 or self.ritz_values[1] == 0.0:
+            return float("nan")
+        return float(self.ritz_values[0] / self.ritz_values[1])
 
 
 def not_available(num_eigenvalues, num_hvps):
     """An `Eigenpairs` without values, for an operator that is not finite."""
     nan = np.full(num_eigenvalues, np.nan)
-    return Eigenpairs(nan, [], nan.copy(), np.zeros(num_eigenvalues, bool), num_hvps)
+    return Eigenpairs(
+        eigenvalues=nan,
+        eigenvectors=[],
+        residuals=nan.copy(),
+        error_bounds=nan.copy(),
+        upper_bound=np.nan,
+        converged=np.zeros(num_eigenvalues, bool),
+        num_hvps=num_hvps,
+        ritz_values=nan[:1],
+    )
 
 
-def relative_residual(norm, eigenvalue):
-    """``‖Av - λv‖ / |λ|``; 0 for the exact pair of a zero eigenvalue."""
-    if norm == 0.0:
-        return 0.0
-    return norm / abs(eigenvalue) if eigenvalue else np.inf
+def relative(norms, values):
+    """Norms divided by the sizes of the values that they belong to; 0 where the norm is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(norms == 0.0, 0.0, np.asarray(norms) / np.abs(values))
+
+
+def error_bounds(norms, values):
+    """Bounds of the distances from Ritz values to the nearest eigenvalues.
+
+    The distance is at most the residual norm ρ, and at most ρ²/γ if no other eigenvalue is closer
+    than γ; for γ the other Ritz values stand, moved closer by their own residuals.
+
+    Args:
+        norms: Residual norms ``‖Ay - θy‖`` of all Ritz pairs, shape (m,).
+        values: Their Ritz values θ, shape (m,).
+
+    Returns:
+        Array of shape (m,).
+
+    References:
+        Parlett, "The Symmetric Eigenvalue Problem", 1998, Theorem 11.7.1.
+    """
+    gaps = np.abs(values[:, None] - values[None, :]) - norms[None, :]
+    np.fill_diagonal(gaps, np.inf)
+    gap = np.maximum(gaps.min(axis=1), norms)
+    return norms * np.divide(norms, gap, out=np.zeros_like(norms), where=gap > 0.0)

@@ -3,6 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
+# Vectors that are handled as one matrix at a time: as fast as all at once, without copying all.
+_BLOCK = 8
+
 
 def unit(vector):
     """The vector scaled to norm 1."""
@@ -21,19 +24,22 @@ def orthogonalise(vector, basis):
     """
     components = np.zeros(len(basis))
     for _ in range(2):
-        for i, direction in enumerate(basis):
-            component = tf.reduce_sum(vector * direction)
-            vector = vector - component * direction
-            components[i] += float(component)
+        for begin in range(0, len(basis), _BLOCK):
+            block = tf.stack(basis[begin : begin + _BLOCK])
+            removed = tf.linalg.matvec(block, vector)
+            vector = vector - tf.linalg.matvec(block, removed, transpose_a=True)
+            components[begin : begin + _BLOCK] += removed.numpy()
     return vector, components
 
 
 def combine(basis, coefficients):
     """The vectors ``Σᵢ cᵢ bᵢ``, one for each column c of an array of shape (j, m)."""
-    return [
-        tf.add_n([float(c) * direction for c, direction in zip(column, basis, strict=True)])
-        for column in coefficients.T
-    ]
+    combined = 0.0
+    for begin in range(0, len(basis), _BLOCK):
+        block = tf.stack(basis[begin : begin + _BLOCK])
+        rows = tf.constant(coefficients[begin : begin + _BLOCK].T, block.dtype)
+        combined += tf.matmul(rows, block)
+    return tf.unstack(combined)
 
 
 class RandomDirections:

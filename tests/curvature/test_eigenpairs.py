@@ -32,7 +32,7 @@ def test_top_eigenvalues_are_those_of_the_dense_hessian(name):
 
     for values, parts in zip(expected, (None, preconditioner), strict=True):
         result = keras_aeos.top_eigenpairs(
-            model, (x, y), NUM_EIGENVALUES, parts, rtol=1e-4, max_hvps=500
+            model, (x, y), NUM_EIGENVALUES, parts, rtol=1e-6, max_hvps=500
         )
         assert result.converged.all()
         np.testing.assert_allclose(result.eigenvalues, values, rtol=1e-5)
@@ -43,7 +43,9 @@ def test_top_eigenvalues_are_those_of_the_dense_hessian(name):
     single.set_weights([weight.astype("f") for weight in model.get_weights()])
     preconditioner = [tf.cast(part, tf.float32) for part in preconditioner]
     for values, parts in zip(expected, (None, preconditioner), strict=True):
-        result = keras_aeos.top_eigenpairs(single, (x, y), NUM_EIGENVALUES, parts, max_hvps=500)
+        result = keras_aeos.top_eigenpairs(
+            single, (x, y), NUM_EIGENVALUES, parts, rtol=1e-5, max_hvps=500
+        )
         assert {part.dtype for part in result.eigenvectors[0]} == {tf.float32}
         np.testing.assert_allclose(result.eigenvalues, values, rtol=1e-3)
 
@@ -55,7 +57,7 @@ def test_power_iteration_agrees_with_the_dense_hessian(name):
     preconditioner, diagonal = random_preconditioner(model)
     expected = spectrum(dense_hessian(model, x, y), diagonal)[:2]
     result = keras_aeos.top_eigenpairs(
-        model, (x, y), 2, preconditioner, solver="power", rtol=1e-3, max_hvps=3000
+        model, (x, y), 2, preconditioner, solver="power", rtol=1e-6, max_hvps=3000
     )
     assert result.converged.all()
     np.testing.assert_allclose(result.eigenvalues, expected, rtol=1e-5)
@@ -72,6 +74,7 @@ def test_eigenvectors_solve_the_generalised_problem(solver):
         model, (x, y), 2, preconditioner, solver=solver, max_hvps=1000
     )
     shapes = [tuple(v.shape) for v in model.trainable_variables]
+    assert (result.error_bounds <= 1e-3).all()
     for value, vector, residual in zip(
         result.eigenvalues, result.eigenvectors, result.residuals, strict=True
     ):
@@ -80,7 +83,6 @@ def test_eigenvectors_solve_the_generalised_problem(solver):
         assert u @ (diagonal * u) == pytest.approx(1.0, rel=1e-9)
         error = (hessian @ u - value * diagonal * u) / np.sqrt(diagonal)
         assert np.linalg.norm(error) / value == pytest.approx(residual, rel=1e-2, abs=1e-7)
-        assert residual <= 1e-3
 
 
 @pytest.mark.parametrize("name", ["dense", "regularised", "attention", "embedding"])
@@ -89,9 +91,9 @@ def test_micro_batches_equal_one_batch(name, batch_size):
     keras.config.set_floatx("float64")
     model, x, y = build(name)
     data = (x, y, np.linspace(0.1, 2.0, len(x)))
-    whole = keras_aeos.top_eigenpairs(model, data, 2, rtol=1e-6, batch_size=12, max_hvps=500)
+    whole = keras_aeos.top_eigenpairs(model, data, 2, rtol=1e-10, batch_size=12, max_hvps=500)
     split = keras_aeos.top_eigenpairs(
-        model, data, 2, rtol=1e-6, batch_size=batch_size, max_hvps=500
+        model, data, 2, rtol=1e-10, batch_size=batch_size, max_hvps=500
     )
     np.testing.assert_allclose(split.eigenvalues, whole.eigenvalues, rtol=1e-9)
 
@@ -133,7 +135,7 @@ def test_product_limit_is_kept_and_reported():
         result = keras_aeos.top_eigenpairs(model, (x, y), solver=solver, rtol=1e-7, max_hvps=4)
         assert result.num_hvps <= 4
         assert not result.converged.any()
-        assert result.residuals[0] > 1e-7
+        assert result.error_bounds[0] > 1e-7
 
 
 def uncompiled():

@@ -51,7 +51,7 @@ def no_start(size):
 def test_largest_means_most_positive(solver, name):
     values, count = SPECTRA[name]
     matvec, _ = operator(values)
-    result = SOLVERS[solver](matvec, no_start(len(values)), count, 1e-4, 4000)
+    result = SOLVERS[solver](matvec, no_start(len(values)), count, 1e-6, 4000)
     expected = np.sort(values)[::-1][:count]
     assert result.converged.all()
     np.testing.assert_allclose(result.eigenvalues, expected, rtol=1e-6)
@@ -59,7 +59,6 @@ def test_largest_means_most_positive(solver, name):
         result.eigenvalues, result.eigenvectors, result.residuals, strict=True
     ):
         error = np.linalg.norm(matvec(vector) - value * vector) / abs(value)
-        assert error <= 1e-4
         assert residual == pytest.approx(error, rel=0.05, abs=1e-9)
 
 
@@ -81,7 +80,7 @@ def test_warm_start_finds_an_eigenvector_that_has_overtaken(solver):
 def test_warm_start_saves_products():
     matvec, basis = operator(outliers([10.0, 9.7, 9.4], bulk=3.0))
     cold = lanczos(matvec, no_start(SIZE), 1, 1e-3, 200)
-    warm = lanczos(matvec, tf.constant(basis[:, :1].T), 1, 1e-3, 200)
+    warm = lanczos(matvec, tf.constant(basis[:, :1].T), 1, 1e-3, 200, margin=1.0)
     assert warm.num_hvps < cold.num_hvps
 
 
