@@ -11,23 +11,29 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from keras_aeos.callbacks import schedule
 from keras_aeos.callbacks.probe import FitProbe
 from keras_aeos.callbacks.writers import CsvWriter, TensorBoardWriter
 from keras_aeos.curvature import batches
-from keras_aeos.curvature.eigenpairs import SOLVERS, check_solver, inverse_root
+from keras_aeos.curvature import quantities as quantities_of_row
+from keras_aeos.curvature.eigenpairs import check_solver
+from keras_aeos.curvature.measurement import Measurement
 from keras_aeos.curvature.objective import Objective
-from keras_aeos.curvature.result import not_available
+from keras_aeos.curvature.quantities import QUANTITIES
+from keras_aeos.curvature.tracking import EigenpairTracker
 from keras_aeos.optimizers import dynamics
+
+DENSITY_COLUMNS = ["step", "operator", "low", "high", "fraction", "error"]
 
 
 class AEoSMonitor(keras.callbacks.Callback):
     r"""Logs the preconditioned sharpness λ₁(P⁻¹H) beside the optimizer's stability threshold λ*.
 
-    Every `update_freq` updates it measures, at the present parameters and in training mode, the
-    loss that is trained, its gradient, and the most positive eigenvalues of the preconditioned and
-    of the raw Hessian, and writes a row to `history`, to ``log_dir/metrics.csv`` and to TensorBoard
-    events under ``log_dir/tensorboard``. Training itself is not disturbed: the trained weights are
-    bit for bit those of a run without the monitor.
+    After some updates it measures, at the present parameters and in training mode, the loss that is
+    trained, its gradient, the most positive eigenvalues of the preconditioned Hessian, and the
+    `quantities` that it is asked for, and writes a row to `history`, to ``log_dir/metrics.csv`` and
+    to TensorBoard events under ``log_dir/tensorboard``. Training itself is not disturbed: the
+    trained weights are bit for bit those of a run without the monitor.
 
     ================================  =========================================================
     column                            meaning
@@ -37,18 +43,41 @@ class AEoSMonitor(keras.callbacks.Callback):
     ``learning_rate``                 η of the last update
     ``loss``                          training loss on the measured examples
     ``preconditioned_sharpness``      λ₁(P⁻¹H)
-    ``sharpness``                     λ₁(H)
     ``stability_threshold``           λ*, where the optimizer with P frozen starts to diverge
     ``edge_ratio``                    λ₁(P⁻¹H) / λ*: 1 is the edge of stability
-    ``gradient_norm_squared``         ‖∇f‖²
-    ``preconditioner_norm_squared``   ‖P‖²_F, the sum of squares of the diagonal
+    ``spectral_gap``                  λ₁ / λ₂ of P⁻¹H
+    ``smallest_eigenvalue``           of P⁻¹H: an upper bound of it, from the same solve
     ``residual``                      largest ‖Av - λv‖ / \|λ\| of the row's eigenvalues
+    ``error_bound``                   largest bound of their relative distances to eigenvalues
+    ``upper_bound``                   λ₁(P⁻¹H) is at most this, with a probability of 99 %
     ``num_hvps``                      Hessian-vector products spent on the row
     ``seconds``                       wall time spent on the row
+    ``overhead``                      share of all measurements in the wall time of training
     ``converged``                     whether every eigenvalue met `rtol` within `max_hvps`
     ``exact``                         whether P and λ* are those of the update to rounding
     ``preconditioned_sharpness_2`` …  next eigenvalues of P⁻¹H, if `num_eigenvalues` > 1
     ================================  =========================================================
+
+    =====================================  ====================================================
+    quantity                               columns
+    =====================================  ====================================================
+    ``sharpness``                          λ₁(H)
+    ``gradient_norm_squared``              ‖∇f‖²
+    ``preconditioner_norm_squared``        ‖P‖²_F, the sum of squares of the diagonal
+    ``largest_stable_learning_rate``       η λ* / λ₁(P⁻¹H), with P as it is
+    ``alignment``                          ``alignment``: Σᵢ (vᵢ·P^-½∇f)² over the measured
+                                           eigenvectors of P^-½HP^-½; ``alignment_remainder``
+                                           and ``semi_preconditioned_gradient_norm_squared``:
+                                           ‖P^-½∇f‖² without that part, and all of it
+    ``gradient_curvature``                 ∇fᵀH∇f / ‖∇f‖²
+    ``update_curvature``                   uᵀHu / ‖u‖² for the last update u
+    ``batch_sharpness``                    mean over the micro-batches b of g_bᵀH_b g_b / ‖g_b‖²
+    ``trace``                              tr H, and its standard error ``trace_error``
+    ``spectral_density``                   fractions of the eigenvalues of H in intervals, with
+                                           standard errors: ``log_dir/spectral_density.csv``
+    ``preconditioned_…``                   the last five in the coordinates P^½x, with
+                                           P^-½HP^-½ for H, P^-½g for gradients, P^½u for u
+    =====================================  ====================================================
 
     Where the loss or the gradient is not finite, the row says NaN and ``converged`` is false. For
     an optimizer whose update is not known, or has no P, the columns that need it are NaN. What
@@ -59,7 +88,13 @@ class AEoSMonitor(keras.callbacks.Callback):
             hold `probe_size` examples (under a strategy, those of the first replica). Arrays
             ``(x, y)`` or ``(x, y, sample_weight)``, a finite `tf.data.Dataset` or a
             `keras.utils.PyDataset` of batches: all of it, one micro-batch at a time.
-        update_freq: Number of updates between measurements.
+        update_freq: Number of updates between measurements; ``"auto"`` for as often as
+            `max_overhead` allows, more often near the edge or when the ratio moves fast; or a
+            collection of the numbers of updates after which to measure.
+        max_overhead: Share of the wall time that measuring may take, for ``"auto"``.
+        quantities: Names of the quantities to measure beside the preconditioned sharpness. None:
+            ``sharpness``, ``gradient_norm_squared``, ``preconditioner_norm_squared`` and
+            ``largest_stable_learning_rate``.
         num_eigenvalues: Number of eigenvalues of P⁻¹H.
         log_dir: Directory of the logs; ``logs/aeos/<time>`` if None, set at the first row. A CSV
             file that is there already is continued or kept under another name.
@@ -67,8 +102,10 @@ class AEoSMonitor(keras.callbacks.Callback):
         probe_size: Least number of examples to measure on if `data` is None. The set is closed at
             the first measurement, however many it holds by then.
         solver: ``"lanczos"`` or ``"power"``.
-        rtol: Tolerance of the relative residual of each eigenvalue.
+        rtol: Tolerance of the relative error of each eigenvalue.
         max_hvps: Limit of the Hessian-vector products for each of λ₁(P⁻¹H) and λ₁(H).
+        check: Whether to test the second derivatives of the model's layers against differences of
+            their gradients before the first measurement, by `check_second_derivatives`.
 
     Raises:
         TypeError: If `data` can't be gone through repeatedly.
@@ -89,7 +126,9 @@ class AEoSMonitor(keras.callbacks.Callback):
         self,
         data=None,
         *,
-        update_freq=50,
+        update_freq=schedule.AUTO,
+        max_overhead=0.05,
+        quantities=None,
         num_eigenvalues=1,
         log_dir=None,
         batch_size=None,
@@ -97,11 +136,17 @@ class AEoSMonitor(keras.callbacks.Callback):
         solver="lanczos",
         rtol=1e-3,
         max_hvps=100,
+        check=False,
     ):
         super().__init__()
-        for name, value in (("update_freq", update_freq), ("probe_size", probe_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+        if isinstance(probe_size, bool) or not isinstance(probe_size, int) or probe_size < 1:
+            raise ValueError(
+                f"`probe_size` must be a positive integer. Received: probe_size={probe_size!r}"
+            )
+        self._schedule = schedule.make(update_freq, max_overhead)
+        self._quantities = list(quantities_of_row.DEFAULT if quantities is None else quantities)
+        quantities_of_row.check_names(self._quantities)
+        self._updates_wanted = any(QUANTITIES[name].of_update for name in self._quantities)
         check_solver(math.inf, num_eigenvalues, solver, rtol, max_hvps)
         if data is None and batch_size is not None:
             raise ValueError(
@@ -110,28 +155,42 @@ class AEoSMonitor(keras.callbacks.Callback):
             )
         self.log_dir = None if log_dir is None else pathlib.Path(log_dir)
         self.columns = [
-            *("step", "epoch", "learning_rate", "loss", "preconditioned_sharpness", "sharpness"),
-            *("stability_threshold", "edge_ratio", "gradient_norm_squared"),
-            *("preconditioner_norm_squared", "residual", "num_hvps", "seconds"),
+            *("step", "epoch", "learning_rate", "loss", "preconditioned_sharpness"),
+            *("stability_threshold", "edge_ratio", "spectral_gap", "smallest_eigenvalue"),
+            *quantities_of_row.columns(self._quantities),
+            *("residual", "error_bound", "upper_bound", "num_hvps", "seconds", "overhead"),
             *("converged", "exact"),
             *(f"preconditioned_sharpness_{i + 1}" for i in range(1, num_eigenvalues)),
         ]
-        self._update_freq = update_freq
         self._num_eigenvalues = num_eigenvalues
-        self._solver, self._rtol, self._max_hvps = solver, rtol, max_hvps
+        self._solver_settings = solver, rtol, max_hvps
+        self._tracker = EigenpairTracker(*self._solver_settings)
+        self._check = check
         self._batches = None if data is None else batches.from_data(data, batch_size)
         self._probe = FitProbe(probe_size)
         self._objective: Objective | None = None
-        self._warm_starts = {}
         self._rows = []
-        self._writers = []
+        self._densities = []
+        self._writers = {}
         self._epoch = 0
+        self._seconds_measured = self._seconds_trained = 0.0
+        self._before_update = None
         self._warned = set()
 
     @property
     def history(self):
         """The rows so far, a `pandas.DataFrame` with the columns of the class's table."""
         return pd.DataFrame(self._rows, columns=self.columns)
+
+    @property
+    def spectral_densities(self):
+        """The spectral densities so far, a `pandas.DataFrame`, a row an interval.
+
+        The columns are ``step``, ``operator`` ("raw" or "preconditioned"), ``low`` and ``high``,
+        the ends of the interval, the ``fraction`` of the eigenvalues in it and its standard
+        ``error``.
+        """
+        return pd.DataFrame(self._densities, columns=DENSITY_COLUMNS)
 
     def set_model(self, model):
         """Attach to a model; called by `fit` before it makes its training function."""
@@ -142,108 +201,142 @@ class AEoSMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Count on from the optimizer's present number of updates."""
+        self._began = time.perf_counter() - self._seconds_trained
         self._most_updates = dynamics.num_updates(self.model.optimizer)
-        self._next_step = self._next_multiple(self._most_updates)
+        self._next_step = self._schedule.begin(self._most_updates)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Remember the epoch."""
         self._epoch = epoch
 
+    def on_train_batch_begin(self, batch, logs=None):
+        """Keep the parameters before an update that is about to be measured."""
+        due = self._most_updates + self.model.steps_per_execution >= self._next_step
+        if due and self._updates_wanted:
+            self._before_update = [tf.identity(v.value) for v in self.model.trainable_variables]
+
     def on_train_batch_end(self, batch, logs=None):
-        """Measure if the number of updates has reached or passed a multiple of `update_freq`."""
+        """Measure if the number of updates has reached or passed the next one that is due."""
         # Asking the optimizer for its count waits for the device, so it is asked only when due.
         self._most_updates += self.model.steps_per_execution
         if self._most_updates < self._next_step:
             return
         step = self._most_updates = dynamics.num_updates(self.model.optimizer)
         if step >= self._next_step:
-            self._next_step = self._next_multiple(step)
-            self._record(self._measure(step))
+            began = time.perf_counter()
+            row, densities = self._measure(step, began)
+            self._record(row, densities)
+            seconds = time.perf_counter() - began
+            self._next_step = self._schedule.after(step, seconds, row["edge_ratio"])
 
     def on_train_end(self, logs=None):
         """Close the logs and leave the model as it was."""
+        self._seconds_trained = time.perf_counter() - self._began
         FitProbe.detach(self.model)
-        for writer in self._writers:
+        for writer in self._writers.values():
             writer.close()
 
-    def _next_multiple(self, step):
-        return (step // self._update_freq + 1) * self._update_freq
-
-    def _measure(self, step):
-        """One row of numbers about the state after update number `step`."""
-        began = time.perf_counter()
+    def _measure(self, step, began):
+        """The rows of `history` and `spectral_densities` after update number `step`."""
         objective = self._current_objective()
-        loss, gradient = objective.loss_and_gradient()
-        gradient_norm_squared = float(tf.reduce_sum(tf.square(gradient)))
         description, diagonal = self._describe_optimizer(objective)
         threshold = description.stability_threshold() if description else math.nan
-        if math.isfinite(loss) and math.isfinite(gradient_norm_squared):
-            preconditioned, raw = self._solve_both(objective, diagonal, step)
-        else:
-            preconditioned = raw = not_available(self._num_eigenvalues, 0)
-        measured = [raw] if preconditioned in (None, raw) else [preconditioned, raw]
-
+        learning_rate = (
+            description.learning_rate
+            if description
+            else dynamics.last_learning_rate(self.model.optimizer)
+        )
+        solved = []
+        measurement = Measurement(
+            objective,
+            lambda name, matvec: self._solve(objective, name, matvec, step, solved),
+            None if diagonal is None else objective.pack(diagonal),
+            self._last_update(objective),
+            [QUANTITIES[name].per_batch for name in self._quantities],
+            seed=step,
+        )
         values = np.full(self._num_eigenvalues, np.nan)
-        norm_squared = math.nan
-        if diagonal is not None:
-            values = preconditioned.eigenvalues
-            norm_squared = sum(float(tf.reduce_sum(tf.square(part))) for part in diagonal)
-        return {
+        gap = smallest = upper_bound = math.nan
+        if measurement.finite and measurement.preconditioned is not None:
+            pairs = measurement.preconditioned.eigenpairs
+            values, gap, upper_bound = pairs.eigenvalues, pairs.spectral_gap, pairs.upper_bound
+            smallest = pairs.ritz_values[-1]
+        quantities = quantities_of_row.measure(
+            self._quantities, measurement, learning_rate, threshold
+        )
+        densities = self._densities_of(measurement, step)
+        seconds = time.perf_counter() - began
+        self._seconds_measured += seconds
+        row = {
             "step": step,
             "epoch": self._epoch,
-            "learning_rate": (
-                description.learning_rate
-                if description
-                else dynamics.last_learning_rate(self.model.optimizer)
-            ),
-            "loss": loss,
+            "learning_rate": learning_rate,
+            "loss": measurement.hessian.loss,
             "preconditioned_sharpness": float(values[0]),
-            "sharpness": float(raw.eigenvalues[0]),
             "stability_threshold": threshold,
             "edge_ratio": float(values[0]) / threshold if threshold else math.nan,
-            "gradient_norm_squared": gradient_norm_squared,
-            "preconditioner_norm_squared": norm_squared,
-            "residual": max(float(result.residuals.max()) for result in measured),
-            "num_hvps": sum(result.num_hvps for result in measured),
-            "seconds": time.perf_counter() - began,
-            "converged": all(bool(result.converged.all()) for result in measured),
+            "spectral_gap": gap,
+            "smallest_eigenvalue": float(smallest),
+            **quantities,
+            "residual": max((float(r.residuals.max()) for r in solved), default=math.nan),
+            "error_bound": max((float(r.error_bounds.max()) for r in solved), default=math.nan),
+            "upper_bound": float(upper_bound),
+            "num_hvps": measurement.num_hvps,
+            "seconds": seconds,
+            "overhead": self._seconds_measured / (time.perf_counter() - self._began),
+            "converged": bool(solved) and all(bool(r.converged.all()) for r in solved),
             "exact": description is not None and not description.approximation,
             **{
                 f"preconditioned_sharpness_{i}": float(value)
                 for i, value in enumerate(values[1:], 2)
             },
         }
+        return row, densities
 
-    def _solve_both(self, objective, diagonal, step):
-        """Eigenpairs of ``P^-½ H P^-½``, None if P is not known, and of H."""
-        preconditioned = None
-        if diagonal is not None:
-            scale = inverse_root(objective, diagonal)
-            preconditioned = self._solve(objective, "preconditioned", scale, step)
-            if all(bool(tf.reduce_all(part == 1.0)) for part in diagonal):
-                return preconditioned, preconditioned
-        return preconditioned, self._solve(objective, "raw", inverse_root(objective, None), step)
-
-    def _solve(self, objective, name, scale, step):
-        """Eigenpairs of ``S H S``, warm-started from the last ones under this name."""
-        result = SOLVERS[self._solver](
-            lambda vector: objective.hessian_product(vector, scale),
-            self._warm_starts.get(name, tf.zeros([0, objective.num_parameters], objective.dtype)),
+    def _solve(self, objective, name, matvec, step, solved):
+        """Largest eigenpairs of one of the two operators, started from the last ones."""
+        result = self._tracker.solve(
+            name,
+            matvec,
+            tf.zeros([objective.num_parameters], objective.dtype),
             self._num_eigenvalues if name == "preconditioned" else 1,
-            self._rtol,
-            self._max_hvps,
             seed=step,
         )
-        if result.eigenvectors:
-            self._warm_starts[name] = tf.stack(result.eigenvectors + result.guard_vectors)
+        solved.append(result)
         if not result.converged.all():
+            _, rtol, max_hvps = self._solver_settings
             self._warn_once(
                 "unconverged",
-                f"At step {step} an eigenvalue did not converge to rtol={self._rtol} within "
-                f"{self._max_hvps} Hessian-vector products; its row says converged=False and "
-                "carries the residual that was reached. Raise `max_hvps` or `rtol` to mend this.",
+                f"At step {step} an eigenvalue did not converge to rtol={rtol} within "
+                f"{max_hvps} Hessian-vector products; its row says converged=False and "
+                "carries the error bound that was reached. Raise `max_hvps` or `rtol` to mend "
+                "this.",
             )
         return result
+
+    def _densities_of(self, measurement, step):
+        """Rows of `spectral_densities` for the operators that are asked for."""
+        rows = []
+        for name, kind, operator in (
+            ("spectral_density", "raw", measurement.raw),
+            ("preconditioned_spectral_density", "preconditioned", measurement.preconditioned),
+        ):
+            if name in self._quantities and operator is not None and measurement.finite:
+                density = operator.spectral_density
+                edges = density.edges()
+                intervals = zip(edges[:-1], edges[1:], *density.histogram(edges), strict=True)
+                rows += [
+                    dict(zip(DENSITY_COLUMNS, (step, kind, *interval), strict=True))
+                    for interval in intervals
+                ]
+        return rows
+
+    def _last_update(self, objective):
+        """The last update of the parameters, a vector (n,); None if it was not seen."""
+        before, self._before_update = self._before_update, None
+        if before is None or len(before) != len(objective.variables):
+            return None
+        return objective.pack([v.value for v in objective.variables]) - objective.pack(before)
 
     def _current_objective(self):
         """The objective of the model's present trainable variables; traced once for them."""
@@ -258,13 +351,11 @@ class AEoSMonitor(keras.callbacks.Callback):
                 self._probe.finish()
                 self._batches = batches.from_list(self._probe.batches)
             self._objective = Objective(self.model, self._batches)
-            self._warm_starts.clear()
+            self._tracker.clear()
             check_solver(
                 self._objective.num_parameters,
                 self._num_eigenvalues,
-                self._solver,
-                self._rtol,
-                self._max_hvps,
+                *self._solver_settings,
             )
         return self._objective
 
@@ -287,19 +378,23 @@ class AEoSMonitor(keras.callbacks.Callback):
         )
         return description, [diagonal[id(v)] for v in objective.variables]
 
-    def _record(self, row):
+    def _record(self, row, densities):
         if not self._writers:
             if self.log_dir is None:
                 self.log_dir = pathlib.Path(
                     "logs", "aeos", f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
                 )
-            self._writers = [
-                CsvWriter(self.log_dir / "metrics.csv", self.columns),
-                TensorBoardWriter(self.log_dir / "tensorboard"),
-            ]
+            self._writers = {
+                "metrics": CsvWriter(self.log_dir / "metrics.csv", self.columns),
+                "densities": CsvWriter(self.log_dir / "spectral_density.csv", DENSITY_COLUMNS),
+                "tensorboard": TensorBoardWriter(self.log_dir / "tensorboard"),
+            }
         self._rows.append(row)
-        for writer in self._writers:
-            writer.write(row)
+        self._densities += densities
+        self._writers["metrics"].write(row)
+        self._writers["tensorboard"].write(row)
+        for density in densities:
+            self._writers["densities"].write(density)
 
     def _warn_once(self, key, message):
         if key not in self._warned:

@@ -93,5 +93,5 @@ class Basis:
         """Logarithm of an eigenvector's growth from the basis vector `begin` to q."""
         with np.errstate(divide="ignore", invalid="ignore"):
             parts = self.vectors[self.begin] * self.vectors[-1] / (value - self.values)
-        component = self.beta * abs(np.sum(parts))
+            component = self.beta * abs(float(np.sum(parts)))
         return -math.log(component) if component > 0.0 else math.inf

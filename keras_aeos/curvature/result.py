@@ -83,6 +83,8 @@ def error_bounds(norms, values):
     References:
         Parlett, "The Symmetric Eigenvalue Problem", 1998, Theorem 11.7.1.
     """
+    if len(values) == 1:
+        return norms  # nothing is known of the gap
     gaps = np.abs(values[:, None] - values[None, :]) - norms[None, :]
     np.fill_diagonal(gaps, np.inf)
     gap = np.maximum(gaps.min(axis=1), norms)

@@ -1,0 +1,139 @@
+"""After which updates a monitor measures."""
+
+import bisect
+import math
+import time
+
+AUTO = "auto"
+
+# Updates before the first measurement: with batches of 32 by then 512 examples are gathered.
+_FIRST = 20
+# The first measurement includes tracing. It is paid off at this part of the allowed overhead.
+_SETUP_PART = 0.2
+# Part of the first measurement that later ones are expected to take, until there is one.
+_RECURRING_PART = 0.25
+# A ratio from here on is near the edge; a change by this part from row to row is fast.
+_NEAR, _FAST = 0.7, 0.1
+# Waiting times, in units of that which keeps the overhead at the limit: where something happens
+# time saved before is spent, where nothing happens it is saved.
+_EAGER, _LAZY = 0.5, 4.0
+
+
+def make(update_freq, max_overhead):
+    """The schedule of a monitor's arguments.
+
+    Returns:
+        An object with the methods ``begin(step)``, called when `fit` begins, and
+        ``after(step, seconds, ratio)``, called after a measurement. Each returns the number of
+        updates after which to measure next, above `step`.
+
+    Raises:
+        ValueError: If `update_freq` or `max_overhead` is out of range.
+    """
+    if isinstance(max_overhead, bool) or not 0.0 < max_overhead < 1.0:
+        raise ValueError(
+            f"`max_overhead` must lie between 0 and 1. Received: max_overhead={max_overhead!r}"
+        )
+    if isinstance(update_freq, str):
+        if update_freq == AUTO:
+            return Automatic(max_overhead)
+    elif _is_count(update_freq):
+        return Regular(update_freq)
+    elif not isinstance(update_freq, (bool, int, float)):
+        steps = sorted(update_freq)
+        if steps and all(_is_count(step) for step in steps):
+            return Given(steps)
+    raise ValueError(
+        "`update_freq` must be a positive integer, 'auto' or a collection of positive integers, "
+        f"the numbers of updates after which to measure. Received: update_freq={update_freq!r}"
+    )
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+class Regular:
+    """Every multiple of a number of updates."""
+
+    def __init__(self, update_freq):
+        self._update_freq = update_freq
+
+    def begin(self, step):
+        """Next multiple above `step`."""
+        return (step // self._update_freq + 1) * self._update_freq
+
+    def after(self, step, seconds, ratio):
+        """Next multiple above `step`."""
+        return self.begin(step)
+
+
+class Given:
+    """Given numbers of updates, ascending."""
+
+    def __init__(self, steps):
+        self._steps = steps
+
+    def begin(self, step):
+        """Next given number above `step`; inf if there is none."""
+        index = bisect.bisect_right(self._steps, step)
+        return self._steps[index] if index < len(self._steps) else math.inf
+
+    def after(self, step, seconds, ratio):
+        """Next given number above `step`; inf if there is none."""
+        return self.begin(step)
+
+
+class Automatic:
+    """As often as a share of the wall time allows, and as there is something to see.
+
+    With c the seconds of a measurement, S those spent so far and f the allowed share, the next
+    measurement is due at the wall time T with ``S + c ≤ f T``, but not before c/2f have passed,
+    and where the edge is far and the ratio rests not before 4c/f. The time of the first
+    measurement, most of which is tracing, enters S bit by bit, at a fifth of the allowed share, so
+    that a short run isn't left without rows.
+
+    Args:
+        max_overhead: The allowed share f of the wall time.
+        clock: Function that returns the time in seconds.
+    """
+
+    def __init__(self, max_overhead, clock=time.perf_counter):
+        self._share = max_overhead
+        self._clock = clock
+        self._setup = None
+        self._spent = 0.0
+        self._elapsed = 0.0
+        self._ratio = math.nan
+
+    def begin(self, step):
+        """A few updates after `step`."""
+        self._resumed = self._clock()
+        self._last_step = step
+        return step + _FIRST
+
+    def after(self, step, seconds, ratio):
+        """The next update at which a measurement fits into the allowed share."""
+        now = self._clock()
+        trained = max(now - self._resumed - seconds, 1e-9)
+        self._elapsed += now - self._resumed
+        seconds_per_update = trained / (step - self._last_step)
+        self._resumed, self._last_step = now, step
+
+        if self._setup is None:
+            self._setup, cost = seconds, _RECURRING_PART * seconds
+        else:
+            self._spent += seconds
+            cost = seconds
+        spent = self._spent + cost
+        due = min((spent + self._setup) / self._share, spent / (self._share * (1.0 - _SETUP_PART)))
+        patience = _EAGER if self._happening(ratio) else _LAZY
+        wait = max(due - self._elapsed, patience * cost / self._share)
+        self._ratio = ratio
+        return step + max(1, math.ceil(wait / seconds_per_update))
+
+    def _happening(self, ratio):
+        if not math.isfinite(ratio) or not math.isfinite(self._ratio):
+            return True
+        moved = abs(ratio - self._ratio)
+        return ratio >= _NEAR or moved >= _FAST * max(abs(ratio), abs(self._ratio))
