@@ -8,14 +8,14 @@ from keras_aeos.curvature.result import Eigenpairs, error_bounds, not_available,
 from keras_aeos.curvature.vectors import RandomDirections, combine, orthogonalise, unit
 
 # Norm of the fresh random part of a warm start, beside a unit vector of old Ritz vectors.
-_FRESH_NORM = 0.3
+_FRESH_NORM = 1.0
 # Ritz vectors below the wanted ones that are passed on to the next solve.
 _NUM_GUARDS = 2
 # Tolerance of the certificate of a cold start, in units of `rtol`.
 _COLD_MARGIN = 30.0
 
 
-def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None):
+def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None, earlier=()):
     """Largest eigenpairs of a symmetric operator A from products with it alone.
 
     Builds an orthonormal basis V of a Krylov space with ``AV = VT + β q eᵀ`` and takes the
@@ -41,6 +41,8 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None)
         max_hvps: Product limit.
         seed: Seed of the random directions.
         margin: Relative margin of the certificate; ``30 rtol`` if None.
+        earlier: Largest Ritz values of an earlier solve, descending: where they stood an
+            eigenvalue may stand that this solve has not seen yet.
 
     Returns:
         An `Eigenpairs` with vectors of shape (n,).
@@ -74,7 +76,7 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None)
         values, vectors = values[::-1], vectors[:, ::-1]
         complete = len(basis) == size
         norms = np.zeros(len(values)) if complete else beta * np.abs(vectors[-1])
-        errors = error_bounds(norms, values)
+        errors = error_bounds(norms, values, earlier)
         floor = rounding * np.abs(values).max()
         met = errors <= np.maximum(rtol * np.abs(values), floor)
         exhausted = beta <= floor

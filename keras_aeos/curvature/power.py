@@ -12,7 +12,7 @@ _MIN_ITERATIONS = 5
 _GUARD_TOLERANCE = 10.0
 
 
-def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None):
+def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None, earlier=()):
     """Largest eigenpairs of a symmetric operator A by power iteration on a block of vectors.
 
     One iteration takes the Ritz pairs of the block V, of k wanted columns and one more, from its
@@ -33,6 +33,7 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None):
         max_hvps: Product limit.
         seed: Seed of the random directions.
         margin: Not used: power iteration has no certificate.
+        earlier: Largest Ritz values of an earlier solve, for the error bounds.
 
     Returns:
         An `Eigenpairs` with vectors of shape (n,).
@@ -61,7 +62,7 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None):
                 for t, v, w in zip(values, block, images, strict=True)
             ]
         )
-        errors = error_bounds(norms, values)
+        errors = error_bounds(norms, values, earlier)
         met = errors[:num_eigenvalues] <= rtol * np.abs(values[:num_eigenvalues])
         settled = iteration >= _MIN_ITERATIONS and np.all(
             norms[num_eigenvalues:] <= _GUARD_TOLERANCE * rtol * abs(values[num_eigenvalues - 1])

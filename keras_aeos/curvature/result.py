@@ -67,15 +67,17 @@ def relative(norms, values):
         return np.where(norms == 0.0, 0.0, np.asarray(norms) / np.abs(values))
 
 
-def error_bounds(norms, values):
+def error_bounds(norms, values, earlier=()):
     """Bounds of the distances from Ritz values to the nearest eigenvalues.
 
     The distance is at most the residual norm ρ, and at most ρ²/γ if no other eigenvalue is closer
-    than γ; for γ the other Ritz values stand, moved closer by their own residuals.
+    than γ; for γ the other Ritz values stand, moved closer by their own residuals, and those of an
+    earlier solve.
 
     Args:
         norms: Residual norms ``‖Ay - θy‖`` of all Ritz pairs, shape (m,).
-        values: Their Ritz values θ, shape (m,).
+        values: Their Ritz values θ, descending, shape (m,).
+        earlier: Largest Ritz values of an earlier solve, descending.
 
     Returns:
         Array of shape (m,).
@@ -87,5 +89,9 @@ def error_bounds(norms, values):
         return norms  # nothing is known of the gap
     gaps = np.abs(values[:, None] - values[None, :]) - norms[None, :]
     np.fill_diagonal(gaps, np.inf)
-    gap = np.maximum(gaps.min(axis=1), norms)
+    nearest = gaps.min(axis=1)
+    for index, value in enumerate(earlier):
+        others = np.arange(len(values)) != index
+        nearest = np.where(others, np.minimum(nearest, np.abs(values - value)), nearest)
+    gap = np.maximum(nearest, norms)
     return norms * np.divide(norms, gap, out=np.zeros_like(norms), where=gap > 0.0)

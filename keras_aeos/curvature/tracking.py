@@ -5,8 +5,7 @@ import tensorflow as tf
 from keras_aeos.curvature.eigenpairs import SOLVERS
 
 # Solves of an operator from one with the full certificate to the next. Between them the certificate
-# excludes no more than eigenvalues five times as large as λ₁; some of it is needed, because the
-# first few Ritz values tell nothing of the gap below λ₁, and with it of the error.
+# excludes only eigenvalues five times as large as λ₁.
 _CHECK_FREQ = 10
 _WARM_MARGIN = 4.0
 
@@ -14,8 +13,9 @@ _WARM_MARGIN = 4.0
 class EigenpairTracker:
     """Solves for the largest eigenpairs of operators again and again.
 
-    A solve starts from the vectors of the last one under its name and a fresh random direction.
-    The first and every tenth go on until they are certified like a cold solve.
+    A solve starts from the vectors of the last one under its name and a fresh random direction,
+    and takes the last eigenvalues into account where it bounds the errors. The first solve and
+    every tenth go on until they are certified like a cold one.
 
     Args:
         solver: Name of the solver, a key of `SOLVERS`.
@@ -27,12 +27,12 @@ class EigenpairTracker:
         self._solver = SOLVERS[solver]
         self._rtol = rtol
         self._max_hvps = max_hvps
-        self._vectors = {}
+        self._last = {}
         self._num_solves = {}
 
     def clear(self):
         """Forget all vectors, for operators of another size."""
-        self._vectors.clear()
+        self._last.clear()
         self._num_solves.clear()
 
     def solve(self, name, matvec, like, num_eigenvalues, seed):
@@ -48,18 +48,20 @@ class EigenpairTracker:
         Returns:
             An `Eigenpairs` with vectors of shape (n,).
         """
-        start = self._vectors.get(name, tf.zeros([0, *like.shape], like.dtype))
-        checked = self._num_solves.get(name, 0) % _CHECK_FREQ == 0
+        num_solves = self._num_solves.get(name, 0)
+        vectors, values = self._last.get(name, (tf.zeros([0, *like.shape], like.dtype), ()))
         result = self._solver(
             matvec,
-            start,
+            vectors,
             num_eigenvalues,
             self._rtol,
             self._max_hvps,
             seed=seed,
-            margin=None if checked else _WARM_MARGIN,
+            margin=_WARM_MARGIN if num_solves % _CHECK_FREQ else None,
+            earlier=values,
         )
         if result.eigenvectors:
-            self._vectors[name] = tf.stack(result.eigenvectors + result.guard_vectors)
-            self._num_solves[name] = self._num_solves.get(name, 0) + 1
+            vectors = tf.stack(result.eigenvectors + result.guard_vectors)
+            self._last[name] = vectors, result.ritz_values[: num_eigenvalues + 1]
+            self._num_solves[name] = num_solves + 1
         return result
