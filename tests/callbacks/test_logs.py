@@ -11,9 +11,10 @@ from keras_aeos import AEoSMonitor
 from tests.cases import build, fit_one
 
 COLUMNS = [
-    "step", "epoch", "learning_rate", "loss", "preconditioned_sharpness", "sharpness",
-    "stability_threshold", "edge_ratio", "gradient_norm_squared", "preconditioner_norm_squared",
-    "residual", "num_hvps", "seconds", "converged", "exact",
+    "step", "epoch", "learning_rate", "loss", "preconditioned_sharpness", "stability_threshold",
+    "edge_ratio", "spectral_gap", "smallest_eigenvalue", "sharpness", "gradient_norm_squared",
+    "preconditioner_norm_squared", "largest_stable_learning_rate", "residual", "error_bound",
+    "upper_bound", "num_hvps", "seconds", "overhead", "converged", "exact",
 ]  # fmt: skip
 
 

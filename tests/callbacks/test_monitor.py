@@ -259,7 +259,7 @@ def test_second_fit_goes_on_and_traces_nothing_again():
     for _ in range(2):
         model.fit(x, y, batch_size=3, epochs=2, verbose=0, callbacks=[monitor])
     assert monitor.history["step"].tolist() == [2, 4, 6, 8, 10, 12, 14, 16]
-    assert num_traces(monitor) == (1, 1)
+    assert num_traces(monitor) == 1
     assert pd.read_csv("logs/metrics.csv")["step"].tolist() == monitor.history["step"].tolist()
 
 
@@ -382,6 +382,10 @@ def test_divergence_is_a_row_of_nan_and_training_goes_on_as_the_user_decides(sto
     [
         ({"update_freq": 0}, ValueError, "update_freq=0"),
         ({"update_freq": 2.5}, ValueError, "update_freq=2.5"),
+        ({"update_freq": "often"}, ValueError, "update_freq='often'"),
+        ({"update_freq": []}, ValueError, r"update_freq=\[\]"),
+        ({"max_overhead": 0.0}, ValueError, "max_overhead=0.0"),
+        ({"quantities": ["alignement"]}, ValueError, "Did you mean 'alignment'"),
         ({"probe_size": 0}, ValueError, "probe_size=0"),
         ({"num_eigenvalues": 0}, ValueError, "num_eigenvalues=0"),
         ({"solver": "lanzcos"}, ValueError, "solver='lanzcos'"),

@@ -4,7 +4,7 @@ import numpy as np
 
 from tools import adversary
 
-NUM_COLD, NUM_SEQUENCES = 100, 12
+NUM_COLD, NUM_SEQUENCES = 100, 30
 
 
 def test_cold_solves_are_rarely_wrong_and_nearly_never_by_much():
