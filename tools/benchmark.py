@@ -1,19 +1,27 @@
 """What curvature and the optimizers cost, as ratios within one run.
 
     python tools/benchmark.py curvature
+    python tools/benchmark.py memory
+    python tools/benchmark.py overhead
     python tools/benchmark.py optimizers
 
-`curvature` prints for each model the cost of a Hessian-vector product in gradients, of going
-through the data in micro-batches against one batch, and of a whole solve against its products
-alone. `optimizers` prints for each optimizer the time of an update against that of the Keras
-optimizer of the same name.
+`curvature` prints for each network the cost of a Hessian-vector product, whole and in
+micro-batches, and of solves for the top eigenvalue, in gradients of the loss. `memory` prints how
+the memory grows with the number of examples, `overhead` what share of the training time a monitor
+takes by default. `optimizers` prints for each optimizer the time of an update against that of the
+Keras optimizer of the same name.
 """
 
 import argparse
+import contextlib
 import os
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,12 +31,17 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+import keras_aeos
 from keras_aeos import optimizers
+from keras_aeos.curvature import objective
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.lanczos import lanczos
 from keras_aeos.curvature.objective import Objective
+from keras_aeos.curvature.power import power
+from keras_aeos.curvature.tracking import EigenpairTracker
 
-NUM_REPEATS = 5
+NUM_REPEATS = 7
+OVERHEAD_SECONDS = 60.0
 NUM_UPDATE_PAIRS = 200
 
 # ours against the stock one of the same name and settings
@@ -65,78 +78,220 @@ def fully_connected() -> tuple[keras.Model, int]:
 
 
 def convolutional() -> tuple[keras.Model, int]:
-    """Two convolutions on CIFAR-10's shape; 500 examples."""
-    return keras.Sequential(
-        [
-            keras.Input((32, 32, 3)),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(10),
+    """The paper's convolutional network on CIFAR-10's shape; 500 examples."""
+    stack: list[keras.layers.Layer] = [keras.Input((32, 32, 3))]
+    for filters, size, padding in ((64, 5, "valid"), (96, 3, "valid"), (128, 3, "same")):
+        stack += [
+            layers.Conv2D(filters, size, padding=padding, activation="relu"),
+            layers.MaxPooling2D(3, 2),
         ]
-    ), 500
+    head = [layers.Dense(512, "relu"), layers.Dense(256, "relu"), layers.Dense(10)]
+    return keras.Sequential([*stack, layers.Flatten(), *head]), 500
 
 
-def batch_normalised() -> tuple[keras.Model, int]:
-    """Two convolutions, each followed by BatchNorm, on CIFAR-10's shape; 500 examples."""
-    return keras.Sequential(
-        [
-            keras.Input((32, 32, 3)),
-            layers.Conv2D(16, 3),
-            layers.BatchNormalization(),
-            layers.ReLU(),
-            layers.Conv2D(32, 3, strides=2),
-            layers.BatchNormalization(),
-            layers.ReLU(),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(10),
-        ]
-    ), 500
+def transformer() -> tuple[keras.Model, int]:
+    """One pre-normalised block of width 128 on 64 tokens, with 1,000 classes; 32 sequences."""
+    inputs = x = keras.Input((64, 128))
+    normalised = layers.LayerNormalization()(x)
+    x = x + layers.MultiHeadAttention(4, 32)(normalised, normalised)
+    hidden = layers.Dense(512, "gelu")(layers.LayerNormalization()(x))
+    x = x + layers.Dense(128)(hidden)
+    return keras.Model(inputs, layers.Dense(1000)(x)), 32
 
 
-def measure(model: keras.Model, num_examples: int) -> dict[str, float]:
-    """The ratios of one model on random data."""
-    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+def residual() -> tuple[keras.Model, int]:
+    """Two residual blocks with BatchNorm on CIFAR-10's shape; 64 examples."""
+
+    def activated(x: keras.KerasTensor) -> keras.KerasTensor:
+        return layers.ReLU()(layers.BatchNormalization()(x))
+
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Conv2D(32, 3, padding="same")(inputs)
+    for filters in (32, 64):
+        y = activated(x)
+        shortcut = layers.Conv2D(filters, 1, strides=2)(y)
+        y = activated(layers.Conv2D(filters, 3, strides=2, padding="same")(y))
+        x = shortcut + layers.Conv2D(filters, 3, padding="same")(y)
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(activated(x)))), 64
+
+
+NETWORKS = (fully_connected, convolutional, transformer, residual)
+
+
+def compiled(build: Callable) -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    """A network with Adam and random examples, `(model, x, y)`."""
+    model, num_examples = build()
+    model.compile(
+        optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
     generator = np.random.default_rng(0)
     x = generator.standard_normal((num_examples, *model.input_shape[1:]), dtype=np.float32)
-    data = (x, generator.integers(0, 10, num_examples))
-    whole, split = (
-        Objective(model, from_data(data, size)) for size in (num_examples, num_examples // 5)
-    )
-    ones = tf.ones([whole.num_parameters], whole.dtype)
-    times: dict[str, list[float]] = {"gradient": [], "product": [], "split": []}
+    y = generator.integers(0, 10, (num_examples, *model.output_shape[1:-1]))
+    return model, x, y
+
+
+def seconds(call: Callable) -> float:
+    """Wall time of a call."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def products(build: Callable) -> dict[str, str]:
+    """What a product costs, in gradients, and what tracing costs."""
+    model, x, y = compiled(build)
+    objectives = {1: Objective(model, from_data((x, y), len(x)))}
+    ones = tf.ones([objectives[1].num_parameters])
+
+    def first() -> None:
+        objectives[1].linearise().hessian_product(ones)
+
+    tracing = seconds(first) - seconds(first)
+    objectives[4] = Objective(model, from_data((x, y), -(-len(x) // 4)))
+    kept = {parts: made.linearise() for parts, made in objectives.items()}
+    with limited(0):
+        computed = {parts: made.linearise() for parts, made in objectives.items()}
+    arguments = next(kept[1]._arguments())
     calls = {
-        "gradient": whole.loss_and_gradient,
-        "product": lambda: whole.hessian_product(ones, ones),
-        "split": lambda: split.hessian_product(ones, ones),
+        "gradient": lambda: objectives[1].parts.fixed(*arguments),
+        "linearise": objectives[1].linearise,
+        "product": lambda: kept[1].hessian_product(ones),
+        "product, nothing kept": lambda: computed[1].hessian_product(ones),
+        "product, 4 micro-batches": lambda: kept[4].hessian_product(ones),
+        "4 micro-batches, nothing kept": lambda: computed[4].hessian_product(ones),
     }
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(NUM_REPEATS + 1):
         for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            if repeat:  # the first call traces
-                times[name].append(time.perf_counter() - began)
-    gradient, product, in_parts = (statistics.median(times[name]) for name in calls)
-
-    products: list[float] = []
-
-    def matvec(vector: tf.Tensor) -> tf.Tensor:
-        began = time.perf_counter()
-        result = whole.hessian_product(vector, ones)
-        products.append(time.perf_counter() - began)
-        return result
-
-    began = time.perf_counter()
-    lanczos(matvec, tf.zeros([0, whole.num_parameters], whole.dtype), 1, 1e-3, 100)
-    seconds = time.perf_counter() - began
+            took = seconds(call)
+            if repeat:  # the first call may trace
+                times[name].append(took)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    gradient = medians.pop("gradient")
     return {
-        "product / gradient": product / gradient,
-        "5 micro-batches / 1 batch": in_parts / product,
-        "solve / its products": seconds / sum(products),
-        "products, cold to 1e-3": len(products),
+        "network": build.__name__,
+        "gradient, ms": f"{1e3 * gradient:.0f}",
+        **{name: f"{value / gradient:.2f}" for name, value in medians.items()},
+        "tracing, s": f"{tracing:.1f}",
     }
+
+
+@contextlib.contextmanager
+def limited(num_bytes: int) -> Iterator[None]:
+    """Within this context linearisations keep no more than `num_bytes`."""
+    usual = objective._KEPT_BYTES
+    objective._KEPT_BYTES = num_bytes
+    try:
+        yield
+    finally:
+        objective._KEPT_BYTES = usual
+
+
+def solves(build: Callable) -> dict[str, str]:
+    """Cold and warm solves after 30 and 40 steps of Adam, in products and in gradients."""
+    model, x, y = compiled(build)
+    made = Objective(model, from_data((x, y), len(x)))
+    like = tf.zeros([made.num_parameters])
+    trackers = {k: EigenpairTracker("lanczos", 1e-3, 100) for k in (1, 5)}
+    row = {"network": build.__name__}
+    for name, steps in (("cold", 30), ("warm", 10)):
+        model.fit(x, y, batch_size=len(x), epochs=steps, verbose=0)
+        hessian = made.linearise()
+        arguments = next(hessian._arguments())
+        gradient = statistics.median(
+            seconds(lambda given=arguments: made.parts.fixed(*given)) for _ in range(NUM_REPEATS)
+        )
+        spent: list[float] = []
+
+        def matvec(vector: tf.Tensor, hessian=hessian, spent=spent) -> tf.Tensor:
+            began = time.perf_counter()
+            product = hessian.hessian_product(vector)
+            float(product[0])
+            spent.append(time.perf_counter() - began)
+            return product
+
+        matvec(like)
+        spent.clear()
+        began = time.perf_counter()
+        made.linearise()
+        result = trackers[1].solve("H", matvec, like, 1, seed=steps)
+        took = time.perf_counter() - began
+        solve_overhead = (took - sum(spent)) / sum(spent)
+        row[f"{name}: products"] = str(result.num_hvps)
+        row[f"{name}: gradients"] = f"{took / gradient:.1f}"
+        reference = lanczos(hessian.hessian_product, tf.zeros([0, *like.shape]), 1, 1e-5, 100, 1)
+        error = abs(1.0 - result.eigenvalues[0] / reference.eigenvalues[0])
+        row[f"{name}: error"] = f"{error:.0e}"
+        row[f"{name}: bound"] = f"{result.error_bounds[0]:.0e}"
+        above = result.upper_bound / result.eigenvalues[0] - 1.0
+        row[f"{name}: excluded above"] = f"+{above:.1%}"
+        row[f"{name}: top 5, products"] = str(
+            trackers[5].solve("H", hessian.hessian_product, like, 5, seed=steps).num_hvps
+        )
+        if name == "cold":
+            linearised = seconds(made.linearise)
+            row["solver / products"] = f"{solve_overhead - linearised / sum(spent):.1%}"
+            power_result = power(
+                hessian.hessian_product, tf.zeros([0, *like.shape]), 1, 1e-3, 100, 1
+            )
+            row["power: products"] = str(power_result.num_hvps)
+    return row
+
+
+def memory(num_batches: int) -> float:
+    """Peak memory, in MB, of a product over so many micro-batches of 500 random examples."""
+    model, _, _ = compiled(fully_connected)
+
+    def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        x = tf.random.stateless_normal([500, 3072], tf.stack([index, 0]))
+        return x, tf.zeros([500], tf.int64)
+
+    with limited(2**26):
+        made = Objective(model, from_data(tf.data.Dataset.range(num_batches).map(batch)))
+        hessian = made.linearise()
+        hessian.hessian_product(hessian.gradient)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def overhead(build: Callable) -> dict[str, str]:
+    """The share of the wall time that a monitor takes by default, as it logs it and as seen."""
+    model, x, y = compiled(build)
+    size = len(x) // 4
+    with tempfile.TemporaryDirectory() as directory:
+        monitor = keras_aeos.AEoSMonitor(log_dir=directory)
+        model.fit(x, y, batch_size=size, verbose=0)  # traces
+        began = time.perf_counter()
+        stop = StopAfter(OVERHEAD_SECONDS)
+        model.fit(x, y, batch_size=size, epochs=10**6, verbose=0, callbacks=[monitor, stop])
+        watched = time.perf_counter() - began
+    epochs = stop.num_epochs
+    unwatched = seconds(lambda: model.fit(x, y, batch_size=size, epochs=epochs, verbose=0))
+    history = monitor.history
+    recurring = history["seconds"][1:].sum() / watched
+    return {
+        "network": build.__name__,
+        "seconds": f"{watched:.0f}",
+        "steps": str(4 * epochs),
+        "rows": str(len(history)),
+        "first row, s": f"{history['seconds'][0]:.1f}",
+        "logged share": f"{history['overhead'].iloc[-1]:.1%}",
+        "share of the later rows": f"{recurring:.1%}",
+        "with / without the monitor": f"{watched / unwatched:.3f}",
+    }
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Ends training at the first epoch end after some seconds."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self._until = time.perf_counter() + limit
+        self.num_epochs = 0
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Look at the clock."""
+        self.num_epochs = epoch + 1
+        self.model.stop_training = time.perf_counter() > self._until
 
 
 def compare_updates(ours: Callable, stock: Callable) -> float:
@@ -170,23 +325,48 @@ def compare_optimizers() -> None:
         print(f"| {name} | {compare_updates(ours, stock):.2f} |", flush=True)
 
 
-def measure_curvature() -> None:
-    """Print one row a model, as a Markdown table."""
-    for index, build in enumerate((fully_connected, convolutional, batch_normalised)):
-        ratios = measure(*build())
+def print_rows(rows: Iterable[dict[str, str]]) -> None:
+    """Print rows as they come, as a Markdown table."""
+    for index, row in enumerate(rows):
         if index == 0:
-            print("| model | " + " | ".join(ratios) + " |")
-            print("| --- " * (len(ratios) + 1) + "|")
-        print(f"| {build.__name__} | " + " | ".join(f"{v:.3g}" for v in ratios.values()) + " |")
+            print("| " + " | ".join(row) + " |\n" + "| --- " * len(row) + "|")
+        print("| " + " | ".join(row.values()) + " |", flush=True)
+
+
+def measure_curvature() -> None:
+    """Print products, then solves."""
+    print_rows(products(build) for build in NETWORKS)
+    print()
+    print_rows(solves(build) for build in NETWORKS)
+
+
+def measure_memory() -> None:
+    """Print the peak memory of a process for each number of micro-batches."""
+    rows = []
+    for num_batches in (4, 16, 64):
+        command = [sys.executable, __file__, "memory", "--micro-batches", str(num_batches)]
+        peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
+        rows.append({"examples": str(500 * num_batches), "peak memory, MB": peak.strip()})
+    print_rows(rows)
 
 
 def main() -> None:
     """Run the part that the command line names."""
-    parts = {"curvature": measure_curvature, "optimizers": compare_optimizers}
+    parts = {
+        "curvature": measure_curvature,
+        "memory": measure_memory,
+        "overhead": lambda: print_rows(overhead(build) for build in NETWORKS[:3]),
+        "optimizers": compare_optimizers,
+    }
     parser = argparse.ArgumentParser(prog="python tools/benchmark.py", description=__doc__)
     parser.add_argument("part", choices=parts)
+    parser.add_argument("--micro-batches", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
-    parts[parser.parse_args().part]()
+    if arguments.micro_batches:
+        print(f"{memory(arguments.micro_batches):.0f}")
+    else:
+        parts[arguments.part]()
 
 
 if __name__ == "__main__":

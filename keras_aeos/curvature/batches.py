@@ -5,6 +5,8 @@ import numpy as np
 import tensorflow as tf
 
 DEFAULT_BATCH_SIZE = 1024
+# Arrays up to this size are made into tensors once, larger ones anew each time.
+_CACHED_BYTES = 2**28
 
 
 class MicroBatches:
@@ -146,8 +148,16 @@ class _ArrayBatches:
 
     def __init__(self, arrays, num_rows, batch_size):
         self._arrays, self._num_rows, self._batch_size = arrays, num_rows, batch_size
+        sizes = [int(np.prod(a.shape)) * _dtype(a).size for a in flatten(arrays)]
+        self._cacheable = sum(sizes) <= _CACHED_BYTES
+        self._cache = None
 
     def __iter__(self):
+        if self._cacheable and self._cache is None:
+            self._cache = list(self._slices())
+        return iter(self._cache) if self._cacheable else self._slices()
+
+    def _slices(self):
         for begin in range(0, self._num_rows, self._batch_size):
             yield tf.nest.map_structure(
                 lambda a, begin=begin: (
