@@ -53,10 +53,9 @@ def cold_spectrum(generator: np.random.Generator) -> tuple[str, np.ndarray]:
 
 
 def warm_sequence(generator: np.random.Generator) -> Iterator[tuple[str, np.ndarray, float]]:
-    """Operators that follow each other, with the kind of the sequence and the largest eigenvalue."""
-    values = np.clip(
-        generator.standard_normal(WARM_SIZE) * generator.uniform(0.02, 0.25), -0.7, 0.7
-    )
+    """Operators that follow each other, each with the kind of the sequence and its λ₁."""
+    bulk = generator.standard_normal(WARM_SIZE) * generator.uniform(0.02, 0.25)
+    values = np.clip(bulk, -0.7, 0.7)
     count = generator.integers(2, 7)
     values[:count] = generator.uniform(0.5, 1.0, count)
     values[0] = 1.0
