@@ -2,15 +2,19 @@
 
 import contextlib
 import functools
+import importlib
 import re
 import threading
 
 import tensorflow as tf
-from keras.src.backend.tensorflow import rnn as keras_rnn
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from tensorflow.python.framework import op_def_registry, registry
 from tensorflow.python.framework import ops as framework_ops
 from tensorflow.python.ops import nn_impl
+
+_stock_call = polymorphic_function.Function.__call__
+# Its package has a function of the same name.
+_keras_rnn = importlib.import_module("keras.src.backend.tensorflow.rnn")
 
 
 @contextlib.contextmanager
@@ -25,8 +29,9 @@ def exact_second_derivatives():
     - `tf.nn.moments`, written out;
     - resizing (bilinear, nearest, bicubic and the anti-aliased kinds), which is linear in the
       image: the derivative of its gradient by what that is applied to is the resizing itself;
-    - the softsign function;
-    - LSTM and GRU on a GPU, whose cuDNN kernels give way to Keras' own loop.
+    - the softsign function, and the cross-entropy by labels that depend on parameters;
+    - LSTM and GRU on a GPU, whose cuDNN kernels give way to Keras' own loop;
+    - layers under `keras.RematScope`, whose values are kept instead of computed anew.
 
     Every other operation without a second derivative raises a `ValueError` with its layer, the
     moment that a gradient is taken through it and only then. A `tf.function` that the model calls
@@ -165,7 +170,8 @@ class _Patches:
         self._replace(framework_ops, "_gradient_registry", gradients)
         for owner, name, mended in (
             (nn_impl, "moments", _moments),
-            (keras_rnn, "cudnn_ok", lambda *_, **__: False),
+            (_keras_rnn, "cudnn_ok", lambda *_, **__: False),
+            (tf, "recompute_grad", lambda function: function),
             (polymorphic_function.Function, "__call__", _call_inline),
         ):
             stock = getattr(owner, name)
@@ -193,7 +199,12 @@ class _Gradients(registry.Registry):
         super().__init__(stock._name)
         self._registry = stock._registry
 
+    def stock(self, name):
+        """What TensorFlow has registered."""
+        return super().lookup(name)
+
     def lookup(self, name):
+        """What the calling thread uses."""
         if not _patches.active:
             return super().lookup(name)
         if name in _MENDED:
@@ -217,7 +228,9 @@ def _moments(x, axes, shift=None, name=None, keep_dims=None, keepdims=None):
 
 
 def _call_inline(function, *args, **kwargs):
-    """A `tf.function` called as its Python code."""
+    """A `tf.function` called as its Python code, where that becomes part of another one."""
+    if tf.executing_eagerly():
+        return _stock_call(function, *args, **kwargs)
     python = function.python_function
     if function._autograph:
         python = tf.__internal__.autograph.tf_convert(
@@ -226,44 +239,57 @@ def _call_inline(function, *args, **kwargs):
     return python(*args, **kwargs)
 
 
-def _resize(resize):
-    """Gradient of ``resize_grad(grads, image or size)`` along its first argument."""
+def _linear(kind, inputs, attributes):
+    """Gradient of an operation that is linear in its first input, an image.
+
+    Args:
+        kind: Type of the operation.
+        inputs: Names of its inputs, of which ``images`` and ``size`` come first.
+        attributes: Names of its attributes that matter.
+    """
+    apply = getattr(tf.raw_ops, kind)
 
     def gradient(operation, upstream):
-        options = {
-            name: operation.get_attr(name) for name in ("align_corners", "half_pixel_centers")
-        }
-        size = tf.shape(operation.inputs[0])[1:3]
-        resized = resize(images=upstream, size=size, **options)
-        return tf.cast(resized, operation.inputs[0].dtype), None
+        stock = framework_ops.gradient_registry.stock(kind)
+        fixed = dict(zip(inputs, operation.inputs[2:], strict=True))
+        fixed |= {name: operation.get_attr(name) for name in attributes}
+
+        @tf.custom_gradient
+        def transposed(gradients):
+            image, *rest = stock(operation, gradients)
+
+            def forward(direction):
+                return apply(images=direction, size=tf.shape(gradients)[1:3], **fixed)
+
+            return image, forward
+
+        return transposed(upstream), *[None] * (1 + len(inputs))
 
     return gradient
 
 
-def _scale_and_translate(operation, upstream):
-    grads, _, scale, translation = operation.inputs
-    resized = tf.raw_ops.ScaleAndTranslate(
-        images=upstream,
-        size=tf.shape(grads)[1:3],
-        scale=scale,
-        translation=translation,
-        kernel_type=operation.get_attr("kernel_type"),
-        antialias=operation.get_attr("antialias"),
-    )
-    return resized, None, None, None
-
-
 def _softsign(operation, upstream):
-    """Gradient of ``grads / (1 + |x|)²``."""
-    grads, x = operation.inputs
-    steepness = 1.0 / tf.square(1.0 + tf.abs(x))
-    return upstream * steepness, -2.0 * upstream * grads * steepness * tf.sign(x) / (1.0 + tf.abs(x))
+    """Gradient of ``gradients / (1 + |x|)²``, which is the gradient of softsign."""
+    gradients, x = operation.inputs
+    scaled = upstream / tf.square(1.0 + tf.abs(x))
+    return scaled, -2.0 * scaled * gradients * tf.sign(x) / (1.0 + tf.abs(x))
 
 
+def _cross_entropy(operation, of_loss, of_gradient):
+    """Gradient of ``loss, softmax(logits) - labels``; stock leaves out the last term's labels."""
+    stock = framework_ops.gradient_registry.stock("SoftmaxCrossEntropyWithLogits")
+    logits, labels = stock(operation, of_loss, of_gradient)
+    return logits, labels if of_gradient is None else labels - of_gradient
+
+
+_RESIZE = ("align_corners", "half_pixel_centers")
 _MENDED = {
-    "ResizeBilinearGrad": _resize(tf.raw_ops.ResizeBilinear),
-    "ResizeNearestNeighborGrad": _resize(tf.raw_ops.ResizeNearestNeighbor),
-    "ResizeBicubicGrad": _resize(tf.raw_ops.ResizeBicubic),
-    "ScaleAndTranslateGrad": _scale_and_translate,
+    "ResizeBilinear": _linear("ResizeBilinear", (), _RESIZE),
+    "ResizeNearestNeighbor": _linear("ResizeNearestNeighbor", (), _RESIZE),
+    "ResizeBicubic": _linear("ResizeBicubic", (), _RESIZE),
+    "ScaleAndTranslate": _linear(
+        "ScaleAndTranslate", ("scale", "translation"), ("kernel_type", "antialias")
+    ),
     "SoftsignGrad": _softsign,
+    "SoftmaxCrossEntropyWithLogits": _cross_entropy,
 }
