@@ -51,8 +51,9 @@ def refuse_inexact(graph):
 
     Gradients see to themselves inside of `exact_second_derivatives`; this finds what they can't
     see: random operations that draw anew at each evaluation, so that no two products belong to the
-    same Hessian, and the stock `tf.nn.moments` in functions that were traced elsewhere, such as
-    those of a SavedModel. Operations that no output of the function depends on are left alone.
+    same Hessian; the stock `tf.nn.moments` in functions that were traced elsewhere, such as those
+    of a SavedModel; gradients that TensorFlow leaves to the run and then can't find, as that of
+    the CTC loss. Operations that no output of the function depends on are left alone.
 
     Args:
         graph: The graph of a concrete function, ``concrete_function.graph``.
@@ -63,6 +64,8 @@ def refuse_inexact(graph):
     for operation in _operations(graph):
         if operation.op_def.is_stateful and _RANDOM.search(operation.type):
             raise ValueError(_message(operation.type, operation.name, _DRAWS_ANEW))
+        if operation.type == "SymbolicGradient":
+            raise ValueError(_message("a gradient", operation.name, _NO_SECOND_DERIVATIVE))
         if operation.type == "StopGradient" and _IN_MOMENTS.search(operation.name):
             raise ValueError(_message("tf.nn.moments", operation.name, _TRACED_ELSEWHERE))
 
@@ -117,10 +120,10 @@ def _bodies(operation):
 
 
 def _message(what, name, remedy):
-    scopes = name.split("/")[:-1]
-    while scopes and re.fullmatch(r"gradient_tape(_\d+)?|gradients(_\d+)?", scopes[0]):
-        del scopes[0]
-    where = f"in layer {'/'.join(scopes)!r}" if scopes else "outside of the layers"
+    # Keras opens the scope of a layer twice, to build and to call it; TensorFlow numbers the second.
+    scopes = [re.sub(r"_\d+$", "", scope) for scope in name.split("/")[:-1]]
+    path = "/".join(scope for scope in scopes if scope not in ("gradient_tape", "gradients"))
+    where = f"in layer {path!r}" if path else "outside of the layers"
     return f"No exact Hessian: {what} {where}: {remedy} Received: operation {name!r}"
 
 
