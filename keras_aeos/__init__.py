@@ -2,7 +2,7 @@
 
 from keras_aeos import optimizers, stability
 from keras_aeos.callbacks import AEoSMonitor, FreezePreconditioner
-from keras_aeos.curvature import top_eigenpairs
+from keras_aeos.curvature import check_second_derivatives, top_eigenpairs
 from keras_aeos.optimizers.dynamics import (
     Dynamics,
     preconditioner,
@@ -16,6 +16,7 @@ __all__ = [
     "AEoSMonitor",
     "Dynamics",
     "FreezePreconditioner",
+    "check_second_derivatives",
     "optimizers",
     "preconditioner",
     "register_dynamics",

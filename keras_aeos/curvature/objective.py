@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_aeos.curvature.batches import flatten, unflatten
-from keras_aeos.curvature.exact import exact_second_derivatives
+from keras_aeos.curvature.exact import exact_second_derivatives, refuse_inexact
 from keras_aeos.curvature.linearise import PartialEvaluation
 
 # Bytes of intermediate values that a linearisation keeps, of as many micro-batches as fit. Those
@@ -92,7 +92,9 @@ class Objective:
     @functools.cached_property
     def parts(self):
         """The traced product of one micro-batch, as a `PartialEvaluation`."""
-        return PartialEvaluation(self._traced.get_concrete_function())
+        function = self._traced.get_concrete_function()
+        refuse_inexact(function.graph)
+        return PartialEvaluation(function)
 
     def _product_of_batch(self, vector, parameters, index, *leaves):
         with exact_second_derivatives():

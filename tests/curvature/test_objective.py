@@ -7,7 +7,6 @@ import tensorflow as tf
 from keras import layers
 
 from keras_aeos.curvature.batches import from_data
-from keras_aeos.curvature.exact import exact_second_derivatives
 from keras_aeos.curvature.objective import Objective
 from tests.cases import (
     MODELS,
@@ -52,48 +51,6 @@ def test_hessian_product_is_that_of_differences_of_the_gradient(name):
     product = scale * objective.linearise().hessian_product(tf.constant(scale * vector))
     expected = scale * (hessian @ (scale * vector))
     assert np.linalg.norm(product - expected) <= 1e-6 * np.linalg.norm(expected)
-
-
-def test_stock_moments_would_be_wrong():
-    """The reason for `exact_second_derivatives`: without it a normalised Hessian is off."""
-    x = tf.constant(np.random.default_rng(0).standard_normal((6, 3)))
-
-    def second_derivative():
-        with tf.GradientTape() as outer:
-            outer.watch(x)
-            with tf.GradientTape() as inner:
-                inner.watch(x)
-                mean, variance = tf.nn.moments(x, [0])
-                value = tf.reduce_sum((x - mean) ** 3 / tf.sqrt(variance + 0.1))
-            gradient = inner.gradient(value, x)
-        return gradient, outer.gradient(gradient, x, output_gradients=tf.cos(x))
-
-    stock_gradient, stock_product = second_derivative()
-    with exact_second_derivatives():
-        gradient, product = second_derivative()
-    np.testing.assert_allclose(gradient, stock_gradient, rtol=1e-10)
-    assert np.linalg.norm(product - stock_product) > 1e-3 * np.linalg.norm(product)
-
-
-@pytest.mark.parametrize("keepdims", [False, True])
-@pytest.mark.parametrize("axes", [[0], [0, 2], [-1]])
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_exact_moments_have_the_values_of_the_stock_ones(dtype, axes, keepdims):
-    x = tf.constant(np.random.default_rng(0).standard_normal((5, 4, 3)), dtype)
-    stock = tf.nn.moments(x, axes, keepdims=keepdims)
-    with exact_second_derivatives():
-        exact = tf.nn.moments(x, axes, keepdims=keepdims)
-    for ours, theirs in zip(exact, stock, strict=True):
-        assert ours.dtype == theirs.dtype
-        assert ours.shape == theirs.shape
-        np.testing.assert_allclose(ours, theirs, rtol=2e-3 if dtype == "float16" else 1e-6)
-
-
-def test_stock_moments_are_back_after_use():
-    stock = tf.nn.moments
-    with pytest.raises(RuntimeError, match="inside"), exact_second_derivatives():
-        raise RuntimeError("inside")
-    assert tf.nn.moments is stock
 
 
 def stochastic():

@@ -1,0 +1,494 @@
+"""Second derivatives against central differences of the gradient, layer by layer, in float64."""
+
+import contextlib
+import random
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_aeos.curvature import check_second_derivatives
+from keras_aeos.curvature.batches import from_data
+from keras_aeos.curvature.exact import exact_second_derivatives, refuse_inexact
+from keras_aeos.curvature.objective import Objective
+from tests.cases import MODELS, SelfAttention, build, flat_parameters, training_gradient
+
+SIGNAL, IMAGE, VOLUME = (5, 4), (4, 4, 4), (4, 4, 4, 2)
+
+
+class Normalised(layers.Layer):
+    """A user's layer with the moments of TensorFlow under another name."""
+
+    def call(self, x):
+        mean, variance = tf.compat.v1.nn.moments(x, [0], keep_dims=True)
+        return (x - mean) / tf.sqrt(variance + 0.1)
+
+
+class Compiled(layers.Layer):
+    """A user's layer with a function of its own, which training compiles with XLA."""
+
+    @tf.function(jit_compile=True)
+    def normalised(self, x):
+        pooled = tf.nn.max_pool2d(x, 2, 1, "SAME")
+        return pooled - tf.nn.moments(pooled, [1, 2], keepdims=True)[1]
+
+    def call(self, x):
+        return self.normalised(x)
+
+
+class Residual(layers.Layer):
+    """A normalised bottleneck and a way around it."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.dense = layers.BatchNormalization(), layers.Dense(4, "gelu")
+
+    def build(self, shape):
+        self.norm.build(shape)
+        self.dense.build(shape)
+
+    def call(self, x, training=None):
+        return x + self.dense(self.norm(x, training=training))
+
+
+def rematerialised():
+    with keras.RematScope(mode="activations"):
+        return layers.Dense(3, "tanh")
+
+
+# name: (layer, shape of an example); the layer's inputs depend on parameters
+LAYERS = {
+    "activation_elu": (lambda: layers.ELU(), SIGNAL),
+    "activation_gelu": (lambda: layers.Activation("gelu"), SIGNAL),
+    "activation_leaky_relu": (lambda: layers.LeakyReLU(), SIGNAL),
+    "activation_log_softmax": (lambda: layers.Activation("log_softmax"), SIGNAL),
+    "activation_mish": (lambda: layers.Activation("mish"), SIGNAL),
+    "activation_relu": (lambda: layers.ReLU(), SIGNAL),
+    "activation_selu": (lambda: layers.Activation("selu"), SIGNAL),
+    "activation_silu": (lambda: layers.Activation("silu"), SIGNAL),
+    "activation_softplus": (lambda: layers.Activation("softplus"), SIGNAL),
+    "activation_softsign": (lambda: layers.Activation("softsign"), SIGNAL),
+    "prelu": (lambda: layers.PReLU(alpha_initializer="ones"), SIGNAL),
+    "dense": (lambda: layers.Dense(3, "sigmoid"), SIGNAL),
+    "einsum_dense": (lambda: layers.EinsumDense("abc,cd->abd", (None, 3)), SIGNAL),
+    "rematerialised": (rematerialised, SIGNAL),
+    "conv_1d": (lambda: layers.Conv1D(3, 2, padding="causal", dilation_rate=2), SIGNAL),
+    "conv_2d": (lambda: layers.Conv2D(3, 3, 2, padding="same"), IMAGE),
+    "conv_2d_grouped": (lambda: layers.Conv2D(4, 3, groups=2), IMAGE),
+    "conv_3d": (lambda: layers.Conv3D(2, 2), VOLUME),
+    "conv_1d_transposed": (lambda: layers.Conv1DTranspose(3, 2, 2), SIGNAL),
+    "conv_2d_transposed": (lambda: layers.Conv2DTranspose(3, 3, 2), IMAGE),
+    "conv_3d_transposed": (lambda: layers.Conv3DTranspose(2, 2), VOLUME),
+    "conv_depthwise": (lambda: layers.DepthwiseConv2D(3, depth_multiplier=2), IMAGE),
+    "conv_separable": (lambda: layers.SeparableConv2D(3, 2), IMAGE),
+    "max_pool_1d": (lambda: layers.MaxPooling1D(2), SIGNAL),
+    "max_pool_2d": (lambda: layers.MaxPooling2D(3, 1, padding="same"), IMAGE),
+    "max_pool_3d": (lambda: layers.MaxPooling3D(2), VOLUME),
+    "average_pool_1d": (lambda: layers.AveragePooling1D(2), SIGNAL),
+    "average_pool_2d": (lambda: layers.AveragePooling2D(3, 1, padding="same"), IMAGE),
+    "average_pool_3d": (lambda: layers.AveragePooling3D(2), VOLUME),
+    "global_max_pool": (lambda: layers.GlobalMaxPooling2D(), IMAGE),
+    "batch_norm": (lambda: layers.BatchNormalization(), IMAGE),
+    "layer_norm": (lambda: layers.LayerNormalization(), SIGNAL),
+    "rms_norm": (lambda: layers.RMSNormalization(), SIGNAL),
+    "group_norm": (lambda: layers.GroupNormalization(2), IMAGE),
+    "unit_norm": (lambda: layers.UnitNormalization(), SIGNAL),
+    "users_norm": (lambda: Normalised(), SIGNAL),
+    "users_function": (lambda: Compiled(), IMAGE),
+    "lambda_of_moments": (lambda: layers.Lambda(lambda x: x * tf.nn.moments(x, 0)[1]), SIGNAL),
+    "residual": (lambda: Residual(), SIGNAL),
+    "lstm": (lambda: layers.LSTM(2), SIGNAL),
+    "gru": (lambda: layers.GRU(2), SIGNAL),
+    "simple_rnn": (lambda: layers.SimpleRNN(2), SIGNAL),
+    "rnn_unrolled": (lambda: layers.SimpleRNN(2, unroll=True), SIGNAL),
+    "bidirectional": (lambda: layers.Bidirectional(layers.SimpleRNN(2)), (3, 4)),
+    "conv_lstm": (lambda: layers.ConvLSTM1D(2, 2), (3, 4, 2)),
+    "time_distributed": (lambda: layers.TimeDistributed(layers.Dense(3, "tanh")), SIGNAL),
+    "self_attention": (SelfAttention, SIGNAL),
+    "up_sampling_nearest": (lambda: layers.UpSampling2D(2), IMAGE),
+    "resizing_nearest": (lambda: layers.Resizing(3, 5, interpolation="nearest"), IMAGE),
+    "dropout": (lambda: layers.Dropout(0.4, seed=1), SIGNAL),
+    "spatial_dropout": (lambda: layers.SpatialDropout1D(0.4, seed=1), SIGNAL),
+    "gaussian_noise": (lambda: layers.GaussianNoise(0.2, seed=1), SIGNAL),
+}
+# Keras or TensorFlow compute a part of these in float32, whatever the layer's type.
+IN_FLOAT32 = {
+    "up_sampling_bilinear": (lambda: layers.UpSampling2D(2, interpolation="bilinear"), IMAGE),
+    "up_sampling_bicubic": (lambda: layers.UpSampling2D(2, interpolation="bicubic"), IMAGE),
+    "resizing_antialiased": (lambda: layers.Resizing(3, 3, antialias=True), IMAGE),
+    "resizing_lanczos": (lambda: layers.Resizing(5, 7, interpolation="lanczos3"), IMAGE),
+}
+
+
+def model_with(layer, shape, **options):
+    """A compiled model with a layer in its midst, and data ``(model, x, y)``."""
+    model = keras.Sequential([keras.Input(shape), layers.Dense(shape[-1]), layer])
+    model.add(layers.Flatten())
+    model.add(layers.Dense(2, "tanh"))
+    model.compile("sgd", "mse", **options)
+    generator = np.random.default_rng(3)
+    return model, generator.standard_normal((3, *shape)), generator.standard_normal((3, 2))
+
+
+def product_and_difference(model, x, y, step):
+    """H v by `Objective`, and by central differences of fourth order of the training gradient."""
+    objective = Objective(model, from_data((x, y)))
+    vector = np.random.default_rng(4).standard_normal(objective.num_parameters)
+    product = objective.linearise().hessian_product(tf.constant(vector)).numpy()
+    point, gradient = flat_parameters(model), seeded_gradient(model, x, y)
+    near = gradient(point + step * vector) - gradient(point - step * vector)
+    far = gradient(point + 2 * step * vector) - gradient(point - 2 * step * vector)
+    return product, (8.0 * near - far) / (12.0 * step)
+
+
+def seeded_gradient(model, x, y):
+    """`training_gradient`, with the seeds set back before each evaluation."""
+    gradient = training_gradient(model, x, y)
+    seeds = [v for v in model.non_trainable_variables if "seed" in v.path]
+    states = [v.numpy() for v in seeds]
+
+    def at(point):
+        for variable, state in zip(seeds, states, strict=True):
+            variable.assign(state)
+        return gradient(point)
+
+    return at
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_product_is_that_of_differences_of_the_gradient(name):
+    keras.config.set_floatx("float64")
+    make, shape = LAYERS[name]
+    product, expected = product_and_difference(*model_with(make(), shape), step=1e-5)
+    assert np.linalg.norm(product - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("name", IN_FLOAT32)
+def test_product_through_resizing_in_single_precision(name):
+    keras.config.set_floatx("float64")
+    make, shape = IN_FLOAT32[name]
+    # ε/step of the differences and ε of the product, with ε of float32
+    product, expected = product_and_difference(*model_with(make(), shape), step=1e-2)
+    assert np.linalg.norm(product - expected) <= 1e-4 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("unknown", ["batch", "time"])
+def test_recurrent_layers_of_unknown_lengths(unknown):
+    keras.config.set_floatx("float64")
+    model = keras.Sequential([keras.Input((None, 4)), layers.GRU(2), layers.Dense(2)])
+    model.compile("sgd", "mse")
+    generator = np.random.default_rng(3)
+    x, y = generator.standard_normal((4, 5, 4)), generator.standard_normal((4, 2))
+    rows, time = (None, 5) if unknown == "batch" else (4, None)
+    signature = tf.TensorSpec((rows, time, 4), tf.float64), tf.TensorSpec((rows, 2), tf.float64)
+    dataset = tf.data.Dataset.from_generator(lambda: iter([(x, y)]), output_signature=signature)
+    objective = Objective(model, from_data(dataset))
+    vector = np.random.default_rng(4).standard_normal(objective.num_parameters)
+    product = objective.linearise().hessian_product(tf.constant(vector)).numpy()
+    gradient, point = training_gradient(model, x, y), flat_parameters(model)
+    expected = (gradient(point + 1e-5 * vector) - gradient(point - 1e-5 * vector)) / 2e-5
+    assert np.linalg.norm(product - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+def test_model_compiled_by_xla_is_measured():
+    """XLA has no second derivative of max pooling; the measurement isn't compiled."""
+    keras.config.set_floatx("float64")
+    model, x, y = model_with(layers.MaxPooling2D(2), IMAGE, jit_compile=True)
+    model.fit(x, y, verbose=0)
+    product, expected = product_and_difference(model, x, y, step=1e-5)
+    assert np.linalg.norm(product - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+def differentiated(function, exact):
+    """The function (x, v) -> (gradient, Hessian times v), traced as a measurement is, or not."""
+
+    @tf.function(autograph=False)
+    def both(x, v):
+        with exact_second_derivatives() if exact else contextlib.nullcontext():
+            with tf.GradientTape() as outer:
+                outer.watch(x)
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    value = function(x)
+                gradient = inner.gradient(value, x)
+            return gradient, outer.gradient(gradient, x, v, unconnected_gradients="zero")
+
+    return both
+
+
+def cubed(operation):
+    return lambda x: tf.reduce_sum(tf.cast(operation(x), x.dtype) ** 3)
+
+
+def cross_entropy_of_both(x):
+    return tf.nn.softmax_cross_entropy_with_logits(tf.nn.softmax(x), tf.sin(2.0 * x))
+
+
+# name: (function, whether stock TensorFlow says that it can't)
+MENDED = {
+    "moments": (cubed(lambda x: tf.nn.moments(x, [1])[1]), False),
+    "bilinear": (cubed(lambda x: tf.image.resize(x, (3, 5))), False),
+    "labels": (cubed(cross_entropy_of_both), False),
+    "nearest": (cubed(lambda x: tf.image.resize(x, (3, 5), "nearest")), True),
+    "bicubic": (cubed(lambda x: tf.image.resize(x, (3, 5), "bicubic")), True),
+    "antialiased": (cubed(lambda x: tf.image.resize(x, (2, 2), antialias=True)), True),
+    "softsign": (cubed(tf.nn.softsign), True),
+}
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_mended_operations(name):
+    """Same gradient as stock, the right Hessian; the stock one is missing, or off by percents."""
+    function, missing = MENDED[name]
+    generator = np.random.default_rng(0)
+    x, v = tf.constant(generator.standard_normal((2, 2, 4, 4, 3)), tf.float32)
+    gradient, product = differentiated(function, exact=True)(x, v)
+    step = 1e-2
+    stock = differentiated(function, exact=False)
+    if missing:
+        with pytest.raises(LookupError):
+            stock(x, v)
+    else:
+        assert np.linalg.norm(stock(x, v)[1] - product) > 2e-2 * np.linalg.norm(product)
+
+    @tf.function(autograph=False)
+    def stock_gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(x)
+        return tape.gradient(value, x)
+
+    np.testing.assert_allclose(gradient, stock_gradient(x), rtol=1e-4, atol=1e-5)
+    near = stock_gradient(x + step * v) - stock_gradient(x - step * v)
+    far = stock_gradient(x + 2 * step * v) - stock_gradient(x - 2 * step * v)
+    difference = (8.0 * near - far) / (12.0 * step)
+    # float32: ε/step of the differences
+    assert np.linalg.norm(product - difference) <= 1e-3 * np.linalg.norm(product)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axes", [[0], [0, 2], [-1]])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_exact_moments_have_the_values_of_the_stock_ones(dtype, axes, keepdims):
+    x = tf.constant(np.random.default_rng(0).standard_normal((5, 4, 3)), dtype)
+    stock = tf.nn.moments(x, axes, keepdims=keepdims)
+    with exact_second_derivatives():
+        exact = tf.nn.moments(x, axes, keepdims=keepdims)
+    for ours, theirs in zip(exact, stock, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3 if dtype == "float16" else 1e-6)
+
+
+def types_of_moments():
+    """Types of the operations that `tf.nn.moments` is traced to, and whether it is inlined."""
+    inner = tf.function(lambda x: tf.nn.moments(x, [0])[1], autograph=False)
+    outer = tf.function(inner, autograph=False).get_concrete_function(tf.TensorSpec([3]))
+    types = {operation.type for operation in outer.graph.get_operations()}
+    types |= {node.op for f in outer.graph.as_graph_def().library.function for node in f.node_def}
+    return types & {"StopGradient", "StatefulPartitionedCall", "PartitionedCall"}
+
+
+def test_other_threads_keep_the_stock_operations():
+    stock, seen = types_of_moments(), []
+    assert "StopGradient" in stock
+    with exact_second_derivatives():
+        thread = threading.Thread(target=lambda: seen.append(types_of_moments()))
+        thread.start()
+        thread.join()
+    assert seen == [stock]
+
+
+def test_contexts_of_threads_may_overlap():
+    """A thread that leaves doesn't take the operations from one that is still inside."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def other():
+        with exact_second_derivatives():
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    entered.wait()
+    with exact_second_derivatives():
+        leave.set()
+        thread.join()
+        function = tf.function(lambda x: tf.nn.moments(x, [0])[1], autograph=False)
+        graph = function.get_concrete_function(tf.TensorSpec([3])).graph
+    assert "StopGradient" not in {operation.type for operation in graph.get_operations()}
+    assert "StopGradient" in types_of_moments()
+
+
+def test_stock_operations_are_back_after_use():
+    stock = types_of_moments()
+    with pytest.raises(RuntimeError, match="inside"), exact_second_derivatives():
+        raise RuntimeError("inside")
+    assert types_of_moments() == stock
+
+
+@pytest.mark.parametrize("layer", [Compiled, Residual, lambda: layers.UpSampling2D(2)])
+def test_training_is_the_same_with_a_measurement_before_it(layer):
+    weights = []
+    for measured in (False, True):
+        keras.utils.set_random_seed(0)
+        model, x, y = model_with(layer(), IMAGE)
+        if measured:
+            objective = Objective(model, from_data((x, y)))
+            objective.linearise().hessian_product(tf.ones([objective.num_parameters]))
+        model.fit(x, y, batch_size=2, epochs=2, verbose=0)
+        weights.append(flat_parameters(model))
+    np.testing.assert_array_equal(*weights)
+
+
+class Wrong(layers.Layer):
+    """A layer whose gradient isn't that of its values, or stops half-way."""
+
+    def __init__(self, kind, **options):
+        super().__init__(**options)
+        self.kind = kind
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind}
+
+    def call(self, x):
+        if self.kind == "stopped":
+            return x * tf.stop_gradient(tf.tanh(x))
+        if self.kind == "straight_through":
+            return x + tf.stop_gradient(tf.round(4.0 * x) / 4.0 - x)
+
+        @tf.custom_gradient
+        def cube(x):
+            factor = 2.9 if self.kind == "custom" else 3.0
+            base = tf.stop_gradient(x) if self.kind == "stopped_in_custom" else x
+            return x**3, lambda upstream: upstream * factor * base**2
+
+        return cube(x)
+
+
+WRONG = {
+    kind: lambda kind=kind: Wrong(kind, name="at_fault")
+    for kind in ("custom", "stopped", "stopped_in_custom", "straight_through")
+} | {
+    "renormalised": lambda: layers.BatchNormalization(renorm=True, name="at_fault"),
+    "spectral": lambda: layers.SpectralNormalization(layers.Dense(3), name="at_fault"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_check_names_the_layer_at_fault(name):
+    model, x, y = model_with(WRONG[name](), (4,))
+    with pytest.raises(ValueError, match=r"trains the model: '[^']*/at_fault' \(\w+\)\."):
+        check_second_derivatives(model, (x, y))
+
+
+def test_check_names_the_loss_at_fault():
+    model, x, y = model_with(layers.ReLU(), (4,))
+    model.compile("sgd", lambda y, p: tf.square(p - y) * tf.stop_gradient(tf.abs(p)))
+    with pytest.raises(ValueError, match="trains the model: 'loss'"):
+        check_second_derivatives(model, (x, y))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_check_passes_the_models_of_the_table(name):
+    model, x, y = build(name)
+    result = check_second_derivatives(model, (x, y), batch_size=8)
+    assert result.ok
+    assert {part.status for part in result.parts} == {"exact"}
+    assert f"{model.name}/{model.layers[0].name}" in str(result)
+
+
+def test_check_leaves_everything_as_it_was():
+    model, x, y = model_with(layers.Dropout(0.4), (4,))
+    model.add(layers.BatchNormalization())
+    model.compile("adam", "mse", metrics=["mae"])
+    model.fit(x, y, verbose=0)
+    everything = model.variables + model.optimizer.variables + model.metrics_variables
+    before = [v.numpy().copy() for v in everything]
+    state, policy = random.getstate(), keras.config.dtype_policy()
+    result = check_second_derivatives(model, (x, y))
+    assert {part.status for part in result.parts} == {"exact"}
+    assert random.getstate() == state
+    assert keras.config.dtype_policy() is policy
+    for variable, old in zip(everything, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), old, err_msg=variable.path)
+
+
+def test_check_leaves_out_what_no_parameter_acts_on():
+    """A gradient stopped before the first parameter, as in augmentation, does no harm."""
+    model = keras.Sequential([keras.Input((4,)), Wrong("stopped"), layers.Dense(3)])
+    model.compile("sgd", "mse")
+    result = check_second_derivatives(model, (np.ones((3, 4)), np.ones((3, 3))))
+    assert [part.kind for part in result.parts[:2]] == ["Dense", "Sequential"]
+
+
+# name: (operation, the operation named)
+REFUSED = {
+    "response_normalisation": (tf.nn.local_response_normalization, "LRNGrad"),
+    "fractional_pool": (lambda x: tf.nn.fractional_max_pool(x, 1.4, seed=1)[0], "FractionalMaxPool"),
+    "crop": (
+        lambda x: tf.image.crop_and_resize(x, [[0.1, 0.1, 0.8, 0.9]] * 3, [0, 1, 2], (3, 3)),
+        "CropAndResizeGradImage",
+    ),
+    "quantisation": (tf.quantization.fake_quant_with_min_max_args, "FakeQuantWithMinMaxArgs"),
+    "random": (lambda x: x + tf.random.normal(tf.shape(x)), "RandomStandardNormal"),
+    "random_in_a_branch": (
+        lambda x: tf.cond(tf.reduce_sum(x) > 0.0, lambda: tf.nn.dropout(x, 0.5), lambda: x),
+        "RandomUniform",
+    ),
+    "random_in_a_loop": (
+        lambda x: tf.scan(lambda total, row: total + tf.nn.dropout(row, 0.5), x),
+        "RandomUniform",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_operations_are_named_with_their_layer(name):
+    operation, kind = REFUSED[name]
+    model, x, y = model_with(layers.Lambda(operation, name="my_layer_7"), IMAGE)
+    message = rf"No exact Hessian: {kind}\w* in layer '{model.name}/my_layer_7.*'.*Received: "
+    with pytest.raises(ValueError, match=message):
+        Objective(model, from_data((x, y))).linearise()
+
+
+def test_refused_loss_is_named():
+    model = keras.Sequential([keras.Input((6, 4)), layers.Dense(4)])
+    model.compile("sgd", keras.losses.CTC())
+    data = np.ones((3, 6, 4), "f"), np.ones((3, 2), "int32")
+    with pytest.raises(ValueError, match="No exact Hessian: .* in layer 'compile_loss/ctc"):
+        Objective(model, from_data(data)).linearise()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_operations_before_the_parameters_are_refused_only_if_they_draw(name):
+    operation, _ = REFUSED[name]
+    model = keras.Sequential([keras.Input(IMAGE), layers.Lambda(operation), layers.Dense(2)])
+    model.compile("sgd", "mse")
+    x = np.ones((3, *IMAGE), "f")
+    objective = Objective(model, from_data((x, model(x).numpy())))
+    if name.startswith("random"):
+        with pytest.raises(ValueError, match="draws anew"):
+            objective.linearise()
+    else:
+        assert np.isfinite(objective.linearise().hessian_product(tf.ones([10]))).all()
+
+
+def test_function_traced_elsewhere_with_stock_moments_is_refused():
+    elsewhere = tf.function(lambda x: tf.nn.moments(x, [0])[1]).get_concrete_function(
+        tf.TensorSpec([3])
+    )
+    graph = tf.function(lambda x: 2.0 * elsewhere(x)).get_concrete_function(tf.zeros(3)).graph
+    with pytest.raises(ValueError, match=r"tf\.nn\.moments .* traced before"):
+        refuse_inexact(graph)
+
+
+def test_what_no_output_depends_on_is_not_refused():
+    def function(x):
+        tf.debugging.check_numerics(tf.random.normal([3]), "noise")
+        return 2.0 * x
+
+    refuse_inexact(tf.function(function).get_concrete_function(tf.zeros(3)).graph)
