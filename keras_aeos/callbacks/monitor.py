@@ -16,6 +16,7 @@ from keras_aeos.callbacks.probe import FitProbe
 from keras_aeos.callbacks.writers import CsvWriter, TensorBoardWriter
 from keras_aeos.curvature import batches
 from keras_aeos.curvature import quantities as quantities_of_row
+from keras_aeos.curvature.check import check_second_derivatives
 from keras_aeos.curvature.eigenpairs import check_solver
 from keras_aeos.curvature.measurement import Measurement
 from keras_aeos.curvature.objective import Objective
@@ -105,7 +106,8 @@ class AEoSMonitor(keras.callbacks.Callback):
         rtol: Tolerance of the relative error of each eigenvalue.
         max_hvps: Limit of the Hessian-vector products for each of λ₁(P⁻¹H) and λ₁(H).
         check: Whether to test the second derivatives of the model's layers against differences of
-            their gradients before the first measurement, by `check_second_derivatives`.
+            their gradients before the first measurement, by `check_second_derivatives`, which
+            raises a ValueError that names the layer that fails.
 
     Raises:
         TypeError: If `data` can't be gone through repeatedly.
@@ -350,6 +352,9 @@ class AEoSMonitor(keras.callbacks.Callback):
             if self._batches is None:
                 self._probe.finish()
                 self._batches = batches.from_list(self._probe.batches)
+            if self._check:
+                first = batches.unflatten(self._batches.spec, next(iter(self._batches)))
+                check_second_derivatives(self.model, first)
             self._objective = Objective(self.model, self._batches)
             self._tracker.clear()
             check_solver(

@@ -221,9 +221,7 @@ def _compare(name, kind, function, point, product=None):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             value = function(values)
-        gradient = tape.gradient(
-            value, values, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        gradient = tape.gradient(value, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return [tf.convert_to_tensor(g) for g in gradient]
 
     def differentiate_twice(values, direction):
@@ -277,8 +275,14 @@ def _difference(gradient, point, direction, step):
     """Derivative of the gradient along a direction, by central differences of fourth order."""
 
     def at(factor):
-        return _flat(gradient([p + p.dtype.as_numpy_dtype(factor) * d
-                               for p, d in zip(point, direction, strict=True)]))
+        return _flat(
+            gradient(
+                [
+                    p + p.dtype.as_numpy_dtype(factor) * d
+                    for p, d in zip(point, direction, strict=True)
+                ]
+            )
+        )
 
     near = at(step) - at(-step)
     far = at(2.0 * step) - at(-2.0 * step)

@@ -377,6 +377,29 @@ def test_divergence_is_a_row_of_nan_and_training_goes_on_as_the_user_decides(sto
     assert len(pd.read_csv("logs/metrics.csv")) == len(history)
 
 
+class StraightThrough(layers.Layer):
+    """Rounds, and pretends in its gradient that it doesn't."""
+
+    def call(self, x):
+        return x + tf.stop_gradient(tf.round(4.0 * x) / 4.0 - x)
+
+
+def test_check_names_a_layer_whose_second_derivative_is_wrong():
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5), StraightThrough(name="rounding"), layers.Dense(3)]
+    )
+    model.compile("adam", loss="mse")
+    x, y = np.random.default_rng(0).standard_normal((2, 12, 4))
+    fit_one(model, x, y[:, :3], AEoSMonitor(update_freq=1))
+    with pytest.raises(ValueError, match="rounding"):
+        fit_one(model, x, y[:, :3], AEoSMonitor(update_freq=1, check=True))
+
+
+def test_check_passes_a_sound_model():
+    model, x, y = build("batch_normalised", "adam")
+    assert fit_one(model, x, y, AEoSMonitor(update_freq=1, check=True))["converged"]
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

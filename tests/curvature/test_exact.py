@@ -428,7 +428,10 @@ def test_check_leaves_out_what_no_parameter_acts_on():
 # name: (operation, the operation named)
 REFUSED = {
     "response_normalisation": (tf.nn.local_response_normalization, "LRNGrad"),
-    "fractional_pool": (lambda x: tf.nn.fractional_max_pool(x, 1.4, seed=1)[0], "FractionalMaxPool"),
+    "fractional_pool": (
+        lambda x: tf.nn.fractional_max_pool(x, 1.4, seed=1)[0],
+        "FractionalMaxPool",
+    ),
     "crop": (
         lambda x: tf.image.crop_and_resize(x, [[0.1, 0.1, 0.8, 0.9]] * 3, [0, 1, 2], (3, 3)),
         "CropAndResizeGradImage",
