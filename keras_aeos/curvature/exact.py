@@ -47,7 +47,7 @@ def exact_second_derivatives():
 
 
 def refuse_inexact(graph):
-    """Refuse a traced function that isn't one function of its arguments, or not twice differentiable.
+    """Refuse a traced function that isn't one function of its arguments, twice differentiable.
 
     Gradients see to themselves inside of `exact_second_derivatives`; this finds what they can't
     see: random operations that draw anew at each evaluation, so that no two products belong to the
@@ -120,7 +120,7 @@ def _bodies(operation):
 
 
 def _message(what, name, remedy):
-    # Keras opens the scope of a layer twice, to build and to call it; TensorFlow numbers the second.
+    # Keras opens the scope of a layer twice, to build and to call it; the second is numbered.
     scopes = [re.sub(r"_\d+$", "", scope) for scope in name.split("/")[:-1]]
     path = "/".join(scope for scope in scopes if scope not in ("gradient_tape", "gradients"))
     where = f"in layer {path!r}" if path else "outside of the layers"
@@ -259,7 +259,7 @@ def _linear(kind, inputs, attributes):
 
         @tf.custom_gradient
         def transposed(gradients):
-            image, *rest = stock(operation, gradients)
+            image, *_ = stock(operation, gradients)
 
             def forward(direction):
                 return apply(images=direction, size=tf.shape(gradients)[1:3], **fixed)

@@ -462,7 +462,7 @@ def test_refused_loss_is_named():
     model = keras.Sequential([keras.Input((6, 4)), layers.Dense(4)])
     model.compile("sgd", keras.losses.CTC())
     data = np.ones((3, 6, 4), "f"), np.ones((3, 2), "int32")
-    with pytest.raises(ValueError, match="No exact Hessian: .* in layer 'compile_loss/ctc"):
+    with pytest.raises(ValueError, match=r"No exact Hessian: .* in layer 'compile_loss/ctc"):
         Objective(model, from_data(data)).linearise()
 
 
