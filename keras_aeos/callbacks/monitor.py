@@ -21,6 +21,7 @@ from keras_aeos.curvature.eigenpairs import check_solver
 from keras_aeos.curvature.measurement import Measurement
 from keras_aeos.curvature.objective import Objective
 from keras_aeos.curvature.quantities import QUANTITIES
+from keras_aeos.curvature.result import Eigenpairs
 from keras_aeos.curvature.tracking import EigenpairTracker
 from keras_aeos.optimizers import dynamics
 
@@ -248,7 +249,7 @@ class AEoSMonitor(keras.callbacks.Callback):
             if description
             else dynamics.last_learning_rate(self.model.optimizer)
         )
-        solved = []
+        solved: list[Eigenpairs] = []
         measurement = Measurement(
             objective,
             lambda name, matvec: self._solve(objective, name, matvec, step, solved),

@@ -150,12 +150,14 @@ class _ArrayBatches:
         self._arrays, self._num_rows, self._batch_size = arrays, num_rows, batch_size
         sizes = [int(np.prod(a.shape)) * _dtype(a).size for a in flatten(arrays)]
         self._cacheable = sum(sizes) <= _CACHED_BYTES
-        self._cache = None
+        self._cache: list = []
 
     def __iter__(self):
-        if self._cacheable and self._cache is None:
+        if not self._cacheable:
+            return self._slices()
+        if not self._cache:
             self._cache = list(self._slices())
-        return iter(self._cache) if self._cacheable else self._slices()
+        return iter(self._cache)
 
     def _slices(self):
         for begin in range(0, self._num_rows, self._batch_size):

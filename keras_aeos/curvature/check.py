@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import random
 import threading
+from typing import Any
 
 import keras
 import numpy as np
@@ -158,11 +159,11 @@ def _check_layers(model, x):
 def _check_layer(layer, args, kwargs, trainable, acted_on):
     kind = type(layer).__name__
     try:
-        copy = _in_float64(layer, args, kwargs)
-    except Exception:  # a layer may fail to be built anew in any way
-        copy = layer, args, kwargs
+        layer, args, kwargs = _in_float64(layer, args, kwargs)
+    except Exception:  # noqa: S110 (a layer may fail to be built anew in any way)
+        pass
     try:
-        function = _function(*copy, trainable, acted_on)
+        function = _function(layer, args, kwargs, trainable, acted_on)
     except Exception as error:  # or to be called alone
         reason = str(error).split("\n", maxsplit=1)[0]
         return CheckedPart("", kind, np.nan, np.nan, "not checked", reason)
@@ -262,12 +263,12 @@ def _compare(name, kind, function, point, product=None):
         differences = []
         for step in steps:
             differences.append(_difference(gradient, point, direction, step))
-            error = _relative(ours - differences[-1], differences[-1])
-            if error <= tolerance:
-                return CheckedPart(name, kind, error, tolerance, "exact")
-            best = min(best, error)
+            distance = _relative(ours - differences[-1], differences[-1])
+            if distance <= tolerance:
+                return CheckedPart(name, kind, distance, tolerance, "exact")
+            best = min(best, distance)
         spread = _relative(differences[0] - differences[1], differences[1])
-        settled |= bool(spread < 0.3 * error)
+        settled |= bool(spread < 0.3 * distance)
     return CheckedPart(name, kind, best, tolerance, "wrong" if settled else "undecided")
 
 
@@ -399,6 +400,7 @@ def _is_floating(leaf):
 
 def _key(layer, args, kwargs):
     """What two layers have in common that are checked as one."""
+    config: Any
     try:
         config = {k: v for k, v in layer.get_config().items() if k != "name"}
     except NotImplementedError:

@@ -133,7 +133,7 @@ def measure(names, measurement, learning_rate, stability_threshold):
     NaN stands for what can't be had: without a preconditioner or a known last update, or where
     loss or gradient are not finite.
     """
-    row = {}
+    row: dict[str, float] = {}
     for name in names:
         quantity = QUANTITIES[name]
         missing = (

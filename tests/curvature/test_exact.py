@@ -133,7 +133,7 @@ def model_with(layer, shape, **options):
     return model, generator.standard_normal((3, *shape)), generator.standard_normal((3, 2))
 
 
-def product_and_difference(model, x, y, step):
+def product_and_difference(model, x, y, *, step):
     """H v by `Objective`, and by central differences of fourth order of the training gradient."""
     objective = Objective(model, from_data((x, y)))
     vector = np.random.default_rng(4).standard_normal(objective.num_parameters)

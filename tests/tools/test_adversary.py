@@ -27,7 +27,7 @@ def test_warm_solves_find_what_overtakes_or_rises():
 
 def test_spectra_are_what_their_names_say():
     generator = np.random.default_rng(0)
-    kinds = {}
+    kinds: dict[str, list[np.ndarray]] = {}
     for _ in range(40):
         kind, values = adversary.cold_spectrum(generator)
         kinds.setdefault(kind, []).append(values)
