@@ -158,10 +158,8 @@ def _check_layers(model, x):
 
 def _check_layer(layer, args, kwargs, trainable, acted_on):
     kind = type(layer).__name__
-    try:
+    with contextlib.suppress(Exception):  # a layer may fail to be built anew in any way
         layer, args, kwargs = _in_float64(layer, args, kwargs)
-    except Exception:  # noqa: S110 (a layer may fail to be built anew in any way)
-        pass
     try:
         function = _function(layer, args, kwargs, trainable, acted_on)
     except Exception as error:  # or to be called alone
