@@ -156,17 +156,15 @@ def _check_layers(model, x):
 
 
 def _check_layer(layer, args, kwargs, trainable, acted_on):
-    kind = type(layer).__name__
-    try:
-        copy = _in_float64(layer, args, kwargs)
-    except Exception:  # a layer may fail to be built anew in any way
-        copy = layer, args, kwargs
-    try:
-        function = _function(*copy, trainable, acted_on)
-    except Exception as error:  # or to be called alone
-        reason = str(error).split("\n", maxsplit=1)[0]
-        return CheckedPart("", kind, np.nan, np.nan, "not checked", reason)
-    return _compare("", kind, *function)
+    kind, reason = type(layer).__name__, ""
+    for copy in (_in_float64, lambda *call: call):
+        # A layer may fail in any way to be built anew, to have kernels in float64, to run alone.
+        try:
+            function, point = _function(*copy(layer, args, kwargs), trainable, acted_on)
+            return _compare("", kind, function, point)
+        except Exception as error:
+            reason = str(error).split("\n", maxsplit=1)[0]
+    return CheckedPart("", kind, np.nan, np.nan, "not checked", reason)
 
 
 def _check_losses(model, batch):
@@ -221,9 +219,7 @@ def _compare(name, kind, function, point, product=None):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             value = function(values)
-        gradient = tape.gradient(
-            value, values, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        gradient = tape.gradient(value, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return [tf.convert_to_tensor(g) for g in gradient]
 
     def differentiate_twice(values, direction):
@@ -277,8 +273,14 @@ def _difference(gradient, point, direction, step):
     """Derivative of the gradient along a direction, by central differences of fourth order."""
 
     def at(factor):
-        return _flat(gradient([p + p.dtype.as_numpy_dtype(factor) * d
-                               for p, d in zip(point, direction, strict=True)]))
+        return _flat(
+            gradient(
+                [
+                    p + p.dtype.as_numpy_dtype(factor) * d
+                    for p, d in zip(point, direction, strict=True)
+                ]
+            )
+        )
 
     near = at(step) - at(-step)
     far = at(2.0 * step) - at(-2.0 * step)
