@@ -235,7 +235,7 @@ def test_mended_operations(name):
     generator = np.random.default_rng(0)
     x, v = tf.constant(generator.standard_normal((2, 2, 4, 4, 3)), tf.float32)
     gradient, product = differentiated(function, exact=True)(x, v)
-    step = 1e-2
+    step = 1e-3
     stock = differentiated(function, exact=False)
     if missing:
         with pytest.raises(LookupError):
