@@ -141,6 +141,16 @@ def build(
     return model, x, y
 
 
+def model_with(layer, shape, **options):
+    """A compiled model with a layer in its midst, and data ``(model, x, y)``."""
+    model = keras.Sequential([keras.Input(shape), layers.Dense(shape[-1]), layer])
+    model.add(layers.Flatten())
+    model.add(layers.Dense(2, "tanh"))
+    model.compile("sgd", "mse", **options)
+    generator = np.random.default_rng(3)
+    return model, generator.standard_normal((3, *shape)), generator.standard_normal((3, 2))
+
+
 def two_outputs(optimizer):
     """A compiled model of dictionaries with two weighted losses, and its data ``(model, x, y)``."""
     a, b = keras.Input((4,), name="a"), keras.Input((2,), name="b")

@@ -33,3 +33,9 @@ def test_optimizer_of_ones_own_is_watched(tmp_path):
     assert monitor.history["exact"].all()
     assert np.allclose(monitor.history["stability_threshold"], 200.0)
     assert (monitor.history["edge_ratio"] > 0).all()
+
+
+def test_check_on_the_page_on_exactness():
+    names: dict = {}
+    exec(code_blocks("exactness.md")[0], names)  # noqa: S102
+    assert "/spectral' (SpectralNormalization)" in names["found"]

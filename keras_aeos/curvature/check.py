@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import random
 import threading
-from typing import Any
 
 import keras
 import numpy as np
@@ -157,15 +156,15 @@ def _check_layers(model, x):
 
 
 def _check_layer(layer, args, kwargs, trainable, acted_on):
-    kind = type(layer).__name__
-    with contextlib.suppress(Exception):  # a layer may fail to be built anew in any way
-        layer, args, kwargs = _in_float64(layer, args, kwargs)
-    try:
-        function = _function(layer, args, kwargs, trainable, acted_on)
-    except Exception as error:  # or to be called alone
-        reason = str(error).split("\n", maxsplit=1)[0]
-        return CheckedPart("", kind, np.nan, np.nan, "not checked", reason)
-    return _compare("", kind, *function)
+    kind, reason = type(layer).__name__, ""
+    for copy in (_in_float64, lambda *call: call):
+        # A layer may fail in any way to be built anew, to have kernels in float64, to run alone.
+        try:
+            function, point = _function(*copy(layer, args, kwargs), trainable, acted_on)
+            return _compare("", kind, function, point)
+        except Exception as error:
+            reason = str(error).split("\n", maxsplit=1)[0]
+    return CheckedPart("", kind, np.nan, np.nan, "not checked", reason)
 
 
 def _check_losses(model, batch):
@@ -261,12 +260,12 @@ def _compare(name, kind, function, point, product=None):
         differences = []
         for step in steps:
             differences.append(_difference(gradient, point, direction, step))
-            distance = _relative(ours - differences[-1], differences[-1])
-            if distance <= tolerance:
-                return CheckedPart(name, kind, distance, tolerance, "exact")
-            best = min(best, distance)
+            error = _relative(ours - differences[-1], differences[-1])
+            if error <= tolerance:
+                return CheckedPart(name, kind, error, tolerance, "exact")
+            best = min(best, error)
         spread = _relative(differences[0] - differences[1], differences[1])
-        settled |= bool(spread < 0.3 * distance)
+        settled |= bool(spread < 0.3 * error)
     return CheckedPart(name, kind, best, tolerance, "wrong" if settled else "undecided")
 
 
@@ -398,7 +397,6 @@ def _is_floating(leaf):
 
 def _key(layer, args, kwargs):
     """What two layers have in common that are checked as one."""
-    config: Any
     try:
         config = {k: v for k, v in layer.get_config().items() if k != "name"}
     except NotImplementedError:

@@ -21,17 +21,19 @@ _keras_rnn = importlib.import_module("keras.src.backend.tensorflow.rnn")
 def exact_second_derivatives():
     """Within this context, what TensorFlow differentiates once can be differentiated twice.
 
-    Stock TensorFlow is wrong, silently, in two places: `tf.nn.moments` takes the variance around
-    ``stop_gradient(mean)``, so that second derivatives through a batch, layer or group
-    normalisation are off, and those through a bilinear resizing are zero. Elsewhere they are
-    missing. Here they are mended, with the values and first derivatives as they were:
+    Stock second derivatives are wrong in some places, silently, and missing in others. These are
+    mended, with the values and first derivatives as they were:
 
-    - `tf.nn.moments`, written out;
-    - resizing (bilinear, nearest, bicubic and the anti-aliased kinds), which is linear in the
-      image: the derivative of its gradient by what that is applied to is the resizing itself;
-    - the softsign function, and the cross-entropy by labels that depend on parameters;
-    - LSTM and GRU on a GPU, whose cuDNN kernels give way to Keras' own loop;
-    - layers under `keras.RematScope`, whose values are kept instead of computed anew.
+    - `tf.nn.moments`, and with it batch, layer and group normalisation: the variance is taken
+      around ``stop_gradient(mean)``, which is right to first order only;
+    - max pooling that keeps the shape (strides of 1, padding): wrong, for a kernel that overwrites
+      its input;
+    - resizing, which is linear in the image: bilinear, zero; nearest, bicubic and anti-aliased,
+      missing;
+    - softmax cross-entropy, by labels that depend on parameters: the mixed derivative is left out;
+    - softsign, missing;
+    - LSTM and GRU on a GPU, missing in cuDNN: Keras' own loop takes its place;
+    - layers under `keras.RematScope`, missing: their values are kept instead of computed anew.
 
     Every other operation without a second derivative raises a `ValueError` with its layer, the
     moment that a gradient is taken through it and only then. A `tf.function` that the model calls
@@ -47,7 +49,7 @@ def exact_second_derivatives():
 
 
 def refuse_inexact(graph):
-    """Refuse a traced function that isn't one function of its arguments, twice differentiable.
+    """Refuse a traced function that isn't the same at each evaluation, or not twice differentiable.
 
     Gradients see to themselves inside of `exact_second_derivatives`; this finds what they can't
     see: random operations that draw anew at each evaluation, so that no two products belong to the
@@ -77,8 +79,8 @@ _DRAWS_ANEW = (
     "that is an attribute of the layer."
 )
 _TRACED_ELSEWHERE = (
-    "it is inside of a function that was traced before, with a second derivative that is wrong. "
-    "Call the Python code of the layer instead."
+    "its second derivative is wrong where it is part of a function traced before, or called as "
+    "`tf.compat.v1.nn.moments`. Call `tf.nn.moments` from the Python code of the layer."
 )
 _NO_SECOND_DERIVATIVE = (
     "TensorFlow has no second derivative of it. Write the layer or the loss with operations that "
@@ -115,13 +117,12 @@ def _bodies(operation):
     for attribute in operation.node_def.attr.values():
         for function in [attribute.func, *attribute.list.func]:
             called = operation.graph._get_function(function.name) if function.name else None
-            graph = getattr(called, "graph", None)
-            if graph is not None:
-                yield graph
+            if getattr(called, "graph", None) is not None:
+                yield called.graph
 
 
 def _message(what, name, remedy):
-    # Keras opens the scope of a layer twice, to build and to call it; the second is numbered.
+    # Keras opens the scope of a layer to build it and again to call it; TensorFlow numbers that.
     scopes = [re.sub(r"_\d+$", "", scope) for scope in name.split("/")[:-1]]
     path = "/".join(scope for scope in scopes if scope not in ("gradient_tape", "gradients"))
     where = f"in layer {path!r}" if path else "outside of the layers"
@@ -272,6 +273,22 @@ def _linear(kind, inputs, attributes):
     return gradient
 
 
+def _max_pool(kind):
+    """Gradient of a gradient of max pooling, in memory of its own.
+
+    TensorFlow's kernel takes the memory of what it is applied to for its result, if that has the
+    same shape and nothing else needs it, and clears it before it reads. Here something does.
+    """
+
+    def gradient(operation, upstream):
+        *rest, picked = framework_ops.gradient_registry.stock(kind)(operation, upstream)
+        if set(operation.get_attr("strides")) == {1} and operation.get_attr("padding") == b"SAME":
+            picked = tf.where(tf.math.is_nan(upstream), upstream, picked)
+        return *rest, picked
+
+    return gradient
+
+
 def _softsign(operation, upstream):
     """Gradient of ``gradients / (1 + |x|)²``, which is the gradient of softsign."""
     gradients, x = operation.inputs
@@ -294,6 +311,8 @@ _MENDED = {
     "ScaleAndTranslate": _linear(
         "ScaleAndTranslate", ("scale", "translation"), ("kernel_type", "antialias")
     ),
+    "MaxPoolGrad": _max_pool("MaxPoolGrad"),
+    "MaxPool3DGrad": _max_pool("MaxPool3DGrad"),
     "SoftsignGrad": _softsign,
     "SoftmaxCrossEntropyWithLogits": _cross_entropy,
 }

@@ -1,7 +1,6 @@
 """Second derivatives against central differences of the gradient, layer by layer, in float64."""
 
 import contextlib
-import random
 import threading
 
 import keras
@@ -10,27 +9,27 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_aeos.curvature import check_second_derivatives
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.exact import exact_second_derivatives, refuse_inexact
 from keras_aeos.curvature.objective import Objective
-from tests.cases import MODELS, SelfAttention, build, flat_parameters, training_gradient
+from tests.cases import SelfAttention, flat_parameters, model_with, training_gradient
 
+moments = tf.nn.moments
 SIGNAL, IMAGE, VOLUME = (5, 4), (4, 4, 4), (4, 4, 4, 2)
 
 
 class Normalised(layers.Layer):
-    """A user's layer with the moments of TensorFlow under another name."""
+    """A user's layer with the moments of TensorFlow under a name of its own."""
 
     def call(self, x):
-        mean, variance = tf.compat.v1.nn.moments(x, [0], keep_dims=True)
+        mean, variance = moments(x, [0], keepdims=True)
         return (x - mean) / tf.sqrt(variance + 0.1)
 
 
-class Compiled(layers.Layer):
-    """A user's layer with a function of its own, which training compiles with XLA."""
+class Traced(layers.Layer):
+    """A user's layer with a traced function of its own."""
 
-    @tf.function(jit_compile=True)
+    @tf.function
     def normalised(self, x):
         pooled = tf.nn.max_pool2d(x, 2, 1, "SAME")
         return pooled - tf.nn.moments(pooled, [1, 2], keepdims=True)[1]
@@ -73,11 +72,10 @@ LAYERS = {
     "activation_softsign": (lambda: layers.Activation("softsign"), SIGNAL),
     "prelu": (lambda: layers.PReLU(alpha_initializer="ones"), SIGNAL),
     "dense": (lambda: layers.Dense(3, "sigmoid"), SIGNAL),
-    "einsum_dense": (lambda: layers.EinsumDense("abc,cd->abd", (None, 3)), SIGNAL),
+    "einsum_dense": (lambda: layers.EinsumDense("abc,cd->abd", (5, 3)), SIGNAL),
     "rematerialised": (rematerialised, SIGNAL),
     "conv_1d": (lambda: layers.Conv1D(3, 2, padding="causal", dilation_rate=2), SIGNAL),
     "conv_2d": (lambda: layers.Conv2D(3, 3, 2, padding="same"), IMAGE),
-    "conv_2d_grouped": (lambda: layers.Conv2D(4, 3, groups=2), IMAGE),
     "conv_3d": (lambda: layers.Conv3D(2, 2), VOLUME),
     "conv_1d_transposed": (lambda: layers.Conv1DTranspose(3, 2, 2), SIGNAL),
     "conv_2d_transposed": (lambda: layers.Conv2DTranspose(3, 3, 2), IMAGE),
@@ -85,11 +83,10 @@ LAYERS = {
     "conv_depthwise": (lambda: layers.DepthwiseConv2D(3, depth_multiplier=2), IMAGE),
     "conv_separable": (lambda: layers.SeparableConv2D(3, 2), IMAGE),
     "max_pool_1d": (lambda: layers.MaxPooling1D(2), SIGNAL),
+    "max_pool_2d_strided": (lambda: layers.MaxPooling2D(2), IMAGE),
     "max_pool_2d": (lambda: layers.MaxPooling2D(3, 1, padding="same"), IMAGE),
-    "max_pool_3d": (lambda: layers.MaxPooling3D(2), VOLUME),
     "average_pool_1d": (lambda: layers.AveragePooling1D(2), SIGNAL),
     "average_pool_2d": (lambda: layers.AveragePooling2D(3, 1, padding="same"), IMAGE),
-    "average_pool_3d": (lambda: layers.AveragePooling3D(2), VOLUME),
     "global_max_pool": (lambda: layers.GlobalMaxPooling2D(), IMAGE),
     "batch_norm": (lambda: layers.BatchNormalization(), IMAGE),
     "layer_norm": (lambda: layers.LayerNormalization(), SIGNAL),
@@ -97,15 +94,15 @@ LAYERS = {
     "group_norm": (lambda: layers.GroupNormalization(2), IMAGE),
     "unit_norm": (lambda: layers.UnitNormalization(), SIGNAL),
     "users_norm": (lambda: Normalised(), SIGNAL),
-    "users_function": (lambda: Compiled(), IMAGE),
+    "users_function": (lambda: Traced(), IMAGE),
     "lambda_of_moments": (lambda: layers.Lambda(lambda x: x * tf.nn.moments(x, 0)[1]), SIGNAL),
     "residual": (lambda: Residual(), SIGNAL),
     "lstm": (lambda: layers.LSTM(2), SIGNAL),
     "gru": (lambda: layers.GRU(2), SIGNAL),
     "simple_rnn": (lambda: layers.SimpleRNN(2), SIGNAL),
-    "rnn_unrolled": (lambda: layers.SimpleRNN(2, unroll=True), SIGNAL),
-    "bidirectional": (lambda: layers.Bidirectional(layers.SimpleRNN(2)), (3, 4)),
-    "conv_lstm": (lambda: layers.ConvLSTM1D(2, 2), (3, 4, 2)),
+    "lstm_unrolled": (lambda: layers.LSTM(2, unroll=True), (2, 4)),
+    "bidirectional": (lambda: layers.Bidirectional(layers.SimpleRNN(2, unroll=True)), (3, 2)),
+    "conv_lstm": (lambda: layers.ConvLSTM1D(1, 2, unroll=True), (2, 3, 2)),
     "time_distributed": (lambda: layers.TimeDistributed(layers.Dense(3, "tanh")), SIGNAL),
     "self_attention": (SelfAttention, SIGNAL),
     "up_sampling_nearest": (lambda: layers.UpSampling2D(2), IMAGE),
@@ -114,8 +111,12 @@ LAYERS = {
     "spatial_dropout": (lambda: layers.SpatialDropout1D(0.4, seed=1), SIGNAL),
     "gaussian_noise": (lambda: layers.GaussianNoise(0.2, seed=1), SIGNAL),
 }
-# Keras or TensorFlow compute a part of these in float32, whatever the layer's type.
+# TensorFlow has these on a CPU in float32 alone.
 IN_FLOAT32 = {
+    "conv_2d_grouped": (lambda: layers.Conv2D(4, 3, groups=2), IMAGE),
+    "max_pool_3d_same": (lambda: layers.MaxPooling3D(2, 1, padding="same"), VOLUME),
+    "max_pool_3d": (lambda: layers.MaxPooling3D(2), VOLUME),
+    "average_pool_3d": (lambda: layers.AveragePooling3D(2), VOLUME),
     "up_sampling_bilinear": (lambda: layers.UpSampling2D(2, interpolation="bilinear"), IMAGE),
     "up_sampling_bicubic": (lambda: layers.UpSampling2D(2, interpolation="bicubic"), IMAGE),
     "resizing_antialiased": (lambda: layers.Resizing(3, 3, antialias=True), IMAGE),
@@ -123,21 +124,11 @@ IN_FLOAT32 = {
 }
 
 
-def model_with(layer, shape, **options):
-    """A compiled model with a layer in its midst, and data ``(model, x, y)``."""
-    model = keras.Sequential([keras.Input(shape), layers.Dense(shape[-1]), layer])
-    model.add(layers.Flatten())
-    model.add(layers.Dense(2, "tanh"))
-    model.compile("sgd", "mse", **options)
-    generator = np.random.default_rng(3)
-    return model, generator.standard_normal((3, *shape)), generator.standard_normal((3, 2))
-
-
-def product_and_difference(model, x, y, *, step):
+def product_and_difference(model, x, y, step):
     """H v by `Objective`, and by central differences of fourth order of the training gradient."""
     objective = Objective(model, from_data((x, y)))
     vector = np.random.default_rng(4).standard_normal(objective.num_parameters)
-    product = objective.linearise().hessian_product(tf.constant(vector)).numpy()
+    product = objective.linearise().hessian_product(tf.constant(vector, objective.dtype)).numpy()
     point, gradient = flat_parameters(model), seeded_gradient(model, x, y)
     near = gradient(point + step * vector) - gradient(point - step * vector)
     far = gradient(point + 2 * step * vector) - gradient(point - 2 * step * vector)
@@ -167,23 +158,20 @@ def test_product_is_that_of_differences_of_the_gradient(name):
 
 
 @pytest.mark.parametrize("name", IN_FLOAT32)
-def test_product_through_resizing_in_single_precision(name):
-    keras.config.set_floatx("float64")
+def test_product_in_single_precision(name):
     make, shape = IN_FLOAT32[name]
-    # ε/step of the differences and ε of the product, with ε of float32
-    product, expected = product_and_difference(*model_with(make(), shape), step=1e-2)
-    assert np.linalg.norm(product - expected) <= 1e-4 * np.linalg.norm(expected)
+    product, expected = product_and_difference(*model_with(make(), shape), step=3e-3)
+    # rounding of the differences, ε/step
+    assert np.linalg.norm(product - expected) <= 1e-3 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("unknown", ["batch", "time"])
-def test_recurrent_layers_of_unknown_lengths(unknown):
+def test_recurrent_layers_of_unknown_lengths():
     keras.config.set_floatx("float64")
-    model = keras.Sequential([keras.Input((None, 4)), layers.GRU(2), layers.Dense(2)])
+    model = keras.Sequential([keras.Input((None, 4)), layers.SimpleRNN(2), layers.Dense(2)])
     model.compile("sgd", "mse")
     generator = np.random.default_rng(3)
     x, y = generator.standard_normal((4, 5, 4)), generator.standard_normal((4, 2))
-    rows, time = (None, 5) if unknown == "batch" else (4, None)
-    signature = tf.TensorSpec((rows, time, 4), tf.float64), tf.TensorSpec((rows, 2), tf.float64)
+    signature = tf.TensorSpec((None, None, 4), tf.float64), tf.TensorSpec((None, 2), tf.float64)
     dataset = tf.data.Dataset.from_generator(lambda: iter([(x, y)]), output_signature=signature)
     objective = Objective(model, from_data(dataset))
     vector = np.random.default_rng(4).standard_normal(objective.num_parameters)
@@ -229,6 +217,7 @@ def cross_entropy_of_both(x):
 
 # name: (function, whether stock TensorFlow says that it can't)
 MENDED = {
+    "max_pool": (cubed(lambda x: tf.nn.max_pool2d(tf.tanh(x), 3, 1, "SAME")), False),
     "moments": (cubed(lambda x: tf.nn.moments(x, [1])[1]), False),
     "bilinear": (cubed(lambda x: tf.image.resize(x, (3, 5))), False),
     "labels": (cubed(cross_entropy_of_both), False),
@@ -246,7 +235,7 @@ def test_mended_operations(name):
     generator = np.random.default_rng(0)
     x, v = tf.constant(generator.standard_normal((2, 2, 4, 4, 3)), tf.float32)
     gradient, product = differentiated(function, exact=True)(x, v)
-    step = 1e-2
+    step = 1e-3
     stock = differentiated(function, exact=False)
     if missing:
         with pytest.raises(LookupError):
@@ -330,7 +319,7 @@ def test_stock_operations_are_back_after_use():
     assert types_of_moments() == stock
 
 
-@pytest.mark.parametrize("layer", [Compiled, Residual, lambda: layers.UpSampling2D(2)])
+@pytest.mark.parametrize("layer", [Traced, Residual])
 def test_training_is_the_same_with_a_measurement_before_it(layer):
     weights = []
     for measured in (False, True):
@@ -342,87 +331,6 @@ def test_training_is_the_same_with_a_measurement_before_it(layer):
         model.fit(x, y, batch_size=2, epochs=2, verbose=0)
         weights.append(flat_parameters(model))
     np.testing.assert_array_equal(*weights)
-
-
-class Wrong(layers.Layer):
-    """A layer whose gradient isn't that of its values, or stops half-way."""
-
-    def __init__(self, kind, **options):
-        super().__init__(**options)
-        self.kind = kind
-
-    def get_config(self):
-        return {**super().get_config(), "kind": self.kind}
-
-    def call(self, x):
-        if self.kind == "stopped":
-            return x * tf.stop_gradient(tf.tanh(x))
-        if self.kind == "straight_through":
-            return x + tf.stop_gradient(tf.round(4.0 * x) / 4.0 - x)
-
-        @tf.custom_gradient
-        def cube(x):
-            factor = 2.9 if self.kind == "custom" else 3.0
-            base = tf.stop_gradient(x) if self.kind == "stopped_in_custom" else x
-            return x**3, lambda upstream: upstream * factor * base**2
-
-        return cube(x)
-
-
-WRONG = {
-    kind: lambda kind=kind: Wrong(kind, name="at_fault")
-    for kind in ("custom", "stopped", "stopped_in_custom", "straight_through")
-} | {
-    "renormalised": lambda: layers.BatchNormalization(renorm=True, name="at_fault"),
-    "spectral": lambda: layers.SpectralNormalization(layers.Dense(3), name="at_fault"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_check_names_the_layer_at_fault(name):
-    model, x, y = model_with(WRONG[name](), (4,))
-    with pytest.raises(ValueError, match=r"trains the model: '[^']*/at_fault' \(\w+\)\."):
-        check_second_derivatives(model, (x, y))
-
-
-def test_check_names_the_loss_at_fault():
-    model, x, y = model_with(layers.ReLU(), (4,))
-    model.compile("sgd", lambda y, p: tf.square(p - y) * tf.stop_gradient(tf.abs(p)))
-    with pytest.raises(ValueError, match="trains the model: 'loss'"):
-        check_second_derivatives(model, (x, y))
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_check_passes_the_models_of_the_table(name):
-    model, x, y = build(name)
-    result = check_second_derivatives(model, (x, y), batch_size=8)
-    assert result.ok
-    assert {part.status for part in result.parts} == {"exact"}
-    assert f"{model.name}/{model.layers[0].name}" in str(result)
-
-
-def test_check_leaves_everything_as_it_was():
-    model, x, y = model_with(layers.Dropout(0.4), (4,))
-    model.add(layers.BatchNormalization())
-    model.compile("adam", "mse", metrics=["mae"])
-    model.fit(x, y, verbose=0)
-    everything = model.variables + model.optimizer.variables + model.metrics_variables
-    before = [v.numpy().copy() for v in everything]
-    state, policy = random.getstate(), keras.config.dtype_policy()
-    result = check_second_derivatives(model, (x, y))
-    assert {part.status for part in result.parts} == {"exact"}
-    assert random.getstate() == state
-    assert keras.config.dtype_policy() is policy
-    for variable, old in zip(everything, before, strict=True):
-        np.testing.assert_array_equal(variable.numpy(), old, err_msg=variable.path)
-
-
-def test_check_leaves_out_what_no_parameter_acts_on():
-    """A gradient stopped before the first parameter, as in augmentation, does no harm."""
-    model = keras.Sequential([keras.Input((4,)), Wrong("stopped"), layers.Dense(3)])
-    model.compile("sgd", "mse")
-    result = check_second_derivatives(model, (np.ones((3, 4)), np.ones((3, 3))))
-    assert [part.kind for part in result.parts[:2]] == ["Dense", "Sequential"]
 
 
 # name: (operation, the operation named)
