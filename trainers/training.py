@@ -66,7 +66,8 @@ class Outcome:
 def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Outcome:
     """Train, measure and write every file of the run.
 
-    The same configuration on the same machine gives the same `metrics.csv`, but for `seconds`.
+    The same configuration on the same machine gives the same `metrics.csv`, but for `seconds` and
+    `overhead`.
 
     Args:
         config: The checked configuration.

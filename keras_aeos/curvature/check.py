@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import random
 import threading
+from typing import Any
 
 import keras
 import numpy as np
@@ -160,7 +161,8 @@ def _check_layer(layer, args, kwargs, trainable, acted_on):
     for copy in (_in_float64, lambda *call: call):
         # A layer may fail in any way to be built anew, to have kernels in float64, to run alone.
         try:
-            function, point = _function(*copy(layer, args, kwargs), trainable, acted_on)
+            built, inputs, options = copy(layer, args, kwargs)
+            function, point = _function(built, inputs, options, trainable, acted_on)
             return _compare("", kind, function, point)
         except Exception as error:
             reason = str(error).split("\n", maxsplit=1)[0]
@@ -260,12 +262,12 @@ def _compare(name, kind, function, point, product=None):
         differences = []
         for step in steps:
             differences.append(_difference(gradient, point, direction, step))
-            error = _relative(ours - differences[-1], differences[-1])
-            if error <= tolerance:
-                return CheckedPart(name, kind, error, tolerance, "exact")
-            best = min(best, error)
+            distance = _relative(ours - differences[-1], differences[-1])
+            if distance <= tolerance:
+                return CheckedPart(name, kind, distance, tolerance, "exact")
+            best = min(best, distance)
         spread = _relative(differences[0] - differences[1], differences[1])
-        settled |= bool(spread < 0.3 * error)
+        settled |= bool(spread < 0.3 * distance)
     return CheckedPart(name, kind, best, tolerance, "wrong" if settled else "undecided")
 
 
@@ -397,6 +399,7 @@ def _is_floating(leaf):
 
 def _key(layer, args, kwargs):
     """What two layers have in common that are checked as one."""
+    config: Any
     try:
         config = {k: v for k, v in layer.get_config().items() if k != "name"}
     except NotImplementedError:

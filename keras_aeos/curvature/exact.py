@@ -117,8 +117,9 @@ def _bodies(operation):
     for attribute in operation.node_def.attr.values():
         for function in [attribute.func, *attribute.list.func]:
             called = operation.graph._get_function(function.name) if function.name else None
-            if getattr(called, "graph", None) is not None:
-                yield called.graph
+            graph = getattr(called, "graph", None)
+            if graph is not None:
+                yield graph
 
 
 def _message(what, name, remedy):

@@ -124,7 +124,7 @@ IN_FLOAT32 = {
 }
 
 
-def product_and_difference(model, x, y, step):
+def product_and_difference(model, x, y, *, step):
     """H v by `Objective`, and by central differences of fourth order of the training gradient."""
     objective = Objective(model, from_data((x, y)))
     vector = np.random.default_rng(4).standard_normal(objective.num_parameters)
