@@ -20,12 +20,10 @@ from keras_aeos.curvature.check import check_second_derivatives
 from keras_aeos.curvature.eigenpairs import check_solver
 from keras_aeos.curvature.measurement import Measurement
 from keras_aeos.curvature.objective import Objective
-from keras_aeos.curvature.quantities import QUANTITIES
+from keras_aeos.curvature.quantities import DENSITY_COLUMNS, QUANTITIES
 from keras_aeos.curvature.result import Eigenpairs
 from keras_aeos.curvature.tracking import EigenpairTracker
 from keras_aeos.optimizers import dynamics
-
-DENSITY_COLUMNS = ["step", "operator", "low", "high", "fraction", "error"]
 
 
 class AEoSMonitor(keras.callbacks.Callback):
@@ -267,7 +265,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         quantities = quantities_of_row.measure(
             self._quantities, measurement, learning_rate, threshold
         )
-        densities = self._densities_of(measurement, step)
+        densities = quantities_of_row.densities(self._quantities, measurement, step)
         seconds = time.perf_counter() - began
         self._seconds_measured += seconds
         row = {
@@ -316,23 +314,6 @@ class AEoSMonitor(keras.callbacks.Callback):
                 "this.",
             )
         return result
-
-    def _densities_of(self, measurement, step):
-        """Rows of `spectral_densities` for the operators that are asked for."""
-        rows = []
-        for name, kind, operator in (
-            ("spectral_density", "raw", measurement.raw),
-            ("preconditioned_spectral_density", "preconditioned", measurement.preconditioned),
-        ):
-            if name in self._quantities and operator is not None and measurement.finite:
-                density = operator.spectral_density
-                edges = density.edges()
-                intervals = zip(edges[:-1], edges[1:], *density.histogram(edges), strict=True)
-                rows += [
-                    dict(zip(DENSITY_COLUMNS, (step, kind, *interval), strict=True))
-                    for interval in intervals
-                ]
-        return rows
 
     def _last_update(self, objective):
         """The last update of the parameters, a vector (n,); None if it was not seen."""

@@ -13,6 +13,7 @@ DEFAULT = (
     "preconditioner_norm_squared",
     "largest_stable_learning_rate",
 )
+DENSITY_COLUMNS = ["step", "operator", "low", "high", "fraction", "error"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,3 +149,19 @@ def measure(names, measurement, learning_rate, stability_threshold):
         )
         row.update(zip(quantity.columns, values, strict=True))
     return row
+
+
+def densities(names, measurement, step):
+    """The spectral densities among these quantities, as rows of `DENSITY_COLUMNS`."""
+    rows = []
+    for operator, name in (
+        ("raw", "spectral_density"),
+        ("preconditioned", "preconditioned_spectral_density"),
+    ):
+        curvature = getattr(measurement, operator)
+        if name in names and curvature is not None and measurement.finite:
+            density = curvature.spectral_density
+            edges = density.edges()
+            for interval in zip(edges[:-1], edges[1:], *density.histogram(edges), strict=True):
+                rows.append(dict(zip(DENSITY_COLUMNS, (step, operator, *interval), strict=True)))
+    return rows
