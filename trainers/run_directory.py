@@ -3,7 +3,8 @@
 - `config.yaml`: the configuration, complete and resolved.
 - `run.json`: status, stop reason, steps done, seed, versions, times.
 - `trajectory.csv`: every step of a run on a quadratic, which writes none of the following files.
-- `metrics.csv`, `spectral_density.csv` if asked for, and `tensorboard/`: the monitor's measurements.
+- `metrics.csv` and `tensorboard/`: the monitor's measurements.
+- `spectral_density.csv`: measured spectral densities, where the monitor is asked for them.
 - `final.weights.h5`: the weights after the last update.
 - `second_moments.npz`: the optimizer's second moments after the last update, if it has any.
 - `curves.png`: loss and preconditioned sharpness, drawn at the end of a run.

@@ -45,7 +45,7 @@ QUANTITIES = (
     *("trace", "preconditioned_trace"),
     *("spectral_density", "preconditioned_spectral_density"),
 )
-DEFAULT_QUANTITIES = QUANTITIES[:4]
+DEFAULT_QUANTITIES = QUANTITIES[:4]  # what `AEoSMonitor` measures when not told
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,6 @@ def _fraction(default: Any) -> Any:
 def _one_of(choices: tuple[str, ...], default: Any) -> Any:
     condition = Condition(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
     return _setting(default, condition)
-
-
-def _some_of(choices: tuple[str, ...], default: tuple[str, ...]) -> Any:
-    condition = Condition(
-        f"a list of different names out of {', '.join(choices)}",
-        lambda names: set(names) <= set(choices) and len(set(names)) == len(names),
-        choices,
-    )
-    return field(default_factory=lambda: list(default), metadata={"condition": condition})
 
 
 @dataclass
@@ -281,6 +272,17 @@ class Stop:
     loss_threshold: float | None = _above_zero(None)
 
 
+_TWO_STEPS = Condition(
+    "null or two steps [begin,end] with 1 <= begin <= end",
+    lambda steps: len(steps) == 2 and 1 <= steps[0] <= steps[1],
+)
+_DIFFERENT_QUANTITIES = Condition(
+    f"a list of different names out of {', '.join(QUANTITIES)}",
+    lambda names: set(names) <= set(QUANTITIES) and len(set(names)) == len(names),
+    QUANTITIES,
+)
+
+
 @dataclass
 class Monitor:
     """Arguments of `keras_aeos.AEoSMonitor`.
@@ -290,14 +292,11 @@ class Monitor:
     """
 
     update_freq: int = _at_least(1, 20)
-    every_step: list[int] | None = _setting(
-        None,
-        Condition(
-            "null or two steps [begin,end] with 1 <= begin <= end",
-            lambda steps: len(steps) == 2 and 1 <= steps[0] <= steps[1],
-        ),
+    every_step: list[int] | None = field(default=None, metadata={"condition": _TWO_STEPS})
+    quantities: list[str] = field(
+        default_factory=lambda: list(DEFAULT_QUANTITIES),
+        metadata={"condition": _DIFFERENT_QUANTITIES},
     )
-    quantities: list[str] = _some_of(QUANTITIES, DEFAULT_QUANTITIES)
     num_eigenvalues: int = _at_least(1, 1)
     solver: str = _one_of(SOLVERS, "lanczos")
     rtol: float = _above_zero(1e-3)
