@@ -32,8 +32,8 @@ class Run:
 AnyRun = TypeVar("AnyRun", bound=Run)
 
 
-def find_runs(root: Path, figure: str) -> list[Run]:
-    """Find the runs of a figure, wherever they are below `root`.
+def find_runs(root: Path, *names: str) -> list[Run]:
+    """Find the runs of the first configuration of these that has any, wherever below `root`.
 
     Raises:
         UserError: There are none, or one is not finished.
@@ -43,17 +43,18 @@ def find_runs(root: Path, figure: str) -> list[Run]:
     records = {path.parent: _read_record(path) for path in sorted(root.rglob(run_directory.RUN))}
     if not records:
         raise UserError(f"no runs below {root}: expected directories that hold a run.json")
-    chosen = {
-        directory: record
-        for directory, record in records.items()
-        if record["choices"].get("config_name") == figure
-    }
-    if not chosen:
-        raise UserError(
-            f"none of the {len(records)} runs below {root} is of {figure}; make them with "
-            f"'python -m trainers --config-name {figure}'"
-        )
-    return [_finished(directory, record) for directory, record in chosen.items()]
+    for name in names:
+        chosen = [
+            directory
+            for directory, record in records.items()
+            if record["choices"].get("config_name") == name
+        ]
+        if chosen:
+            return [_finished(directory, records[directory]) for directory in chosen]
+    raise UserError(
+        f"none of the {len(records)} runs below {root} is of {' or '.join(names)}; make them with "
+        f"'python -m trainers --config-name {names[0]}'"
+    )
 
 
 def _read_record(path: Path) -> dict[str, Any]:

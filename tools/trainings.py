@@ -57,13 +57,13 @@ TITLES = {
 }
 
 
-def read_runs(root: Path, figure: str) -> list[TrainingRun]:
-    """Read the runs of a figure, wherever they are below `root`.
+def read_runs(root: Path, *names: str) -> list[TrainingRun]:
+    """Read the runs of the first configuration of these that has any, wherever below `root`.
 
     Raises:
         UserError: There are none, or one can't be drawn.
     """
-    return [_read_run(run) for run in run_files.find_runs(root, figure)]
+    return [_read_run(run) for run in run_files.find_runs(root, *names)]
 
 
 def _read_run(run: run_files.Run) -> TrainingRun:
@@ -219,17 +219,24 @@ def _legend(axes: Axes, labels: Sequence[str]) -> None:
     )
 
 
-def _row(run: TrainingRun) -> dict[str, Any]:
-    """What the table says of a run; None where there is nothing to say."""
-    summary = run.summary
+def settings(run: TrainingRun) -> dict[str, Any]:
+    """What a table says of a run's settings."""
     data = run.config["data"]
-    span = summary.window or _plateau_after_fit(run)
-    at_step = run.metrics.set_index("step")["sharpness"].get
-    begin, end = map(at_step, span) if span else (None, None)
     return {
         **{name: run.setting(name) for name in run_files.SYMBOLS},
         "examples": data["num_examples"] or DATASETS[data["name"]].num_examples,
         "loss": run.config["loss"],
+    }
+
+
+def _row(run: TrainingRun) -> dict[str, Any]:
+    """What the table says of a run; None where there is nothing to say."""
+    summary = run.summary
+    span = summary.window or _plateau_after_fit(run)
+    at_step = run.metrics.set_index("step")["sharpness"].get
+    begin, end = map(at_step, span) if span else (None, None)
+    return {
+        **settings(run),
         "steps": summary.num_steps,
         "threshold": summary.threshold,
         "edge_step": summary.edge_step,

@@ -54,15 +54,13 @@ class ProgressBar(keras.callbacks.Callback):
     Args:
         steps: Updates that training is to do.
         monitor: The `keras_aeos.AEoSMonitor` whose edge ratio to show; before this in the list.
-        update_freq: Updates between two measurements.
         label: Text before the bar.
     """
 
-    def __init__(self, steps: int, monitor: Any, update_freq: int, label: str) -> None:
+    def __init__(self, steps: int, monitor: Any, label: str) -> None:
         super().__init__()
         self._steps = steps
         self._monitor = monitor
-        self._update_freq = update_freq
         self._label = label
         self._shown: dict[str, str] = {}
 
@@ -73,8 +71,9 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar on."""
         self._shown["loss"] = f"{float((logs or {})['loss']):.4f}"
-        if (epoch + 1) % self._update_freq == 0:
-            self._shown["edge_ratio"] = f"{self._monitor.history['edge_ratio'].iloc[-1]:.2f}"
+        ratios = self._monitor.history["edge_ratio"]
+        if len(ratios):
+            self._shown["edge_ratio"] = f"{ratios.iloc[-1]:.2f}"
         self._bar.set_postfix(self._shown, refresh=False)
         self._bar.update()
 

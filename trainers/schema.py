@@ -36,6 +36,16 @@ DATASETS = {
 LOSSES = ("cross_entropy", "squared_error")
 ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "softplus")
 SOLVERS = ("lanczos", "power")
+QUANTITIES = (
+    *("sharpness", "gradient_norm_squared", "preconditioner_norm_squared"),
+    *("largest_stable_learning_rate", "alignment"),
+    *("gradient_curvature", "preconditioned_gradient_curvature"),
+    *("update_curvature", "preconditioned_update_curvature"),
+    *("batch_sharpness", "preconditioned_batch_sharpness"),
+    *("trace", "preconditioned_trace"),
+    *("spectral_density", "preconditioned_spectral_density"),
+)
+DEFAULT_QUANTITIES = QUANTITIES[:4]  # what `AEoSMonitor` measures when not told
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,15 @@ class Condition:
     expected: str
     holds: Callable[[Any], bool]
     choices: tuple[str, ...] = ()
+
+    def hint(self, value: Any) -> str:
+        """The choice that is nearest to a value, or to the first wrong name of a list."""
+        names = value if isinstance(value, list) else [value]
+        for name in names:
+            if name not in self.choices:
+                near = get_close_matches(str(name), self.choices, n=1)
+                return f" Did you mean '{near[0]}'?" if near else ""
+        return ""
 
 
 def _setting(default: Any, condition: Condition) -> Any:
@@ -253,11 +272,31 @@ class Stop:
     loss_threshold: float | None = _above_zero(None)
 
 
+_TWO_STEPS = Condition(
+    "null or two steps [begin,end] with 1 <= begin <= end",
+    lambda steps: len(steps) == 2 and 1 <= steps[0] <= steps[1],
+)
+_DIFFERENT_QUANTITIES = Condition(
+    f"a list of different names out of {', '.join(QUANTITIES)}",
+    lambda names: set(names) <= set(QUANTITIES) and len(set(names)) == len(names),
+    QUANTITIES,
+)
+
+
 @dataclass
 class Monitor:
-    """Arguments of `keras_aeos.AEoSMonitor`."""
+    """Arguments of `keras_aeos.AEoSMonitor`.
+
+    From the first to the last of the two steps in `every_step` it measures after every update,
+    whatever `update_freq`; null for nowhere.
+    """
 
     update_freq: int = _at_least(1, 20)
+    every_step: list[int] | None = field(default=None, metadata={"condition": _TWO_STEPS})
+    quantities: list[str] = field(
+        default_factory=lambda: list(DEFAULT_QUANTITIES),
+        metadata={"condition": _DIFFERENT_QUANTITIES},
+    )
     num_eigenvalues: int = _at_least(1, 1)
     solver: str = _one_of(SOLVERS, "lanczos")
     rtol: float = _above_zero(1e-3)
@@ -322,8 +361,7 @@ def check(config: Config | Quadratic) -> None:
     """
     for key, value, condition in _settings(config):
         if value is not None and not condition.holds(value):
-            near = get_close_matches(str(value), condition.choices, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = condition.hint(value)
             raise UserError(f"{key}: expected {condition.expected}.{hint} Received: {key}={value}")
     if isinstance(config, Quadratic):
         _check_curvature(config)

@@ -107,12 +107,13 @@ def _fit(config: schema.Config, examples: data.Examples, directory: Path) -> Sto
     batches, num_batches = micro_batches(config, examples)
     model = import_module(f"trainers.{config.model.name}").build_model(config)
     compile_full_batch(model, config, num_batches)
-    monitor = keras_aeos.AEoSMonitor(
-        batches, log_dir=directory, **dataclasses.asdict(config.monitor)
-    )
+    settings = dataclasses.asdict(config.monitor)
+    del settings["every_step"]
+    settings["update_freq"] = update_freq(config)
+    monitor = keras_aeos.AEoSMonitor(batches, log_dir=directory, **settings)
     stop = StopCriteria(config.stop.loss_threshold)
     freeze = [keras_aeos.FreezePreconditioner(config.freeze_step)] if config.freeze_step else []
-    bar = ProgressBar(config.steps, monitor, config.monitor.update_freq, directory.name)
+    bar = ProgressBar(config.steps, monitor, directory.name)
     model.fit(
         batches.repeat(),
         steps_per_epoch=num_batches,
@@ -127,6 +128,16 @@ def _fit(config: schema.Config, examples: data.Examples, directory: Path) -> Sto
             model.optimizer, directory / run_directory.SECOND_MOMENTS
         )
     return stop
+
+
+def update_freq(config: schema.Config) -> int | list[int]:
+    """The monitor's `update_freq`: a number of updates, or with `every_step` those to measure."""
+    section = config.monitor
+    if section.every_step is None:
+        return section.update_freq
+    begin, end = section.every_step
+    regular = range(section.update_freq, config.steps + 1, section.update_freq)
+    return sorted({*regular, *range(begin, end + 1)})
 
 
 def micro_batches(config: schema.Config, examples: data.Examples) -> tuple[tf.data.Dataset, int]:

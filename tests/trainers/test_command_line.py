@@ -80,6 +80,30 @@ MISTAKES = {
         (*QUICKSTART, "data.num_examples=5000"),
         ["data.num_examples", "1797", "5000"],
     ),
+    "misspelt quantity": (
+        (*QUICKSTART, "monitor.quantities=[sharpness,alignmnt]"),
+        ["monitor.quantities", "trace", "'alignment'?", "['sharpness', 'alignmnt']"],
+    ),
+    "quantity given twice": (
+        (*QUICKSTART, "monitor.quantities=[trace,trace]"),
+        ["monitor.quantities", "different", "['trace', 'trace']"],
+    ),
+    "quantity that is no list": (
+        (*QUICKSTART, "monitor.quantities=trace"),
+        ["monitor.quantities", "list"],
+    ),
+    "window of one step": (
+        (*QUICKSTART, "monitor.every_step=[600]"),
+        ["monitor.every_step: expected null or two steps", "[600]"],
+    ),
+    "window that ends before it begins": (
+        (*QUICKSTART, "monitor.every_step=[800,600]"),
+        ["monitor.every_step", "begin <= end", "[800, 600]"],
+    ),
+    "window that is no list": (
+        (*QUICKSTART, "monitor.every_step=600"),
+        ["monitor.every_step", "list"],
+    ),
     "examples that do not divide": (
         (*QUICKSTART, "data.num_examples=1789", "data.micro_batch_size=500"),
         ["data.num_examples", "1788 or 1790"],
@@ -186,20 +210,44 @@ def test_scales_of_figure_1(scale, expected):
     assert not config.optimizer.bias_correction
 
 
-def jobs_of(panel, *overrides):
-    """Overrides of each job of a panel of figure 1."""
+# steps, update_freq, every_step, learning rates
+ZOOMS = {
+    "fig08": (1_000, 20, [600, 800], ["5e-05", "0.0001", "0.0002", "0.0004"]),
+    "fig09": (800, 20, [600, 800], ["5e-05", "0.0002"]),
+    "fig18": (1_000, 5, None, ["0.0002"]),
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), ZOOMS.items(), ids=ZOOMS)
+def test_runs_of_figures_8_9_and_18_differ_in_what_is_measured_alone(name, expected):
+    config = composed(name, "scale=paper")
+    steps, update_freq, every_step, rates = expected
+    assert config.steps == steps
+    assert (config.monitor.update_freq, config.monitor.every_step) == (update_freq, every_step)
+    assert config.monitor.quantities == [*schema.DEFAULT_QUANTITIES, "alignment"]
+    assert config.monitor.num_eigenvalues == 4
+    shared = composed("fig08", "scale=paper")
+    for section in ("model", "data", "loss", "optimizer", "seed"):
+        assert getattr(config, section) == getattr(shared, section)
+    jobs = jobs_of(name)
+    assert [f"{float(rate.split('=')[1])}" for [rate] in jobs] == rates
+
+
+def jobs_of(name, *overrides, groups=()):
+    """Overrides of each job of a figure."""
     with initialize_config_dir(str(command_line.CONFIGS), version_base="1.3"):
-        params = compose("fig01", [f"panel={panel}"], return_hydra_config=True).hydra.sweeper.params
+        params = compose(name, list(groups), return_hydra_config=True).hydra.sweeper.params
     return list(command_line._jobs(command_line._parse_overrides(overrides), params))
 
 
 @pytest.mark.parametrize(("panel", "count"), [("a", 4), ("b", 4), ("c", 6)])
 def test_number_of_runs_of_each_panel(panel, count):
-    assert len(jobs_of(panel)) == count
+    assert len(jobs_of("fig01", groups=[f"panel={panel}"])) == count
 
 
 def test_a_key_on_the_command_line_replaces_the_sweep_over_it():
-    assert jobs_of("a", "optimizer.learning_rate=1e-4") == [("optimizer.learning_rate=1e-4",)]
+    jobs = jobs_of("fig01", "optimizer.learning_rate=1e-4")
+    assert jobs == [("optimizer.learning_rate=1e-4",)]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from keras_aeos.curvature import quantities
 from trainers import data, fully_connected, run_directory, schema, training
 from trainers.__main__ import main
-from trainers.callbacks import StopCriteria
+from trainers.callbacks import ProgressBar, StopCriteria
 from trainers.errors import UserError
 
 
@@ -196,6 +197,65 @@ def test_directory_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="holds other files"):
         training.train(config(), tmp_path, {})
     assert (tmp_path / "metrics.csv").read_text() == "mine"
+
+
+# update_freq, every_step, steps that are measured of ten
+SCHEDULES = {
+    "every fourth": (4, None, [4, 8]),
+    "a window": (4, [5, 7], [4, 5, 6, 7, 8]),
+    "one step": (20, [3, 3], [3]),
+    "beyond the end": (4, [9, 30], [4, 8, 9, 10]),
+    "never reached": (5, [30, 40], [5, 10]),
+}
+
+
+@pytest.mark.parametrize(("freq", "window", "expected"), SCHEDULES.values(), ids=SCHEDULES)
+def test_steps_that_are_measured(freq, window, expected):
+    section = schema.Monitor(update_freq=freq, every_step=window)
+    given = training.update_freq(config(steps=10, monitor=section))
+    assert isinstance(given, int) == (window is None)
+    steps = range(given, 11, given) if isinstance(given, int) else given
+    assert [step for step in steps if step <= 10] == expected
+
+
+def test_monitor_gets_its_settings(tmp_path):
+    section = schema.Monitor(
+        update_freq=4,
+        every_step=[5, 6],
+        quantities=["sharpness", "alignment", "spectral_density"],
+        num_eigenvalues=2,
+    )
+    split = schema.Data(name="digits", num_examples=60, micro_batch_size=20)
+    training.train(config(monitor=section, data=split), tmp_path, {})
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert list(table["step"]) == [4, 5, 6]
+    assert {"sharpness", "alignment", "preconditioned_sharpness_2"} <= set(table)
+    assert not {"gradient_norm_squared", "preconditioned_sharpness_3"} & set(table)
+    assert (table["alignment"] <= table["semi_preconditioned_gradient_norm_squared"]).all()
+    assert (tmp_path / "spectral_density.csv").exists()
+    training.train(config(), tmp_path, {})
+    assert not (tmp_path / "spectral_density.csv").exists()
+
+
+def test_quantities_are_those_of_the_monitor():
+    assert set(schema.QUANTITIES) == set(quantities.QUANTITIES)
+    assert schema.DEFAULT_QUANTITIES == quantities.DEFAULT
+
+
+def test_progress_bar_shows_the_last_edge_ratio(capsys):
+    class Monitor:
+        history = pd.DataFrame({"edge_ratio": []})
+
+    monitor = Monitor()
+    bar = ProgressBar(3, monitor, "run")
+    bar.on_train_begin()
+    for epoch, ratios in enumerate(([], [0.5], [0.5, 0.75])):
+        monitor.history = pd.DataFrame({"edge_ratio": ratios})
+        bar.on_epoch_end(epoch, {"loss": 2.0})
+        assert ("edge_ratio" in bar._shown) == bool(ratios)
+    bar.on_train_end()
+    assert bar._shown == {"loss": "2.0000", "edge_ratio": "0.75"}
+    assert "edge_ratio=0.75" in capsys.readouterr().err
 
 
 def test_steps_below_the_first_measurement_say_so(tmp_path):
