@@ -17,6 +17,10 @@ class Examples:
     inputs: np.ndarray
     labels: np.ndarray
 
+    def first(self, count: int) -> "Examples":
+        """The first `count` examples."""
+        return Examples(self.inputs[:count], self.labels[:count])
+
 
 def load(config: schema.Data) -> Examples:
     """Load the examples that a `data` section asks for.

@@ -288,9 +288,11 @@ class Monitor:
     """Arguments of `keras_aeos.AEoSMonitor`.
 
     From the first to the last of the two steps in `every_step` it measures after every update,
-    whatever `update_freq`; null for nowhere.
+    whatever `update_freq`; null for nowhere. It measures on the first `num_examples` of the
+    training examples, on all of them when null.
     """
 
+    num_examples: int | None = _at_least(1, None)
     update_freq: int = _at_least(1, 20)
     every_step: list[int] | None = field(default=None, metadata={"condition": _TWO_STEPS})
     quantities: list[str] = field(
@@ -367,10 +369,10 @@ def check(config: Config | Quadratic) -> None:
         _check_curvature(config)
         _check_moments(config)
     else:
-        _check_examples(config.data)
+        _check_examples(config.data, config.monitor.num_examples)
 
 
-def _check_examples(data: Data) -> None:
+def _check_examples(data: Data, measured: int | None) -> None:
     available = DATASETS[data.name].num_examples
     wanted = num_examples(data)
     if wanted > available:
@@ -382,6 +384,17 @@ def _check_examples(data: Data) -> None:
         micro_batch_size(wanted, data.micro_batch_size)
     except ValueError as error:
         raise UserError(f"data.num_examples: {error}") from error
+    if measured is None:
+        return
+    if measured > wanted:
+        raise UserError(
+            f"monitor.num_examples: expected at most {wanted}, the number of training examples. "
+            f"Received: monitor.num_examples={measured}"
+        )
+    try:
+        micro_batch_size(measured, data.micro_batch_size)
+    except ValueError as error:
+        raise UserError(f"monitor.num_examples: {error}") from error
 
 
 def _check_curvature(config: Quadratic) -> None:

@@ -110,7 +110,10 @@ def _fit(config: schema.Config, examples: data.Examples, directory: Path) -> Sto
     settings = dataclasses.asdict(config.monitor)
     del settings["every_step"]
     settings["update_freq"] = update_freq(config)
-    monitor = keras_aeos.AEoSMonitor(batches, log_dir=directory, **settings)
+    measured, num_measured = batches, settings.pop("num_examples")
+    if num_measured is not None:
+        measured, _ = micro_batches(config, examples.first(num_measured))
+    monitor = keras_aeos.AEoSMonitor(measured, log_dir=directory, **settings)
     stop = StopCriteria(config.stop.loss_threshold)
     freeze = [keras_aeos.FreezePreconditioner(config.freeze_step)] if config.freeze_step else []
     bar = ProgressBar(config.steps, monitor, directory.name)

@@ -108,6 +108,14 @@ MISTAKES = {
         (*QUICKSTART, "data.num_examples=1789", "data.micro_batch_size=500"),
         ["data.num_examples", "1788 or 1790"],
     ),
+    "more measured examples than there are": (
+        (*QUICKSTART, "monitor.num_examples=5000"),
+        ["monitor.num_examples", "expected at most", "5000"],
+    ),
+    "unequal measured micro-batches": (
+        (*QUICKSTART, "monitor.num_examples=1789", "data.micro_batch_size=500"),
+        ["monitor.num_examples", "1788 or 1790"],
+    ),
 }
 
 

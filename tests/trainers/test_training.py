@@ -172,6 +172,21 @@ def test_run_writes_its_directory(tmp_path):
         assert str(tmp_path / name) in outcome.report(tmp_path)
 
 
+def test_measured_on_the_first_examples(tmp_path):
+    data_settings = schema.Data(name="digits", num_examples=60, micro_batch_size=20)
+    settings = config(data=data_settings, monitor=schema.Monitor(update_freq=1, num_examples=20))
+    training.train(settings, tmp_path, {})
+    model = fully_connected.build_model(settings)
+    model.load_weights(tmp_path / "final.weights.h5")
+    examples = data.load(data_settings)
+    losses = keras.losses.sparse_categorical_crossentropy(
+        examples.labels, model(examples.inputs), from_logits=True
+    )
+    last = pd.read_csv(tmp_path / "metrics.csv")["loss"].iloc[-1]
+    assert last == pytest.approx(float(np.mean(losses[:20])), rel=1e-5)
+    assert last != pytest.approx(float(np.mean(losses)), rel=1e-3)
+
+
 def test_same_seed_gives_the_same_measurements(tmp_path):
     tables = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
