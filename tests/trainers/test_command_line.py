@@ -113,8 +113,11 @@ MISTAKES = {
         ["monitor.num_examples", "expected at most", "5000"],
     ),
     "unequal measured micro-batches": (
-        (*QUICKSTART, "monitor.num_examples=1789", "data.micro_batch_size=500"),
-        ["monitor.num_examples", "1788 or 1790"],
+        (
+            *(*QUICKSTART, "data.num_examples=1500", "data.micro_batch_size=500"),
+            "monitor.num_examples=1499",
+        ),
+        ["monitor.num_examples", "1499"],
     ),
 }
 
