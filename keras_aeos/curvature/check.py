@@ -336,7 +336,7 @@ def _function(layer, args, kwargs, trainable, acted_on):
         outputs, losses = call(values)
         total = tf.add_n([tf.cast(loss, point[0].dtype) for loss in losses]) if losses else 0.0
         for index, (output, size) in enumerate(zip(outputs, sizes, strict=True)):
-            z = output / tf.cast(size, output.dtype)
+            z = output / tf.constant(size, output.dtype)
             r, q = (
                 tf.random.stateless_normal(tf.shape(output), [index, seed], dtype=output.dtype)
                 for seed in (1, 2)
