@@ -2,9 +2,9 @@
 
 import contextlib
 import dataclasses
+import itertools
 import random
 import threading
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from keras_aeos.curvature.batches import from_data, from_list, unflatten
-from keras_aeos.curvature.exact import exact_second_derivatives
+from keras_aeos.curvature.exact import InexactError, exact_second_derivatives
 from keras_aeos.curvature.objective import Objective
 
 # Examples that a check is made on. Kinks, as those of ReLU, come within reach of the differences
@@ -20,9 +20,9 @@ from keras_aeos.curvature.objective import Objective
 _NUM_EXAMPLES = 8
 # Directions that are tried before a part is called wrong.
 _NUM_DRAWS = 3
-# By the coarsest floating type of a computation: two steps of central differences of the fourth
-# order, and the largest relative error that rounding can make of them.
-_STEPS = {tf.float64: (1e-4, 1e-7), tf.float32: (2e-2, 5e-3), None: (1e-1, 5e-2)}
+# By the coarsest floating type of a computation: steps of central differences of the fourth order,
+# and the largest relative error that rounding can make of one of them.
+_STEPS = {tf.float64: (1e-4, 1e-7, 1e-9), tf.float32: (2e-2, 5e-3), None: (1e-1, 5e-2)}
 _TOLERANCES = {tf.float64: 1e-6, tf.float32: 1e-3, None: 5e-2}
 
 
@@ -161,8 +161,8 @@ def _check_layer(layer, args, kwargs, trainable, acted_on):
     for copy in (_in_float64, lambda *call: call):
         # A layer may fail in any way to be built anew, to have kernels in float64, to run alone.
         try:
-            built, inputs, options = copy(layer, args, kwargs)
-            function, point = _function(built, inputs, options, trainable, acted_on)
+            own, own_args, own_kwargs = copy(layer, args, kwargs)
+            function, point = _function(own, own_args, own_kwargs, trainable, acted_on)
             return _compare("", kind, function, point)
         except Exception as error:
             reason = str(error).split("\n", maxsplit=1)[0]
@@ -195,7 +195,7 @@ def _check_losses(model, batch):
     try:
         objective = Objective(model, from_list([batch]))
         hessian = objective.linearise()
-    except ValueError as refusal:
+    except (InexactError, LookupError, NotImplementedError) as refusal:
         yield CheckedPart(_WHOLE, _OF_PARAMETERS, np.nan, np.nan, "refused", str(refusal))
         return
 
@@ -240,13 +240,12 @@ def _compare(name, kind, function, point, product=None):
         return [tf.convert_to_tensor(s) for s in second]
 
     gradient = tf.function(differentiate, autograph=False)
-    # Traced before any gradient is taken without the context.
     if product is None:
         product = tf.function(differentiate_twice, autograph=False)
         try:
             product.get_concrete_function(point, point)
-        except (LookupError, NotImplementedError, ValueError) as error:
-            return CheckedPart(name, kind, np.nan, np.nan, "refused", str(error))
+        except (InexactError, LookupError, NotImplementedError) as refusal:
+            return CheckedPart(name, kind, np.nan, np.nan, "refused", str(refusal))
     precision = _precision(gradient.get_concrete_function(point).graph)
     steps, tolerance = _STEPS[precision], _TOLERANCES[precision]
 
@@ -262,12 +261,12 @@ def _compare(name, kind, function, point, product=None):
         differences = []
         for step in steps:
             differences.append(_difference(gradient, point, direction, step))
-            distance = _relative(ours - differences[-1], differences[-1])
-            if distance <= tolerance:
-                return CheckedPart(name, kind, distance, tolerance, "exact")
-            best = min(best, distance)
-        spread = _relative(differences[0] - differences[1], differences[1])
-        settled |= bool(spread < 0.3 * distance)
+            error = _relative(ours - differences[-1], differences[-1])
+            if error <= tolerance:
+                return CheckedPart(name, kind, error, tolerance, "exact")
+            best = min(best, error)
+        spread = min(_relative(b - a, a) for a, b in itertools.pairwise(differences))
+        settled |= spread < 0.3 * error
     return CheckedPart(name, kind, best, tolerance, "wrong" if settled else "undecided")
 
 
@@ -331,15 +330,15 @@ def _function(layer, args, kwargs, trainable, acted_on):
     point = _generic(
         [tf.convert_to_tensor(v.value) for v in variables] + [leaves[i] for i in places]
     )
-    sizes = [float(tf.norm(tf.cast(t, tf.float64))) or 1.0 for t in call(point)[0]]
+    sizes = [float(tf.sqrt(tf.reduce_mean(tf.square(t)))) or 1.0 for t in call(point)[0]]
 
     def function(values):
         outputs, losses = call(values)
         total = tf.add_n([tf.cast(loss, point[0].dtype) for loss in losses]) if losses else 0.0
         for index, (output, size) in enumerate(zip(outputs, sizes, strict=True)):
-            z = output * tf.cast(np.sqrt(np.prod(output.shape)) / size, output.dtype)
+            z = output / tf.constant(size, output.dtype)
             r, q = (
-                tf.random.stateless_normal(output.shape, [index, seed], dtype=output.dtype)
+                tf.random.stateless_normal(tf.shape(output), [index, seed], dtype=output.dtype)
                 for seed in (1, 2)
             )
             total += tf.cast(tf.reduce_mean(r * z + q * z * z / 2.0), point[0].dtype)
@@ -399,11 +398,10 @@ def _is_floating(leaf):
 
 def _key(layer, args, kwargs):
     """What two layers have in common that are checked as one."""
-    config: Any
     try:
-        config = {k: v for k, v in layer.get_config().items() if k != "name"}
+        config = repr({k: v for k, v in layer.get_config().items() if k != "name"})
     except NotImplementedError:
-        config = id(layer)
+        config = str(id(layer))
     shapes = [
         (leaf.shape, leaf.dtype) if tf.is_tensor(leaf) else leaf
         for leaf in tf.nest.flatten((args, kwargs))

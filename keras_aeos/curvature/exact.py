@@ -17,6 +17,10 @@ _stock_call = polymorphic_function.Function.__call__
 _keras_rnn = importlib.import_module("keras.src.backend.tensorflow.rnn")
 
 
+class InexactError(ValueError):
+    """An operation has no exact second derivative."""
+
+
 @contextlib.contextmanager
 def exact_second_derivatives():
     """Within this context, what TensorFlow differentiates once can be differentiated twice.
@@ -35,7 +39,7 @@ def exact_second_derivatives():
     - LSTM and GRU on a GPU, missing in cuDNN: Keras' own loop takes its place;
     - layers under `keras.RematScope`, missing: their values are kept instead of computed anew.
 
-    Every other operation without a second derivative raises a `ValueError` with its layer, the
+    Every other operation without a second derivative raises an `InexactError` with its layer, the
     moment that a gradient is taken through it and only then. A `tf.function` that the model calls
     becomes part of the function that is being traced, so that neither uses the other's operations
     and none of it is compiled by XLA.
@@ -61,15 +65,15 @@ def refuse_inexact(graph):
         graph: The graph of a concrete function, ``concrete_function.graph``.
 
     Raises:
-        ValueError: For such an operation, with its layer and the remedy.
+        InexactError: For such an operation, with its layer and the remedy.
     """
     for operation in _operations(graph):
         if operation.op_def.is_stateful and _RANDOM.search(operation.type):
-            raise ValueError(_message(operation.type, operation.name, _DRAWS_ANEW))
+            raise InexactError(_message(operation.type, operation.name, _DRAWS_ANEW))
         if operation.type == "SymbolicGradient":
-            raise ValueError(_message("a gradient", operation.name, _NO_SECOND_DERIVATIVE))
+            raise InexactError(_message("a gradient", operation.name, _NO_SECOND_DERIVATIVE))
         if operation.type == "StopGradient" and _IN_MOMENTS.search(operation.name):
-            raise ValueError(_message("tf.nn.moments", operation.name, _TRACED_ELSEWHERE))
+            raise InexactError(_message("tf.nn.moments", operation.name, _TRACED_ELSEWHERE))
 
 
 _RANDOM = re.compile("Random|Normal|Uniform|Multinomial|Sampler|^Rng|^SampleDistorted")
@@ -117,9 +121,9 @@ def _bodies(operation):
     for attribute in operation.node_def.attr.values():
         for function in [attribute.func, *attribute.list.func]:
             called = operation.graph._get_function(function.name) if function.name else None
-            graph = getattr(called, "graph", None)
-            if graph is not None:
-                yield graph
+            body = getattr(called, "graph", None)
+            if body is not None:
+                yield body
 
 
 def _message(what, name, remedy):
@@ -134,7 +138,7 @@ def _refuse(kind, remedy, operation, *_):
     """In place of the gradient of an operation, of a graph or as a tape has recorded it."""
     scope = tf.get_current_name_scope()
     name = getattr(operation, "name", None) or (f"{scope}/{kind}" if scope else kind)
-    raise ValueError(_message(kind, name, remedy))
+    raise InexactError(_message(kind, name, remedy))
 
 
 class _Patches:

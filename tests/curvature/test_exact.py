@@ -58,6 +58,11 @@ def rematerialised():
         return layers.Dense(3, "tanh")
 
 
+def of_signal(call):
+    x = keras.Input(SIGNAL)
+    return keras.Model(x, call(x))
+
+
 # name: (layer, shape of an example); the layer's inputs depend on parameters
 LAYERS = {
     "activation_elu": (lambda: layers.ELU(), SIGNAL),
@@ -104,6 +109,12 @@ LAYERS = {
     "bidirectional": (lambda: layers.Bidirectional(layers.SimpleRNN(2, unroll=True)), (3, 2)),
     "conv_lstm": (lambda: layers.ConvLSTM1D(1, 2, unroll=True), (2, 3, 2)),
     "time_distributed": (lambda: layers.TimeDistributed(layers.Dense(3, "tanh")), SIGNAL),
+    "attention": (lambda: of_signal(lambda x: layers.Attention(True)([x, x])), SIGNAL),
+    "additive_attention": (lambda: of_signal(lambda x: layers.AdditiveAttention()([x, x])), SIGNAL),
+    "group_query_attention": (
+        lambda: of_signal(lambda x: layers.GroupQueryAttention(2, 2, 1)(x, x)),
+        SIGNAL,
+    ),
     "self_attention": (SelfAttention, SIGNAL),
     "up_sampling_nearest": (lambda: layers.UpSampling2D(2), IMAGE),
     "resizing_nearest": (lambda: layers.Resizing(3, 5, interpolation="nearest"), IMAGE),
@@ -111,6 +122,9 @@ LAYERS = {
     "spatial_dropout": (lambda: layers.SpatialDropout1D(0.4, seed=1), SIGNAL),
     "gaussian_noise": (lambda: layers.GaussianNoise(0.2, seed=1), SIGNAL),
 }
+# The oldest supported Keras has no such layers.
+if not hasattr(keras, "RematScope"):
+    del LAYERS["rematerialised"], LAYERS["rms_norm"]
 # TensorFlow has these on a CPU in float32 alone.
 IN_FLOAT32 = {
     "conv_2d_grouped": (lambda: layers.Conv2D(4, 3, groups=2), IMAGE),
@@ -153,14 +167,16 @@ def seeded_gradient(model, x, y):
 def test_product_is_that_of_differences_of_the_gradient(name):
     keras.config.set_floatx("float64")
     make, shape = LAYERS[name]
-    product, expected = product_and_difference(*model_with(make(), shape), step=1e-5)
+    model, x, y = model_with(make(), shape)
+    product, expected = product_and_difference(model, x, y, step=1e-5)
     assert np.linalg.norm(product - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("name", IN_FLOAT32)
 def test_product_in_single_precision(name):
     make, shape = IN_FLOAT32[name]
-    product, expected = product_and_difference(*model_with(make(), shape), step=3e-3)
+    model, x, y = model_with(make(), shape)
+    product, expected = product_and_difference(model, x, y, step=3e-3)
     # rounding of the differences, ε/step
     assert np.linalg.norm(product - expected) <= 1e-3 * np.linalg.norm(expected)
 
