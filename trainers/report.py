@@ -87,7 +87,9 @@ def edge_summary(
 
     R is the median edge ratio from the first measurement of at least 0.9 until the network fits
     its data: cross-entropy below 0.2, squared error below a tenth of its first value. With the
-    cross-entropy the curvature collapses from then on, at the edge or not.
+    cross-entropy the curvature collapses from then on, at the edge or not. A measurement counts
+    once for every step since the one before it, so that steps measured one by one don't outweigh
+    the others.
 
     Args:
         metrics: The rows of `metrics.csv`.
@@ -104,7 +106,8 @@ def edge_summary(
     fit_step = _first_step(metrics, fitted)
     begin = math.inf if edge_step is None else edge_step
     end = math.inf if fit_step is None else fit_step
-    measured = metrics.dropna(subset="edge_ratio")
+    steps = metrics["step"]
+    measured = metrics.assign(steps_before=steps.diff().fillna(steps)).dropna(subset="edge_ratio")
     at_edge = measured[measured["step"] >= begin]
     inside = at_edge[at_edge["step"] < end]
     thresholds = metrics["stability_threshold"].dropna()
@@ -114,10 +117,15 @@ def edge_summary(
         edge_step=edge_step,
         fit_step=fit_step,
         window=(int(inside["step"].iloc[0]), int(inside["step"].iloc[-1])) if len(inside) else None,
-        ratio=float(inside["edge_ratio"].median()),
-        ratio_to_end=float(at_edge["edge_ratio"].median()),
+        ratio=_median_by_step(inside),
+        ratio_to_end=_median_by_step(at_edge),
         claim=claimed,
     )
+
+
+def _median_by_step(measured: pd.DataFrame) -> float:
+    repeated = measured["edge_ratio"].repeat(measured["steps_before"].astype(int))
+    return float(repeated.median())
 
 
 def _first_step(metrics: pd.DataFrame, condition: "pd.Series[bool]") -> int | None:

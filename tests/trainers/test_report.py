@@ -77,6 +77,13 @@ def test_sentence(ratios, losses, parts):
     assert [part for part in parts if part not in sentence] == []
 
 
+def test_steps_measured_one_by_one_do_not_outweigh_the_others():
+    # 1 for 60 steps of the 63, measured in three rows; 1.2 for three, in three rows.
+    table = metrics([1.0, 1.0, 1.2, 1.2, 1.2, 1.0], [2.0] * 6)
+    table["step"] = [20, 40, 41, 42, 43, 63]
+    assert edge_summary(table, "cross_entropy").ratio == 1.0
+
+
 def test_first_loss_is_that_before_training():
     table = metrics([0.95, 0.95, 3.0], [0.1, 0.05, 0.02])
     assert edge_summary(table, "squared_error").window == (20, 60)
