@@ -11,7 +11,7 @@ says so. Its columns:
 - products: with the Hessian over all examples.
 - gradients: time of a solve in times of one gradient in the same framework.
 - time: of a solve, relative to that of `keras_aeos.top_eigenpairs`.
-- first call: what the first solve took longer, in seconds: tracing and compilation.
+- first call: what the first solve took longer, in seconds: tracing and compilation; PyTorch has none.
 - certificate: what the contender says about the error of its own answer.
 
 Each repeat has a random start of its own, shared where a contender lets it be chosen. Medians are
@@ -125,9 +125,9 @@ def convolutional(dtype: str = "float32") -> keras.Model:
     return keras.Sequential(
         [
             keras.Input((32, 32, 3), dtype=dtype),
-            layers.Conv2D(32, 3, activation="relu", dtype=dtype),
+            layers.Conv2D(8, 3, activation="relu", dtype=dtype),
             layers.MaxPooling2D(dtype=dtype),
-            layers.Conv2D(64, 3, activation="relu", dtype=dtype),
+            layers.Conv2D(16, 3, activation="relu", dtype=dtype),
             layers.MaxPooling2D(dtype=dtype),
             layers.Flatten(dtype=dtype),
             layers.Dense(10, dtype=dtype),
@@ -135,7 +135,7 @@ def convolutional(dtype: str = "float32") -> keras.Model:
     )
 
 
-BUILDERS = {"fully_connected": (fully_connected, 5000), "convolutional": (convolutional, 500)}
+BUILDERS = {"fully_connected": (fully_connected, 1000), "convolutional": (convolutional, 500)}
 
 
 def compiled(model: keras.Model) -> keras.Model:
@@ -366,7 +366,7 @@ def torch_contenders(
         return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
 
     def loss() -> float:
-        return float(criterion(network(x), y))
+        return criterion(network(x), y).item()
 
     def gradient() -> list[np.ndarray]:
         grads = torch.autograd.grad(criterion(network(x), y), parameters)
@@ -585,25 +585,31 @@ def compare(problem: Problem, missing: set[str]) -> None:
         return
 
     gradients: dict[str, list[float]] = {name: [] for name in parts}
+    failed: set[Contender] = set()
     first: dict[Contender, float] = {}
-    seconds: dict[Contender, list[float]] = {}
-    results: dict[Contender, list[tuple[float, int]]] = {}
-    for _, gradient, contenders in parts.values():
+    seconds: dict[Contender, list[float]] = {
+        c: [] for _, _, contenders in parts.values() for c in contenders
+    }
+    results: dict[Contender, list[tuple[float, int]]] = {contender: [] for contender in seconds}
+    for name, (_, gradient, contenders) in parts.items():
         gradient()
-        for contender in contenders:
-            try:
+        if name != "PyTorch":  # nothing is compiled there
+            for contender in contenders:
                 first[contender], _ = timed(contender.solve, 0)
-            except Exception as error:  # a peer's, of whatever kind
-                name = f"{contender.name} ({contender.setting})"
-                print(f"{name} failed: {type(error).__name__}: {error}\n")
-            else:
-                seconds[contender], results[contender] = [], []
     for repeat in range(NUM_REPEATS):
         for name, (_, gradient, contenders) in parts.items():
             gradients[name].append(timed(gradient)[0])
             for contender in contenders:
-                if contender in seconds:
+                if contender in failed:
+                    continue
+                try:
                     duration, result = timed(contender.solve, repeat)
+                    print(contender.name, contender.setting, duration, result, file=sys.stderr, flush=True)
+                except Exception as error:  # a peer's, of whatever kind
+                    failed.add(contender)
+                    reason = f"{type(error).__name__}: {error}"
+                    print(f"{contender.name} ({contender.setting}) failed: {reason}\n")
+                else:
                     seconds[contender].append(duration)
                     results[contender].append(result)
             gradients[name].append(timed(gradient)[0])
@@ -611,13 +617,15 @@ def compare(problem: Problem, missing: set[str]) -> None:
     ours = statistics.median(seconds[parts["TensorFlow"][2][0]])
     rows = {}
     for contender, durations in seconds.items():
+        if contender in failed:
+            continue
         median = statistics.median(durations)
         rows[contender.name, contender.setting] = (
             max(abs(value / exact - 1.0) for value, _ in results[contender]),
             statistics.median(count for _, count in results[contender]),
             median / statistics.median(gradients[contender.framework]),
             median / ours,
-            max(first[contender] - median, 0.0),
+            max(first[contender] - median, 0.0) if contender in first else None,
             contender.certificate,
         )
     print(markdown(rows))
@@ -631,7 +639,7 @@ def markdown(rows: dict[tuple[str, str], tuple]) -> str:
     lines.append("| --- | --- " + "| ---: " * (len(COLUMNS) - 1) + "| --- |")
     for names, (error, products, gradients, ratio, first, certificate) in rows.items():
         cells = [*names, f"{error:.1e}", f"{products:g}", f"{gradients:.1f}", f"{ratio:.2f}"]
-        lines.append("| " + " | ".join([*cells, f"{first:.1f}", certificate]) + " |")
+        lines.append("| " + " | ".join([*cells, "none" if first is None else f"{first:.1f}", certificate]) + " |")
     return "\n".join(lines)
 
 
