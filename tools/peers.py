@@ -3,7 +3,7 @@
     pip install -e ".[benchmark]"
     python tools/peers.py
 
-Every contender gets the same network with the same weights, the same data and two threads. One
+Every contender gets the same network with the same weights, the same data and one thread. One
 table is printed for each network; a package that is not installed is left out, with a line that
 says so. Its columns:
 
@@ -45,7 +45,8 @@ from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.lanczos import lanczos
 from keras_aeos.curvature.objective import Objective
 
-NUM_THREADS = 2
+# More threads than free cores would measure how the frameworks wait for each other's threads.
+NUM_THREADS = 1
 NUM_REPEATS = 3
 NUM_STEPS = 30
 TOLERANCE = 1e-3
@@ -656,6 +657,7 @@ def unavailable(packages: Iterable[str]) -> dict[str, str]:
 
 def main() -> None:
     """Print one table a network."""
+    # JAX has no setting of its own for its threads.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:NUM_THREADS])
     tf.config.threading.set_intra_op_parallelism_threads(NUM_THREADS)
