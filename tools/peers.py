@@ -11,7 +11,8 @@ says so. Its columns:
 - products: with the Hessian over all examples.
 - gradients: time of a solve in times of one gradient in the same framework.
 - time: of a solve, relative to that of `keras_aeos.top_eigenpairs`.
-- first call: what the first solve took longer, in seconds: tracing and compilation; PyTorch has none.
+- first call: what the first solve took longer, in seconds: tracing and compilation, which PyTorch
+  does without.
 - certificate: what the contender says about the error of its own answer.
 
 Each repeat has a random start of its own, shared where a contender lets it be chosen. Medians are
@@ -109,6 +110,7 @@ class Counted:
         self.count = 0
 
     def __call__(self, *arguments, **options):
+        """Call the function."""
         self.count += 1
         return self._function(*arguments, **options)
 
@@ -308,9 +310,7 @@ def keras_contenders(problem: Problem) -> tuple[Callable, Callable, list[Contend
     def traced(repeat: int) -> tuple[float, int]:
         hessian = objective.linearise()
         nothing = tf.zeros([0, objective.num_parameters], objective.dtype)
-        result = lanczos(
-            hessian.hessian_product, nothing, 1, TOLERANCE, MAX_PRODUCTS, seed=repeat
-        )
+        result = lanczos(hessian.hessian_product, nothing, 1, TOLERANCE, MAX_PRODUCTS, seed=repeat)
         return float(result.eigenvalues[0]), result.num_hvps
 
     certificate = "error and upper bound"
@@ -503,9 +503,7 @@ def jax_contenders(
                     x, weight, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
                 )
                 x = jax.nn.relu(x + offset)
-                x = lax.reduce_window(
-                    x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
-                )
+                x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
             else:
                 x = jnp.tanh(x @ weight + offset)
         logits = x.reshape(len(x), -1) @ kernel + bias
@@ -605,7 +603,14 @@ def compare(problem: Problem, missing: set[str]) -> None:
                     continue
                 try:
                     duration, result = timed(contender.solve, repeat)
-                    print(contender.name, contender.setting, duration, result, file=sys.stderr, flush=True)
+                    print(
+                        contender.name,
+                        contender.setting,
+                        duration,
+                        result,
+                        file=sys.stderr,
+                        flush=True,
+                    )
                 except Exception as error:  # a peer's, of whatever kind
                     failed.add(contender)
                     reason = f"{type(error).__name__}: {error}"
@@ -640,7 +645,8 @@ def markdown(rows: dict[tuple[str, str], tuple]) -> str:
     lines.append("| --- | --- " + "| ---: " * (len(COLUMNS) - 1) + "| --- |")
     for names, (error, products, gradients, ratio, first, certificate) in rows.items():
         cells = [*names, f"{error:.1e}", f"{products:g}", f"{gradients:.1f}", f"{ratio:.2f}"]
-        lines.append("| " + " | ".join([*cells, "none" if first is None else f"{first:.1f}", certificate]) + " |")
+        cells += ["none" if first is None else f"{first:.1f}", certificate]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
