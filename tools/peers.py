@@ -138,7 +138,7 @@ def convolutional(dtype: str = "float32") -> keras.Model:
     )
 
 
-BUILDERS = {"fully_connected": (fully_connected, 2500), "convolutional": (convolutional, 500)}
+BUILDERS = {"fully_connected": (fully_connected, 1000), "convolutional": (convolutional, 500)}
 
 
 def compiled(model: keras.Model) -> keras.Model:
@@ -661,11 +661,22 @@ def unavailable(packages: Iterable[str]) -> dict[str, str]:
     return reasons
 
 
+def start_jax() -> None:
+    """Let JAX make its threads: as many as it sees processors, for want of a setting."""
+    import jax
+
+    if not hasattr(os, "sched_setaffinity"):
+        print("JAX takes as many threads as there are processors.")
+        return
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(processors)[:NUM_THREADS])
+    jax.devices()
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), processors)
+
+
 def main() -> None:
     """Print one table a network."""
-    # JAX has no setting of its own for its threads.
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:NUM_THREADS])
     tf.config.threading.set_intra_op_parallelism_threads(NUM_THREADS)
     # PyHessian keeps gradients with their graph in the parameters; PyTorch warns of it.
     warnings.filterwarnings("ignore", "Using backward", UserWarning)
@@ -678,6 +689,8 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(NUM_THREADS)
+    if "jax" not in reasons:
+        start_jax()
     for name in BUILDERS:
         compare(prepare(name), set(reasons))
 
