@@ -603,14 +603,6 @@ def compare(problem: Problem, missing: set[str]) -> None:
                     continue
                 try:
                     duration, result = timed(contender.solve, repeat)
-                    print(
-                        contender.name,
-                        contender.setting,
-                        duration,
-                        result,
-                        file=sys.stderr,
-                        flush=True,
-                    )
                 except Exception as error:  # a peer's, of whatever kind
                     failed.add(contender)
                     reason = f"{type(error).__name__}: {error}"
