@@ -103,7 +103,8 @@ class AEoSMonitor(keras.callbacks.Callback):
             the first measurement, however many it holds by then.
         solver: ``"lanczos"`` or ``"power"``.
         rtol: Tolerance of the relative error of each eigenvalue.
-        max_hvps: Limit of the Hessian-vector products for each of λ₁(P⁻¹H) and λ₁(H).
+        max_hvps: Limit of the Hessian-vector products for each of λ₁(P⁻¹H) and λ₁(H); with
+            ``"auto"`` it is 20 at most.
         check: Whether to test the second derivatives of the model's layers against differences of
             their gradients before the first measurement, by `check_second_derivatives`, which
             raises a ValueError that names the layer that fails.
@@ -164,6 +165,8 @@ class AEoSMonitor(keras.callbacks.Callback):
             *(f"preconditioned_sharpness_{i + 1}" for i in range(1, num_eigenvalues)),
         ]
         self._num_eigenvalues = num_eigenvalues
+        if update_freq == schedule.AUTO:
+            max_hvps = min(max_hvps, schedule.MAX_HVPS)
         self._solver_settings = solver, rtol, max_hvps
         self._tracker = EigenpairTracker(*self._solver_settings)
         self._check = check
@@ -310,8 +313,8 @@ class AEoSMonitor(keras.callbacks.Callback):
                 "unconverged",
                 f"At step {step} an eigenvalue did not converge to rtol={rtol} within "
                 f"{max_hvps} Hessian-vector products; its row says converged=False and "
-                "carries the error bound that was reached. Raise `max_hvps` or `rtol` to mend "
-                "this.",
+                "carries the error bound that was reached. Raise `rtol`, or `max_hvps` with an "
+                "integer `update_freq`, to mend this.",
             )
         return result
 

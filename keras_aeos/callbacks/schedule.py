@@ -8,6 +8,9 @@ AUTO = "auto"
 
 # Updates before the first measurement: with batches of 32 by then 512 examples are gathered.
 _FIRST = 20
+# Products of each solve in a row. The spectrum of an untrained network can be so dense that a solve
+# takes many more; here it goes on from where it was in the next row.
+MAX_HVPS = 20
 # The first measurement includes tracing. It is paid off at this part of the allowed overhead.
 _SETUP_PART = 0.2
 # Part of the first measurement that later ones are expected to take, until there is one.
