@@ -165,7 +165,7 @@ class AEoSMonitor(keras.callbacks.Callback):
             *(f"preconditioned_sharpness_{i + 1}" for i in range(1, num_eigenvalues)),
         ]
         self._num_eigenvalues = num_eigenvalues
-        if update_freq == schedule.AUTO:
+        if isinstance(self._schedule, schedule.Automatic):
             max_hvps = min(max_hvps, schedule.MAX_HVPS)
         self._solver_settings = solver, rtol, max_hvps
         self._tracker = EigenpairTracker(*self._solver_settings)
