@@ -3,6 +3,9 @@
 import bisect
 import math
 import time
+from collections.abc import Iterable
+
+import numpy as np
 
 AUTO = "auto"
 
@@ -42,10 +45,10 @@ def make(update_freq, max_overhead):
             return Automatic(max_overhead)
     elif _is_count(update_freq):
         return Regular(update_freq)
-    elif not isinstance(update_freq, (bool, int, float)):
-        steps = sorted(update_freq)
+    elif isinstance(update_freq, Iterable):
+        steps = list(update_freq)
         if steps and all(_is_count(step) for step in steps):
-            return Given(steps)
+            return Given(sorted(steps))
     raise ValueError(
         "`update_freq` must be a positive integer, 'auto' or a collection of positive integers, "
         f"the numbers of updates after which to measure. Received: update_freq={update_freq!r}"
@@ -53,7 +56,7 @@ def make(update_freq, max_overhead):
 
 
 def _is_count(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
 
 
 class Regular:
@@ -108,19 +111,26 @@ class Automatic:
         self._spent = 0.0
         self._elapsed = 0.0
         self._ratio = math.nan
+        self._last_step = 0
+        self._due: int | None = None
+        self._seconds_per_update = 0.0
 
     def begin(self, step):
-        """A few updates after `step`."""
+        """A few updates after the first `step`; in a later `fit` what was due before."""
+        if self._due is None or step < self._last_step:
+            self._due = step + _FIRST
+        else:  # what the last `fit` trained after its last measurement
+            self._elapsed += (step - self._last_step) * self._seconds_per_update
         self._resumed = self._clock()
         self._last_step = step
-        return step + _FIRST
+        return max(self._due, step + 1)
 
     def after(self, step, seconds, ratio):
         """The next update at which a measurement fits into the allowed share."""
         now = self._clock()
         trained = max(now - self._resumed - seconds, 1e-9)
         self._elapsed += now - self._resumed
-        seconds_per_update = trained / (step - self._last_step)
+        self._seconds_per_update = trained / (step - self._last_step)
         self._resumed, self._last_step = now, step
 
         if self._setup is None:
@@ -133,7 +143,8 @@ class Automatic:
         patience = _EAGER if self._happening(ratio) else _LAZY
         wait = max(due - self._elapsed, patience * cost / self._share)
         self._ratio = ratio
-        return step + max(1, math.ceil(wait / seconds_per_update))
+        self._due = step + max(1, math.ceil(wait / self._seconds_per_update))
+        return self._due
 
     def _happening(self, ratio):
         if not math.isfinite(ratio) or not math.isfinite(self._ratio):

@@ -43,11 +43,13 @@ def due_steps(schedule, begin, end):
         (frozenset({11, 3}), 0, [3, 11]),
         (range(2, 20, 4), 0, [2, 6, 10]),
         ({3: None, 9: None}.keys(), 0, [3, 9]),
+        (np.int64(5), 0, [5, 10]),
+        (np.arange(2, 20, 4), 0, [2, 6, 10]),
     ],
 )
 def test_given_steps(update_freq, begin, expected):
     schedule = make(update_freq, SHARE)
-    assert isinstance(schedule, Regular if isinstance(update_freq, int) else Given)
+    assert isinstance(schedule, Regular if isinstance(update_freq, (int, np.integer)) else Given)
     assert due_steps(schedule, begin, 12) == expected
 
 
@@ -62,6 +64,7 @@ def test_step_that_was_passed_is_measured_once():
     "update_freq",
     [
         *(0, -1, 1.0, math.nan, True, False, "often", ""),
+        *(None, np.float32(2.5), np.array([1.0, 2.0]), [1, "a"]),
         *([], (), set(), range(0), [0, 1], [1, -2], [1, 2.5], [True], [1, True], [[1]]),
     ],
 )
@@ -194,13 +197,30 @@ def test_one_update_at_least_lies_between_measurements():
         assert due > step
 
 
+@pytest.mark.parametrize("num_steps", [15, 25, 200])
+def test_many_short_fits_are_one_run(num_steps):
+    """None of them is too short for a row, and none brings one that isn't due."""
+    run = Training(NEAR, 2.0, 0.1)
+    for _ in range(60_000 // num_steps):
+        run.fit(num_steps)
+    assert len(run.steps) >= 100
+    assert run.shares[-1] <= SHARE
+
+
+def test_model_that_starts_again_is_measured_after_a_few_updates():
+    schedule = Automatic(SHARE, clock=iter(range(100)).__next__)
+    assert schedule.begin(1000) == 1020
+    assert schedule.after(1020, 0.5, 1.0) > 1020
+    assert schedule.begin(0) == 20
+
+
 def test_pause_between_two_fits_is_not_trained():
     """Time outside of `fit` allows no measurement."""
     run = Training(NEAR, 2.0, 0.1).fit(30_000)
     num_rows = len(run.steps)
     run._now += 1e6
     run.fit(1000)
-    # Ten seconds of training, of which 0.5 may be measured; and one row at the start.
+    # Ten seconds of training, of which 0.5 may be measured; and one row that was nearly due.
     assert 1 <= len(run.steps) - num_rows <= 6
 
 

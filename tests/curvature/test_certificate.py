@@ -33,7 +33,7 @@ class Lanczos:
             rest = self._diagonal * self.following
             for _ in range(3):
                 rest = rest - self.basis @ (self.basis.T @ rest)
-            self.betas.append(np.linalg.norm(rest))
+            self.betas.append(float(np.linalg.norm(rest)))
             self.following = rest / self.betas[-1]
         values, vectors = np.linalg.eigh(self.basis.T * self._diagonal @ self.basis)
         return Basis(values[::-1], vectors[:, ::-1], self.betas[-1], self._begin)
@@ -85,7 +85,7 @@ def certified(diagonal, generator, num_old=0):
         old = np.zeros(len(diagonal))
         old[np.argsort(diagonal)[::-1][1 : num_old + 1]] = 1.0 / math.sqrt(num_old)
         start = random + old
-        fraction = 1.0 / np.linalg.norm(start)
+        fraction = 1.0 / float(np.linalg.norm(start))
     process = Lanczos(diagonal, start)
     certificate = Certificate(len(diagonal), fraction)
     state = process.expand(8)

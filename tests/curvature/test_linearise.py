@@ -199,9 +199,12 @@ def test_kept_values_are_used_and_the_others_computed_anew(monkeypatch):
     some = objective.linearise()
     assert len(some._kept) == 2
     counted = []
-    monkeypatch.setattr(
-        type(objective.parts), "whole", lambda self, v, *given: counted.append(int(given[-3])) or v
-    )
+
+    def whole(self, vector, *given):
+        counted.append(int(given[-3]))  # before x and y
+        return vector
+
+    monkeypatch.setattr(type(objective.parts), "whole", whole)
     some.hessian_product(vector)
     assert counted == [2, 3, 4, 5]
 
@@ -211,10 +214,10 @@ def test_visits_see_each_micro_batch(monkeypatch):
     model, x, y = compiled("dense")
     objective = objective_of(model, x, y)
     vector = direction(objective)
-    alone = [objective_of(model, *b, None).linearise() for b in micro_batches(x, y)]
+    alone = [objective_of(model, a, b, batch_size=None).linearise() for a, b in micro_batches(x, y)]
     for limit in (2**30, 0):
         monkeypatch.setattr(objective_module, "_KEPT_BYTES", limit)
-        visits = []
+        visits: list[tuple] = []
         hessian = objective.linearise(lambda g, hvp, to=visits: to.append((g, hvp(vector))))
         assert hessian.num_products == 0
         for (gradient, product), single in zip(visits, alone, strict=True):
