@@ -12,13 +12,10 @@ is below the largest eigenvalue by more than a given fraction.
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import pandas as pd

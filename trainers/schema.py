@@ -9,14 +9,14 @@ A model or an optimizer is one dataclass and one row in `MODELS` or `OPTIMIZERS`
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import MISSING
 
 from trainers.batching import micro_batch_size
+from trainers.conditions import Condition, above_zero, at_least, finite, fraction, one_of, setting
 from trainers.errors import UserError
 
 
@@ -48,51 +48,6 @@ QUANTITIES = (
 DEFAULT_QUANTITIES = QUANTITIES[:4]  # what `AEoSMonitor` measures when not told
 
 
-@dataclass(frozen=True)
-class Condition:
-    """A test of one value and the words that name what passes it."""
-
-    expected: str
-    holds: Callable[[Any], bool]
-    choices: tuple[str, ...] = ()
-
-    def hint(self, value: Any) -> str:
-        """The choice that is nearest to a value, or to the first wrong name of a list."""
-        names = value if isinstance(value, list) else [value]
-        for name in names:
-            if name not in self.choices:
-                near = get_close_matches(str(name), self.choices, n=1)
-                return f" Did you mean '{near[0]}'?" if near else ""
-        return ""
-
-
-def _setting(default: Any, condition: Condition) -> Any:
-    return field(default=default, metadata={"condition": condition})
-
-
-def _above_zero(default: Any) -> Any:
-    return _setting(
-        default, Condition("a finite number above 0", lambda value: 0 < value < math.inf)
-    )
-
-
-def _finite(default: Any) -> Any:
-    return _setting(default, Condition("a finite number", math.isfinite))
-
-
-def _at_least(minimum: int, default: Any) -> Any:
-    return _setting(default, Condition(f"{minimum} or more", lambda value: value >= minimum))
-
-
-def _fraction(default: Any) -> Any:
-    return _setting(default, Condition("0 <= value < 1", lambda value: 0 <= value < 1))
-
-
-def _one_of(choices: tuple[str, ...], default: Any) -> Any:
-    condition = Condition(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
-    return _setting(default, condition)
-
-
 @dataclass
 class Model:
     """Base of every model section; `name` is the module under `trainers/` that builds it."""
@@ -104,10 +59,10 @@ class Model:
 class FullyConnected(Model):
     """Fully connected network: `hidden_layers` layers of `width` units each."""
 
-    name: str = _one_of(("fully_connected",), "fully_connected")
-    hidden_layers: int = _at_least(0, 5)
-    width: int = _at_least(1, 200)
-    activation: str = _one_of(ACTIVATIONS, "tanh")
+    name: str = one_of(("fully_connected",), "fully_connected")
+    hidden_layers: int = at_least(0, 5)
+    width: int = at_least(1, 200)
+    activation: str = one_of(ACTIVATIONS, "tanh")
 
 
 @dataclass
@@ -115,24 +70,24 @@ class Optimizer:
     """Base of every optimizer section; the other keys are the optimizer's own arguments."""
 
     name: str = MISSING
-    learning_rate: float = _above_zero(MISSING)
+    learning_rate: float = above_zero(MISSING)
 
 
 @dataclass
 class GradientDescent(Optimizer):
     """Arguments of `keras_aeos.optimizers.GradientDescent`."""
 
-    name: str = _one_of(("gradient_descent",), "gradient_descent")
-    learning_rate: float = _above_zero(0.05)
+    name: str = one_of(("gradient_descent",), "gradient_descent")
+    learning_rate: float = above_zero(0.05)
 
 
 @dataclass
 class HeavyBall(Optimizer):
     """Arguments of `keras_aeos.optimizers.HeavyBall`."""
 
-    name: str = _one_of(("heavy_ball",), "heavy_ball")
-    learning_rate: float = _above_zero(0.005)
-    beta_1: float = _fraction(0.9)
+    name: str = one_of(("heavy_ball",), "heavy_ball")
+    learning_rate: float = above_zero(0.005)
+    beta_1: float = fraction(0.9)
     ema: bool = False
 
 
@@ -140,37 +95,37 @@ class HeavyBall(Optimizer):
 class Nesterov(HeavyBall):
     """Arguments of `keras_aeos.optimizers.Nesterov`."""
 
-    name: str = _one_of(("nesterov",), "nesterov")
+    name: str = one_of(("nesterov",), "nesterov")
 
 
 @dataclass
 class RMSprop(Optimizer):
     """Arguments of `keras_aeos.optimizers.RMSprop`."""
 
-    name: str = _one_of(("rmsprop",), "rmsprop")
-    learning_rate: float = _above_zero(1e-4)
-    beta_2: float = _fraction(0.995)
-    epsilon: float = _above_zero(1e-7)
+    name: str = one_of(("rmsprop",), "rmsprop")
+    learning_rate: float = above_zero(1e-4)
+    beta_2: float = fraction(0.995)
+    epsilon: float = above_zero(1e-7)
 
 
 @dataclass
 class Adagrad(Optimizer):
     """Arguments of `keras_aeos.optimizers.Adagrad`."""
 
-    name: str = _one_of(("adagrad",), "adagrad")
-    learning_rate: float = _above_zero(0.01)
-    epsilon: float = _above_zero(1e-7)
+    name: str = one_of(("adagrad",), "adagrad")
+    learning_rate: float = above_zero(0.01)
+    epsilon: float = above_zero(1e-7)
 
 
 @dataclass
 class Adam(Optimizer):
     """Arguments of `keras_aeos.optimizers.Adam`."""
 
-    name: str = _one_of(("adam",), "adam")
-    learning_rate: float = _above_zero(1e-4)
-    beta_1: float = _fraction(0.9)
-    beta_2: float = _fraction(0.999)
-    epsilon: float = _above_zero(1e-7)
+    name: str = one_of(("adam",), "adam")
+    learning_rate: float = above_zero(1e-4)
+    beta_1: float = fraction(0.9)
+    beta_2: float = fraction(0.999)
+    epsilon: float = above_zero(1e-7)
     bias_correction: bool = True
 
 
@@ -178,15 +133,15 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Arguments of `keras_aeos.optimizers.AdamW`."""
 
-    name: str = _one_of(("adamw",), "adamw")
-    weight_decay: float = _above_zero(0.004)
+    name: str = one_of(("adamw",), "adamw")
+    weight_decay: float = above_zero(0.004)
 
 
 @dataclass
 class AMSGrad(Adam):
     """Arguments of `keras_aeos.optimizers.AMSGrad`."""
 
-    name: str = _one_of(("amsgrad",), "amsgrad")
+    name: str = one_of(("amsgrad",), "amsgrad")
     bias_correction: bool = False
 
 
@@ -194,11 +149,9 @@ class AMSGrad(Adam):
 class Padam(Adam):
     """Arguments of `keras_aeos.optimizers.Padam`."""
 
-    name: str = _one_of(("padam",), "padam")
-    learning_rate: float = _above_zero(1e-2)
-    exponent: float = _setting(
-        0.25, Condition("0 <= value <= 0.5", lambda value: 0 <= value <= 0.5)
-    )
+    name: str = one_of(("padam",), "padam")
+    learning_rate: float = above_zero(1e-2)
+    exponent: float = setting(0.25, Condition("0 <= value <= 0.5", lambda value: 0 <= value <= 0.5))
     bias_correction: bool = False
 
 
@@ -206,7 +159,7 @@ class Padam(Adam):
 class Nadam(Adam):
     """Arguments of `keras_aeos.optimizers.Nadam`."""
 
-    name: str = _one_of(("nadam",), "nadam")
+    name: str = one_of(("nadam",), "nadam")
     bias_correction: bool = False
 
 
@@ -214,12 +167,12 @@ class Nadam(Adam):
 class Adafactor(Optimizer):
     """Arguments of `keras_aeos.optimizers.Adafactor`."""
 
-    name: str = _one_of(("adafactor",), "adafactor")
-    learning_rate: float = _above_zero(1e-4)
-    beta_1: float = _fraction(0.9)
-    decay_exponent: float = _above_zero(0.8)
-    epsilon: float = _above_zero(1e-14)
-    clip_threshold: float | None = _above_zero(None)
+    name: str = one_of(("adafactor",), "adafactor")
+    learning_rate: float = above_zero(1e-4)
+    beta_1: float = fraction(0.9)
+    decay_exponent: float = above_zero(0.8)
+    epsilon: float = above_zero(1e-14)
+    clip_threshold: float | None = above_zero(None)
     parameter_scaling: bool = False
 
 
@@ -227,11 +180,11 @@ class Adafactor(Optimizer):
 class FrozenAdam(Optimizer):
     """Arguments of `keras_aeos.optimizers.FrozenAdam`; `second_moments` is a file."""
 
-    name: str = _one_of(("frozen_adam",), "frozen_adam")
-    learning_rate: float = _above_zero(1e-4)
+    name: str = one_of(("frozen_adam",), "frozen_adam")
+    learning_rate: float = above_zero(1e-4)
     second_moments: str = MISSING
-    beta_1: float = _fraction(0.9)
-    epsilon: float = _above_zero(1e-7)
+    beta_1: float = fraction(0.9)
+    epsilon: float = above_zero(1e-7)
 
 
 MODELS = {"fully_connected": FullyConnected}
@@ -259,17 +212,17 @@ class Data:
     the default of TFDS. `micro_batch_size` bounds the examples held on the device at once.
     """
 
-    name: str = _one_of(tuple(DATASETS), "cifar10")
+    name: str = one_of(tuple(DATASETS), "cifar10")
     data_dir: str | None = None
-    num_examples: int | None = _at_least(1, None)
-    micro_batch_size: int = _at_least(1, 2_500)
+    num_examples: int | None = at_least(1, None)
+    micro_batch_size: int = at_least(1, 2_500)
 
 
 @dataclass
 class Stop:
     """Criteria that end a run before `steps` updates; divergence always does."""
 
-    loss_threshold: float | None = _above_zero(None)
+    loss_threshold: float | None = above_zero(None)
 
 
 _TWO_STEPS = Condition(
@@ -292,17 +245,17 @@ class Monitor:
     training examples, on all of them when null.
     """
 
-    num_examples: int | None = _at_least(1, None)
-    update_freq: int = _at_least(1, 20)
+    num_examples: int | None = at_least(1, None)
+    update_freq: int = at_least(1, 20)
     every_step: list[int] | None = field(default=None, metadata={"condition": _TWO_STEPS})
     quantities: list[str] = field(
         default_factory=lambda: list(DEFAULT_QUANTITIES),
         metadata={"condition": _DIFFERENT_QUANTITIES},
     )
-    num_eigenvalues: int = _at_least(1, 1)
-    solver: str = _one_of(SOLVERS, "lanczos")
-    rtol: float = _above_zero(1e-3)
-    max_hvps: int = _at_least(1, 100)
+    num_eigenvalues: int = at_least(1, 1)
+    solver: str = one_of(SOLVERS, "lanczos")
+    rtol: float = above_zero(1e-3)
+    max_hvps: int = at_least(1, 100)
 
 
 @dataclass
@@ -314,13 +267,13 @@ class Config:
 
     model: Model = MISSING
     data: Data = field(default_factory=Data)
-    loss: str = _one_of(LOSSES, "cross_entropy")
+    loss: str = one_of(LOSSES, "cross_entropy")
     optimizer: Optimizer = MISSING
-    steps: int = _at_least(1, 500)
-    freeze_step: int | None = _at_least(1, None)
+    steps: int = at_least(1, 500)
+    freeze_step: int | None = at_least(1, None)
     stop: Stop = field(default_factory=Stop)
     monitor: Monitor = field(default_factory=Monitor)
-    seed: int = _at_least(0, 0)
+    seed: int = at_least(0, 0)
     output_dir: str = MISSING
 
 
@@ -335,14 +288,14 @@ class Quadratic:
     """
 
     optimizer: Optimizer = MISSING
-    curvature: float | None = _above_zero(None)
-    edge_ratio: float | None = _above_zero(None)
-    start: float = _finite(1.0)
-    first_moment: float | None = _finite(None)
-    second_moment: float | None = _setting(
+    curvature: float | None = above_zero(None)
+    edge_ratio: float | None = above_zero(None)
+    start: float = finite(1.0)
+    first_moment: float | None = finite(None)
+    second_moment: float | None = setting(
         None, Condition("a finite number, 0 or more", lambda value: 0 <= value < math.inf)
     )
-    steps: int = _at_least(1, 100)
+    steps: int = at_least(1, 100)
     output_dir: str = MISSING
 
 
@@ -380,21 +333,17 @@ def _check_examples(data: Data, measured: int | None) -> None:
             f"data.num_examples: expected at most {available}, the size of {data.name}. "
             f"Received: data.num_examples={wanted}"
         )
-    try:
-        micro_batch_size(wanted, data.micro_batch_size)
-    except ValueError as error:
-        raise UserError(f"data.num_examples: {error}") from error
-    if measured is None:
-        return
-    if measured > wanted:
+    if measured is not None and measured > wanted:
         raise UserError(
             f"monitor.num_examples: expected at most {wanted}, the number of training examples. "
             f"Received: monitor.num_examples={measured}"
         )
-    try:
-        micro_batch_size(measured, data.micro_batch_size)
-    except ValueError as error:
-        raise UserError(f"monitor.num_examples: {error}") from error
+    for key, count in (("data.num_examples", wanted), ("monitor.num_examples", measured)):
+        try:
+            if count is not None:
+                micro_batch_size(count, data.micro_batch_size)
+        except ValueError as error:
+            raise UserError(f"{key}: {error}") from error
 
 
 def _check_curvature(config: Quadratic) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tools import peers
+from tools import peer_solvers, peers
 
 VALUES = np.concatenate([[10.0, 8.0], np.linspace(-1.0, 1.0, 58)])
 MATRIX = np.diag(VALUES)
@@ -16,11 +16,11 @@ def product(vector):
 
 @pytest.fixture(scope="module")
 def matrices():
-    return [peers.tridiagonal(product, START, 30)[0]]
+    return [peer_solvers.tridiagonal(product, START, 30)[0]]
 
 
 def test_tridiagonal_is_the_matrix_in_an_orthonormal_basis():
-    matrix, basis = peers.tridiagonal(product, START, 30)
+    matrix, basis = peer_solvers.tridiagonal(product, START, 30)
     np.testing.assert_allclose(basis @ basis.T, np.eye(30), atol=1e-12)
     np.testing.assert_allclose(basis @ MATRIX @ basis.T, matrix, atol=1e-12)
     assert np.linalg.eigvalsh(matrix)[-1] == pytest.approx(10.0, rel=1e-12)
@@ -28,32 +28,34 @@ def test_tridiagonal_is_the_matrix_in_an_orthonormal_basis():
 
 @pytest.mark.parametrize(("tol", "limit", "num_products"), [(0.0, 7, 7), (0.9, 100, 2)])
 def test_power_iteration_ends_at_the_tolerance_or_the_limit(tol, limit, num_products):
-    counted = peers.Counted(product)
-    peers.power(counted, np.ones(len(VALUES)) + 100.0 * MATRIX[0], tol, limit)
+    counted = peer_solvers.Counted(product)
+    peer_solvers.power(counted, np.ones(len(VALUES)) + 100.0 * MATRIX[0], tol, limit)
     assert counted.count == num_products
 
 
 def test_tuned_power_iteration_is_the_shortest_one_that_reaches_the_tolerance(matrices):
-    number = peers.tune_power(matrices, 10.0)
-    errors = [abs(peers.power(product, START, 0.0, n) / 10.0 - 1.0) for n in (number - 1, number)]
-    assert errors[1] <= peers.TOLERANCE < errors[0]
+    number = peer_solvers.tune_power(matrices, 10.0)
+    errors = [
+        abs(peer_solvers.power(product, START, 0.0, n) / 10.0 - 1.0) for n in (number - 1, number)
+    ]
+    assert errors[1] <= peer_solvers.TOLERANCE < errors[0]
 
 
 def test_tuned_lanczos_is_the_shortest_one_that_reaches_the_tolerance(matrices):
-    number = peers.tune_lanczos(matrices, 10.0)
+    number = peer_solvers.tune_lanczos(matrices, 10.0)
     values = [
-        np.linalg.eigvalsh(peers.tridiagonal(product, START, n)[0])[-1]
+        np.linalg.eigvalsh(peer_solvers.tridiagonal(product, START, n)[0])[-1]
         for n in (number - 1, number)
     ]
-    assert abs(values[1] / 10.0 - 1.0) <= peers.TOLERANCE < abs(values[0] / 10.0 - 1.0)
+    assert abs(values[1] / 10.0 - 1.0) <= peer_solvers.TOLERANCE < abs(values[0] / 10.0 - 1.0)
 
 
 def test_tuned_arpack_reaches_the_tolerance_with_fewer_products(matrices):
     pytest.importorskip("scipy")
-    tuned, default = peers.Counted(product), peers.Counted(product)
-    value = peers.arpack(tuned, START, **peers.tune_arpack(matrices, 10.0))
-    assert value == pytest.approx(10.0, rel=peers.TOLERANCE)
-    assert peers.arpack(default, START) == pytest.approx(10.0, rel=1e-12)
+    tuned, default = peer_solvers.Counted(product), peer_solvers.Counted(product)
+    value = peer_solvers.arpack(tuned, START, **peer_solvers.tune_arpack(matrices, 10.0))
+    assert value == pytest.approx(10.0, rel=peer_solvers.TOLERANCE)
+    assert peer_solvers.arpack(default, START) == pytest.approx(10.0, rel=1e-12)
     assert tuned.count < default.count
 
 
