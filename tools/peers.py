@@ -29,6 +29,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -38,6 +39,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import keras_aeos
 from keras_aeos.curvature.batches import from_data
