@@ -100,11 +100,12 @@ class AEoSMonitor(keras.callbacks.Callback):
             file that is there already is continued or kept under another name.
         batch_size: Rows of a micro-batch if `data` are arrays; 1,024 if None.
         probe_size: Least number of examples to measure on if `data` is None. The set is closed at
-            the first measurement, however many it holds by then.
+            the first measurement, with ``"auto"`` after eight updates, however many it holds.
         solver: ``"lanczos"`` or ``"power"``.
         rtol: Tolerance of the relative error of each eigenvalue.
         max_hvps: Limit of the Hessian-vector products for each of λ₁(P⁻¹H) and λ₁(H); with
-            ``"auto"`` it is 20 at most.
+            ``"auto"`` it is 12 at most, and a solve that they don't suffice for goes on in the next
+            row.
         check: Whether to test the second derivatives of the model's layers against differences of
             their gradients before the first measurement, by `check_second_derivatives`, which
             raises a ValueError that names the layer that fails.
@@ -307,14 +308,14 @@ class AEoSMonitor(keras.callbacks.Callback):
             seed=step,
         )
         solved.append(result)
-        if not result.converged.all():
+        if not result.converged.all() and not isinstance(self._schedule, schedule.Automatic):
             _, rtol, max_hvps = self._solver_settings
             self._warn_once(
                 "unconverged",
                 f"At step {step} an eigenvalue did not converge to rtol={rtol} within "
                 f"{max_hvps} Hessian-vector products; its row says converged=False and "
-                "carries the error bound that was reached. Raise `rtol`, or `max_hvps` with an "
-                "integer `update_freq`, to mend this.",
+                "carries the error bound that was reached. Raise `max_hvps` or `rtol` to mend "
+                "this.",
             )
         return result
 

@@ -9,13 +9,14 @@ import numpy as np
 
 AUTO = "auto"
 
-# Updates before the first measurement: with batches of 32 by then 512 examples are gathered.
-_FIRST = 20
+# Updates before the first measurement. As many batches are gathered by then, and a product with
+# their Hessian costs about two updates for each.
+_FIRST = 8
 # Products of each solve in a row. The spectrum of an untrained network can be so dense that a solve
 # takes many more; here it goes on from where it was in the next row.
-MAX_HVPS = 20
+MAX_HVPS = 12
 # The first measurement includes tracing. It is paid off at this part of the allowed overhead.
-_SETUP_PART = 0.2
+_SETUP_PART = 0.4
 # Part of the first measurement that later ones are expected to take, until there is one.
 _RECURRING_PART = 0.25
 # A ratio from here on is near the edge; a change by this part from row to row is fast.
@@ -96,8 +97,8 @@ class Automatic:
     With c the seconds of a measurement, S those spent so far and f the allowed share, the next
     measurement is due at the wall time T with ``S + c ≤ f T``, but not before c/2f have passed,
     and where the edge is far and the ratio rests not before 4c/f. The time of the first
-    measurement, most of which is tracing, enters S bit by bit, at a fifth of the allowed share, so
-    that a short run isn't left without rows.
+    measurement, much of which is tracing, enters S bit by bit, at two fifths of the allowed share,
+    so that a short run isn't left without rows.
 
     Args:
         max_overhead: The allowed share f of the wall time.

@@ -144,8 +144,8 @@ RATIOS = {"resting": RESTING, "near": NEAR, "moving": moving, "missing": MISSING
     ],
 )
 def test_share_is_kept_once_the_set_up_is_paid(ratio, first, cost, step_seconds):
-    """From a hundred times the set-up on: the set-up comes in at a fifth of 1/20 of the time."""
-    paid = first / (SHARE * 0.2)
+    """From fifty times the set-up on: it comes in at two fifths of 1/20 of the time."""
+    paid = first / (SHARE * 0.4)
     num_steps = int(3.0 * max(paid, 200.0 * cost) / step_seconds)
     run = Training(RATIOS[ratio], first, cost, step_seconds).fit(num_steps)
     later = [s for s, start in zip(run.shares, run.starts, strict=True) if start >= paid]
@@ -158,14 +158,14 @@ def test_share_is_kept_once_the_set_up_is_paid(ratio, first, cost, step_seconds)
 @pytest.mark.parametrize("share", [0.01, 0.2])
 def test_share_is_that_of_the_argument(share):
     """Near the edge all of it is spent; what is left over is less than one measurement."""
-    run = Training(NEAR, 1.0, 0.1, share=share).fit(int(4.0 / (share * 0.2) / STEP_SECONDS))
+    run = Training(NEAR, 1.0, 0.1, share=share).fit(int(4.0 / (share * 0.4) / STEP_SECONDS))
     assert 0.9 * share <= run.shares[-1] <= share + 1e-9
 
 
 def test_short_run_has_rows_before_the_set_up_is_paid():
-    """A tenth of the way there: the set-up itself would allow none."""
+    """A fifth of the way there: the set-up itself would allow none."""
     run = Training(NEAR, 2.0, 0.1).fit(2000)
-    assert run.steps[0] == 20
+    assert run.steps[0] == 8
     assert len(run.steps) >= 5
 
 
@@ -189,7 +189,7 @@ def test_time_saved_while_nothing_happened_is_spent_near_the_edge():
 
 def test_one_update_at_least_lies_between_measurements():
     """Even if a measurement costs nothing, or training is too fast for the clock."""
-    assert Training(NEAR, 1e-9, 1e-9, step_seconds=1.0).fit(60).steps == list(range(20, 61))
+    assert Training(NEAR, 1e-9, 1e-9, step_seconds=1.0).fit(60).steps == list(range(8, 61))
     schedule = Automatic(SHARE, clock=lambda: 5.0)
     due = schedule.begin(7)
     for _ in range(3):
@@ -209,9 +209,9 @@ def test_many_short_fits_are_one_run(num_steps):
 
 def test_model_that_starts_again_is_measured_after_a_few_updates():
     schedule = Automatic(SHARE, clock=iter(range(100)).__next__)
-    assert schedule.begin(1000) == 1020
-    assert schedule.after(1020, 0.5, 1.0) > 1020
-    assert schedule.begin(0) == 20
+    assert schedule.begin(1000) == 1008
+    assert schedule.after(1008, 0.5, 1.0) > 1008
+    assert schedule.begin(0) == 8
 
 
 def test_pause_between_two_fits_is_not_trained():
@@ -232,7 +232,7 @@ def test_monitor_measures_by_itself(tmp_path):
     model.fit(x, y, batch_size=3, epochs=15, verbose=0, callbacks=[monitor])
     seconds = time.perf_counter() - began
     history = monitor.history
-    assert history["step"].iloc[0] == 20
+    assert history["step"].iloc[0] == 8
     assert history["step"].is_monotonic_increasing
     assert history["step"].is_unique
     assert history["overhead"].between(0.0, 1.0, inclusive="right").all()
