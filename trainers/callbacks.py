@@ -1,19 +1,45 @@
-"""What watches a full-batch run besides the monitor: stop criteria and the progress bar."""
+"""What watches a run besides the monitor: stop criteria, evaluation and the progress bar.
 
+In each of them an epoch of Keras is one update, and its `loss` that of the batch just before it.
+"""
+
+import collections
+import csv
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 from tqdm import tqdm
+
+from trainers import run_directory
+
+
+class TrainingLoss:
+    """The training loss: the mean over the batches of the last epoch, infinite before there is one.
+
+    Args:
+        updates_per_epoch: Batches of an epoch; 1 for full batches.
+    """
+
+    def __init__(self, updates_per_epoch: int) -> None:
+        self._losses: collections.deque[float] = collections.deque(maxlen=updates_per_epoch)
+
+    def after(self, batch_loss: float) -> float:
+        """The training loss once another batch was seen."""
+        self._losses.append(batch_loss)
+        whole = len(self._losses) == self._losses.maxlen
+        return sum(self._losses) / len(self._losses) if whole else math.inf
 
 
 class StopCriteria(keras.callbacks.Callback):
-    """Ends training at divergence or below a loss; stands behind the monitor in the list.
-
-    An epoch is one update and its `loss` the full-batch loss just before it.
+    """Ends training at divergence or below a training loss; stands behind the monitor in the list.
 
     Args:
-        loss_threshold: Stop once the loss is at most this; None for never.
+        loss_threshold: Stop once the training loss is at most this; None for never.
+        updates_per_epoch: Batches that the training loss is the mean of.
 
     Attributes:
         status: "completed" or "diverged".
@@ -21,9 +47,10 @@ class StopCriteria(keras.callbacks.Callback):
         steps: Updates done.
         first_loss: Loss before the first update; None before training.
         last_loss: Loss before the last update with a finite one; None before training.
+        loss_threshold_step: Updates done when the loss was at most `loss_threshold`; None before.
     """
 
-    def __init__(self, loss_threshold: float | None = None) -> None:
+    def __init__(self, loss_threshold: float | None = None, updates_per_epoch: int = 1) -> None:
         super().__init__()
         self.loss_threshold = loss_threshold
         self.status = "completed"
@@ -31,6 +58,8 @@ class StopCriteria(keras.callbacks.Callback):
         self.steps = 0
         self.first_loss: float | None = None
         self.last_loss: float | None = None
+        self.loss_threshold_step: int | None = None
+        self._training_loss = TrainingLoss(updates_per_epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Check the criteria."""
@@ -43,9 +72,104 @@ class StopCriteria(keras.callbacks.Callback):
         self.last_loss = loss
         if self.first_loss is None:
             self.first_loss = loss
+        loss = self._training_loss.after(loss)
         if self.loss_threshold is not None and loss <= self.loss_threshold:
             self.reason = f"the loss fell to {loss:.6g}, stop.loss_threshold={self.loss_threshold}"
+            self.loss_threshold_step = self.steps
             self.model.stop_training = True
+
+
+class AtEnd(keras.callbacks.Callback):
+    """Calls a function after the last update; stands behind the stop criteria in the list.
+
+    Args:
+        steps: Updates that training is to do.
+        function: What to call.
+    """
+
+    def __init__(self, steps: int, function: Callable[[], None]) -> None:
+        super().__init__()
+        self._steps = steps
+        self._function = function
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Call the function if this update was the last."""
+        if self.model.stop_training or epoch + 1 == self._steps:
+            self._function()
+
+
+class Evaluation(keras.callbacks.Callback):
+    """Evaluates on the test split and writes `evaluation.csv` and TensorBoard events.
+
+    The columns are those of `run_directory.EVALUATION_COLUMNS`. The model is evaluated as in
+    inference, with BatchNorm's moving statistics.
+
+    Args:
+        test: Micro-batches ``(inputs, targets)``, finite.
+        directory: The run's directory.
+        freq: Updates between evaluations; None for none of these.
+        loss_threshold: Evaluate after the first update with at most this training loss, too.
+        updates_per_epoch: Batches that the training loss is the mean of.
+    """
+
+    def __init__(
+        self,
+        test: tf.data.Dataset,
+        directory: Path,
+        freq: int | None,
+        loss_threshold: float | None,
+        updates_per_epoch: int,
+    ) -> None:
+        super().__init__()
+        self._test = test
+        self._path = directory / run_directory.EVALUATION
+        self._events = tf.summary.create_file_writer(
+            str(directory / run_directory.TENSORBOARD / "test")
+        )
+        self._freq = freq
+        self._loss_threshold = loss_threshold
+        self._training_loss = TrainingLoss(updates_per_epoch)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Write the header."""
+        self._traced = tf.function(self._evaluate_batch, reduce_retracing=True)
+        self._write(run_directory.EVALUATION_COLUMNS, "w")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Evaluate if it is time to."""
+        step = epoch + 1
+        training_loss = self._training_loss.after(float((logs or {})["loss"]))
+        due = self._freq is not None and step % self._freq == 0
+        if self._loss_threshold is not None and training_loss <= self._loss_threshold:
+            due, self._loss_threshold = True, None
+        if due:
+            loss, error = self._evaluate()
+            self._write((step, training_loss, loss, error), "a")
+            with self._events.as_default(step):
+                tf.summary.scalar("test_loss", loss)
+                tf.summary.scalar("test_error", error)
+            self._events.flush()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Close the events."""
+        self._events.close()
+
+    def _evaluate(self) -> tuple[float, float]:
+        """Mean loss of the test split, and the part of it that is classified wrongly."""
+        sums = [self._traced(*batch) for batch in self._test]
+        loss, wrong, count = (float(sum(column)) for column in zip(*sums, strict=True))
+        return loss / count, wrong / count
+
+    def _evaluate_batch(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        outputs = self.model(inputs, training=False)
+        labels = tf.argmax(targets, -1) if targets.shape.rank == 2 else tf.cast(targets, tf.int64)
+        wrong = tf.reduce_sum(tf.cast(tf.argmax(outputs, -1) != labels, tf.float32))
+        count = tf.cast(tf.shape(inputs)[0], tf.float32)
+        return count * self.model.loss(targets, outputs), wrong, count
+
+    def _write(self, values: tuple, mode: str) -> None:
+        with self._path.open(mode, newline="") as file:
+            csv.writer(file).writerow(values)
 
 
 class ProgressBar(keras.callbacks.Callback):

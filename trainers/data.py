@@ -1,72 +1,66 @@
-"""Training examples as float32 arrays in memory, standardised, in a fixed order."""
+"""What a run is fed: every element is a micro-batch, ready for `fit`."""
 
-import logging
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
+import tensorflow as tf
 
-from trainers import schema
-from trainers.errors import UserError
+from trainers import imagenet, images, schema
+from trainers.batching import micro_batch_size
+
+# Called with the configuration, each returns a `Source`.
+_SOURCES: dict[str, Callable] = {"imagenet2012": imagenet.source}
 
 
 @dataclass(frozen=True)
-class Examples:
-    """`inputs`: float32 (N, height, width, channels); `labels`: int32 (N,), from 0."""
+class Feed:
+    """The data sets of one run, of micro-batches ``(inputs, targets)``.
 
-    inputs: np.ndarray
-    labels: np.ndarray
+    Attributes:
+        training: Endless; so many micro-batches in a row are one update.
+        num_micro_batches: Micro-batches of an update.
+        updates_per_epoch: Updates that see as many examples as there are, 1 or more.
+        measured: Finite, the same each time; micro-batches of the size of training where its
+            number of examples allows it.
+        test: The test split, finite; None if the run doesn't evaluate.
+    """
 
-    def first(self, count: int) -> "Examples":
-        """The first `count` examples."""
-        return Examples(self.inputs[:count], self.labels[:count])
+    training: tf.data.Dataset
+    num_micro_batches: int
+    updates_per_epoch: int
+    measured: tf.data.Dataset
+    test: tf.data.Dataset | None
 
 
-def load(config: schema.Data) -> Examples:
-    """Load the examples that a `data` section asks for.
+def load(config: schema.Config) -> Feed:
+    """Load the data sets that a configuration asks for.
 
-    Each channel is shifted and scaled to mean 0 and variance 1 over the examples loaded.
+    In a full-batch run the examples are cut into micro-batches once, in the order of the data set.
+    In minibatches they are shuffled anew for each epoch, from `config.seed`; what is left at the
+    end of an epoch and fills no batch is dropped.
 
     Raises:
-        UserError: The data set is not on this machine.
+        UserError: The data set, or a split of it, is not on this machine.
     """
-    count = schema.num_examples(config)
-    if config.name == "digits":
-        inputs, labels = _digits(count)
+    section = config.data
+    source = _SOURCES.get(section.name, images.source)(config)
+    num_examples = schema.num_examples(section)
+    batch = section.batch_size or num_examples
+    size = micro_batch_size(batch, section.micro_batch_size)
+    num_measured = config.monitor.num_examples or num_examples
+    measured_size = micro_batch_size(num_measured, size)
+    measured = source.ordered(num_measured, measured_size)
+    if section.batch_size is not None:
+        training = source.shuffled(batch, size)
+    elif (num_measured, measured_size) == (num_examples, size):
+        training = measured.repeat()
     else:
-        inputs, labels = _from_tfds(config.name, config.data_dir, count)
-    return Examples(standardise(inputs.astype(np.float32)), labels.astype(np.int32))
-
-
-def standardise(images: np.ndarray) -> np.ndarray:
-    """Shift and scale each channel, the last axis, to mean 0 and variance 1; in place."""
-    axes = tuple(range(images.ndim - 1))
-    mean = images.mean(axes, dtype=np.float64)
-    deviation = images.std(axes, dtype=np.float64)
-    images -= mean.astype(images.dtype)
-    images /= np.maximum(deviation, np.finfo(np.float32).tiny).astype(images.dtype)
-    return images
-
-
-def _digits(count: int) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    return digits.images[:count, :, :, np.newaxis], digits.target[:count]
-
-
-def _from_tfds(name: str, data_dir: str | None, count: int) -> tuple[np.ndarray, np.ndarray]:
-    import tensorflow_datasets as tfds
-
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR")
-    builder = tfds.builder(name, data_dir=data_dir)
-    if not builder.is_prepared():
-        where = f" --data-dir {data_dir}" if data_dir else ""
-        raise UserError(
-            f"the data set {name} is not prepared: nothing in {builder.data_path}. Prepare it by "
-            f"'python tools/prepare_data.py {name}{where}', or name the directory that has it by "
-            "data.data_dir=DIR or the environment variable TFDS_DATA_DIR"
-        )
-    batch = builder.as_dataset(split=f"train[:{count}]", batch_size=-1, shuffle_files=False)
-    return batch["image"].numpy(), batch["label"].numpy()
+        training = source.ordered(num_examples, size).repeat()
+    evaluated = config.evaluation.freq is not None or config.evaluation.loss_threshold is not None
+    return Feed(
+        training=training,
+        num_micro_batches=batch // size,
+        updates_per_epoch=num_examples // batch,
+        measured=measured,
+        test=source.test(section.micro_batch_size) if evaluated else None,
+    )

@@ -4,6 +4,7 @@
 - `run.json`: status, stop reason, steps done, seed, versions, times.
 - `trajectory.csv`: every step of a run on a quadratic, which writes none of the following files.
 - `metrics.csv` and `tensorboard/`: the monitor's measurements.
+- `evaluation.csv`: loss and error on the test split, where the run evaluates.
 - `spectral_density.csv`: measured spectral densities, where the monitor is asked for them.
 - `final.weights.h5`: the weights after the last update.
 - `second_moments.npz`: the optimizer's second moments after the last update, if it has any.
@@ -35,11 +36,13 @@ CONFIG = "config.yaml"
 RUN = "run.json"
 METRICS = "metrics.csv"
 DENSITIES = "spectral_density.csv"
+EVALUATION = "evaluation.csv"
 TRAJECTORY = "trajectory.csv"
 TENSORBOARD = "tensorboard"
 WEIGHTS = "final.weights.h5"
 SECOND_MOMENTS = "second_moments.npz"
 CURVES = "curves.png"
+EVALUATION_COLUMNS = ("step", "training_loss", "test_loss", "test_error")
 TRAJECTORY_COLUMNS = (
     *("step", "iterate", "objective"),
     *("first_moment", "second_moment", "gradient_norm_squared"),
@@ -69,7 +72,7 @@ def start(directory: Path, config: Config | Quadratic, choices: dict[str, str]) 
         "git_commit": _git_commit(),
     }
     write(directory, record)
-    for name in (METRICS, DENSITIES, TRAJECTORY, WEIGHTS, SECOND_MOMENTS, CURVES):
+    for name in (METRICS, EVALUATION, DENSITIES, TRAJECTORY, WEIGHTS, SECOND_MOMENTS, CURVES):
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / TENSORBOARD, ignore_errors=True)
     (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))

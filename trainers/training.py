@@ -1,4 +1,4 @@
-"""Full-batch training of one run, from its configuration to its files."""
+"""Training of one run, from its configuration to its files."""
 
 import dataclasses
 import os
@@ -12,13 +12,11 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import keras_aeos
-from trainers import data, report, run_directory, schema
-from trainers.batching import micro_batch_size
-from trainers.callbacks import ProgressBar, StopCriteria
+from trainers import data, report, run_directory, schema, sources
+from trainers.callbacks import AtEnd, Evaluation, ProgressBar, StopCriteria
 from trainers.errors import UserError
 
 OPTIMIZERS = {
@@ -75,20 +73,25 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
         choices: Name of the configuration and options of its groups, for the record.
 
     Raises:
-        UserError: The data set or the file of second moments is missing, or the directory is in
-            use by something else.
+        UserError: The data set or the file of second moments is missing, an image is broken, the
+            images don't suit the model, or the directory is in use by something else.
     """
-    examples = data.load(config.data)
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(config.seed)
+    tf.config.experimental.enable_op_determinism()
+    feed = data.load(config)
+    model = build_model(config)
     build_optimizer(config.optimizer)  # before an earlier run's files are replaced
     record = run_directory.start(directory, config, choices)
     started = time.monotonic()
     with run_directory.interruption_recorded(directory, record):
-        stop = _fit(config, examples, directory)
+        stop = _fit(config, model, feed, directory)
     record.update(
         stop_reason=stop.reason,
         steps=stop.steps,
         first_loss=stop.first_loss,
         last_loss=stop.last_loss,
+        loss_threshold_step=stop.loss_threshold_step,
         wall_seconds=round(time.monotonic() - started, 1),
     )
     run_directory.write(directory, record)
@@ -99,38 +102,69 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
     return Outcome(record, report.summarise(directory))
 
 
-def _fit(config: schema.Config, examples: data.Examples, directory: Path) -> StopCriteria:
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(config.seed)
-    tf.config.experimental.enable_op_determinism()
-
-    batches, num_batches = micro_batches(config, examples)
-    model = import_module(f"trainers.{config.model.name}").build_model(config)
-    compile_full_batch(model, config, num_batches)
+def _fit(
+    config: schema.Config, model: keras.Model, feed: data.Feed, directory: Path
+) -> StopCriteria:
+    compile_accumulating(model, config, feed.num_micro_batches)
     settings = dataclasses.asdict(config.monitor)
-    del settings["every_step"]
+    for name in ("num_examples", "every_step", "at_end"):
+        del settings[name]
     settings["update_freq"] = update_freq(config)
-    measured, num_measured = batches, settings.pop("num_examples")
-    if num_measured is not None:
-        measured, _ = micro_batches(config, examples.first(num_measured))
-    monitor = keras_aeos.AEoSMonitor(measured, log_dir=directory, **settings)
-    stop = StopCriteria(config.stop.loss_threshold)
-    freeze = [keras_aeos.FreezePreconditioner(config.freeze_step)] if config.freeze_step else []
-    bar = ProgressBar(config.steps, monitor, directory.name)
-    model.fit(
-        batches.repeat(),
-        steps_per_epoch=num_batches,
-        epochs=config.steps,
-        shuffle=False,
-        verbose=0,
-        callbacks=[monitor, *freeze, stop, bar],
-    )
+    monitor = keras_aeos.AEoSMonitor(feed.measured, log_dir=directory, **settings)
+    stop = StopCriteria(config.stop.loss_threshold, feed.updates_per_epoch)
+    callbacks = [monitor]
+    if config.freeze_step:
+        callbacks.append(keras_aeos.FreezePreconditioner(config.freeze_step))
+    callbacks.append(stop)
+    if config.monitor.at_end:
+        callbacks.append(AtEnd(config.steps, monitor.measure))
+    if feed.test is not None:
+        callbacks.append(
+            Evaluation(
+                feed.test,
+                directory,
+                config.evaluation.freq,
+                config.evaluation.loss_threshold,
+                feed.updates_per_epoch,
+            )
+        )
+    callbacks.append(ProgressBar(config.steps, monitor, directory.name))
+    try:
+        model.fit(
+            feed.training,
+            steps_per_epoch=feed.num_micro_batches,
+            epochs=config.steps,
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
+    except tf.errors.InvalidArgumentError as error:
+        broken = sources.undecodable(config, error)
+        if broken is None:
+            raise
+        raise broken from error
     model.save_weights(directory / run_directory.WEIGHTS)
     if model.optimizer.second_moments:
         keras_aeos.optimizers.save_second_moments(
             model.optimizer, directory / run_directory.SECOND_MOMENTS
         )
     return stop
+
+
+def build_model(config: schema.Config) -> keras.Model:
+    """The network of the `model` section, with initial weights that follow from the seed.
+
+    Raises:
+        UserError: The images of the data set don't suit it.
+    """
+    try:
+        return import_module(f"trainers.{config.model.name}").build_model(config)
+    except ValueError as error:
+        shape = schema.DATASETS[config.data.name].input_shape
+        raise UserError(
+            f"model: the network can't be built for the images of {config.data.name}, {shape}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
 
 
 def update_freq(config: schema.Config) -> int | list[int]:
@@ -143,27 +177,15 @@ def update_freq(config: schema.Config) -> int | list[int]:
     return sorted({*regular, *range(begin, end + 1)})
 
 
-def micro_batches(config: schema.Config, examples: data.Examples) -> tuple[tf.data.Dataset, int]:
-    """The examples as equal micro-batches, cut once, and the number of these."""
-    inputs, targets = examples.inputs, targets_for(config, examples.labels)
-    size = micro_batch_size(len(inputs), config.data.micro_batch_size)
-    cut = [array.reshape(-1, size, *array.shape[1:]) for array in (inputs, targets)]
-    return tf.data.Dataset.from_tensor_slices(tuple(cut)), len(inputs) // size
-
-
-def targets_for(config: schema.Config, labels: np.ndarray) -> np.ndarray:
-    """Labels as the loss wants them: one-hot float32 (N, classes) for the squared error."""
-    if config.loss == "cross_entropy":
-        return labels
-    return np.eye(schema.DATASETS[config.data.name].num_classes, dtype=np.float32)[labels]
-
-
-def compile_full_batch(model: keras.Model, config: schema.Config, num_batches: int) -> None:
-    """Compile so that one epoch of `num_batches` equal micro-batches is one full-batch update.
+def compile_accumulating(model: keras.Model, config: schema.Config, num_batches: int) -> None:
+    """Compile so that one epoch of `num_batches` equal micro-batches is one update.
 
     The optimizer adds up the micro-batches' gradients and applies their mean with the last one, so
     that memory holds one micro-batch; Keras runs the epoch as one call of a graph. The `loss` that
-    callbacks see at the end of an epoch is the full-batch loss before the update.
+    callbacks see at the end of an epoch is the loss of the whole batch before the update.
+
+    BatchNorm normalises a micro-batch by the statistics of that micro-batch ("ghost batches"), so
+    that with it the update depends on how the batch is divided, otherwise only its rounding.
 
     The squared error is the mean over examples and outputs; the cross-entropy is that of logits.
     """

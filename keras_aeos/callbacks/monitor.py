@@ -226,13 +226,20 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._most_updates += self.model.steps_per_execution
         if self._most_updates < self._next_step:
             return
-        step = self._most_updates = dynamics.num_updates(self.model.optimizer)
-        if step >= self._next_step:
-            began = time.perf_counter()
-            row, densities = self._measure(step, began)
-            self._record(row, densities)
-            seconds = time.perf_counter() - began
-            self._next_step = self._schedule.after(step, seconds, row["edge_ratio"])
+        self._most_updates = dynamics.num_updates(self.model.optimizer)
+        if self._most_updates >= self._next_step:
+            self.measure()
+
+    def measure(self):
+        """Measure now, while `fit` runs, unless there is a row of this number of updates."""
+        step = dynamics.num_updates(self.model.optimizer)
+        if self._rows and self._rows[-1]["step"] == step:
+            return
+        began = time.perf_counter()
+        row, densities = self._measure(step, began)
+        self._record(row, densities)
+        seconds = time.perf_counter() - began
+        self._next_step = self._schedule.after(step, seconds, row["edge_ratio"])
 
     def on_train_end(self, logs=None):
         """Close the logs and leave the model as it was."""

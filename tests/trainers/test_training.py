@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from keras_aeos.curvature import quantities
-from trainers import data, fully_connected, run_directory, schema, training
+from trainers import data, fully_connected, images, run_directory, schema, sources, training
 from trainers.__main__ import main
 from trainers.callbacks import ProgressBar, StopCriteria
 from trainers.errors import UserError
@@ -41,14 +41,17 @@ def moments_file(directory, value=1e-6):
 def fitted(settings, steps=3):
     """Weights after, and losses before, each of some full-batch updates."""
     keras.utils.set_random_seed(settings.seed)
-    examples = data.load(settings.data)
-    batches, num_batches = training.micro_batches(settings, examples)
-    model = fully_connected.build_model(settings)
-    training.compile_full_batch(model, settings, num_batches)
+    feed = data.load(settings)
+    model = training.build_model(settings)
+    training.compile_accumulating(model, settings, feed.num_micro_batches)
     history = model.fit(
-        batches.repeat(), steps_per_epoch=num_batches, epochs=steps, shuffle=False, verbose=0
+        feed.training,
+        steps_per_epoch=feed.num_micro_batches,
+        epochs=steps,
+        shuffle=False,
+        verbose=0,
     )
-    return model, history.history["loss"], num_batches
+    return model, history.history["loss"], feed.num_micro_batches
 
 
 @pytest.mark.parametrize("loss", schema.LOSSES)
@@ -84,7 +87,7 @@ def test_logged_loss_is_the_full_batch_loss_before_the_update(loss):
         loss=loss, data=schema.Data(name="digits", num_examples=60, micro_batch_size=20)
     )
     _, losses, _ = fitted(settings, steps=1)
-    examples = data.load(settings.data)
+    examples, _ = images.load(settings.data)
     logits = fully_connected.build_model(settings)(examples.inputs).numpy().astype(np.float64)
     if loss == "squared_error":
         expected = np.mean((logits - np.eye(10)[examples.labels]) ** 2)
@@ -97,9 +100,10 @@ def test_logged_loss_is_the_full_batch_loss_before_the_update(loss):
 def test_one_trace_serves_every_step():
     traces = []
     settings = config(data=schema.Data(name="digits", num_examples=60, micro_batch_size=20))
-    batches, num_batches = training.micro_batches(settings, data.load(settings.data))
+    feed = data.load(settings)
+    batches, num_batches = feed.training, feed.num_micro_batches
     model = fully_connected.build_model(settings)
-    training.compile_full_batch(model, settings, num_batches)
+    training.compile_accumulating(model, settings, num_batches)
     compute_loss = model.compute_loss
 
     def counted(*args, **kwargs):
@@ -107,9 +111,9 @@ def test_one_trace_serves_every_step():
         return compute_loss(*args, **kwargs)
 
     model.compute_loss = counted
-    model.fit(batches.repeat(), steps_per_epoch=num_batches, epochs=2, shuffle=False, verbose=0)
+    model.fit(batches, steps_per_epoch=num_batches, epochs=2, shuffle=False, verbose=0)
     after_two = len(traces)
-    model.fit(batches.repeat(), steps_per_epoch=num_batches, epochs=5, shuffle=False, verbose=0)
+    model.fit(batches, steps_per_epoch=num_batches, epochs=5, shuffle=False, verbose=0)
     assert after_two > 0
     # A second `fit` builds symbolically once more; seven epochs trace nothing.
     assert len(traces) <= after_two + 1
@@ -178,8 +182,8 @@ def test_measured_on_the_first_examples(tmp_path):
     training.train(settings, tmp_path, {})
     model = fully_connected.build_model(settings)
     model.load_weights(tmp_path / "final.weights.h5")
-    examples = data.load(data_settings)
-    targets = training.targets_for(settings, examples.labels)
+    examples, _ = images.load(data_settings)
+    targets = sources.targets(settings, examples.labels)
     losses = np.mean((model(examples.inputs).numpy() - targets) ** 2, axis=1)
     last = pd.read_csv(tmp_path / "metrics.csv")["loss"].iloc[-1]
     assert last == pytest.approx(float(np.mean(losses[:20])), rel=1e-5)

@@ -1,0 +1,100 @@
+"""What a source of examples offers, and what all those by TFDS have in common."""
+
+import logging
+import os
+import re
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from trainers import schema
+from trainers.errors import UserError
+
+
+class Source(Protocol):
+    """Where the examples of a run come from, as data sets of micro-batches."""
+
+    def ordered(self, num_examples: int, size: int) -> tf.data.Dataset:
+        """The first `num_examples` in micro-batches of `size`, in one order, the same each time."""
+
+    def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
+        """Endless random batches of `batch` examples, each in micro-batches of `size`."""
+
+    def test(self, size: int) -> tf.data.Dataset:
+        """The test split in micro-batches of `size`, the last one smaller."""
+
+
+def prepared(section: schema.Data) -> Any:
+    """The TFDS builder of a data set that is on this machine.
+
+    Raises:
+        UserError: It is not.
+    """
+    import tensorflow_datasets as tfds
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    data_dir = section.data_dir or os.environ.get("TFDS_DATA_DIR")
+    builder = tfds.builder(section.name, data_dir=data_dir)
+    if not builder.is_prepared():
+        where = f" --data-dir {data_dir}" if data_dir else ""
+        raise UserError(
+            f"the data set {section.name} is not prepared: nothing in {builder.data_path}. Prepare "
+            f"it by 'python tools/prepare_data.py {section.name}{where}', or name the directory "
+            "that has it by data.data_dir=DIR or the environment variable TFDS_DATA_DIR"
+        )
+    return builder
+
+
+def check_split(builder: Any, split: str, num_examples: int = 1) -> None:
+    """Check that a prepared data set has a split with so many examples.
+
+    Raises:
+        UserError: It has not.
+    """
+    splits = {name: info.num_examples for name, info in builder.info.splits.items()}
+    if splits.get(split, 0) < num_examples:
+        found = ", ".join(f"{name} ({count} examples)" for name, count in splits.items()) or "none"
+        raise UserError(
+            f"expected a split '{split}' of {num_examples} or more examples in {builder.data_path}."
+            f" Received: the splits {found}"
+        )
+
+
+def undecodable(config: schema.Config, error: Exception) -> UserError | None:
+    """The error that names the image which TensorFlow could not decode; None if there is none.
+
+    Goes through the splits and tries the images of the size that TensorFlow's message tells.
+    """
+    import tensorflow_datasets as tfds
+
+    size = re.search(r"size (\d+)", str(error))
+    if config.data.name == "digits" or size is None:
+        return None
+    builder = prepared(config.data)
+    reading = {
+        "decoders": {"image": tfds.decode.SkipDecoding()},
+        "read_config": tfds.ReadConfig(add_tfds_id=True),
+    }
+    for split in builder.info.splits:
+        images = builder.as_dataset(split=split, **reading)
+        images = images.filter(lambda x: tf.strings.length(x["image"]) == int(size[1]))
+        for image in images:
+            try:
+                tf.io.decode_image(image["image"])
+            except tf.errors.InvalidArgumentError:
+                names = [
+                    image[key].numpy().decode() for key in ("tfds_id", "file_name") if key in image
+                ]
+                return UserError(
+                    f"an image of {config.data.name} can't be decoded: {', '.join(names)} in "
+                    f"{builder.data_path}, {size[1]} bytes. Prepare the data set again"
+                )
+    return None
+
+
+def targets(config: schema.Config, labels: tf.Tensor | np.ndarray) -> tf.Tensor:
+    """Labels as the loss wants them: one-hot float32 (N, classes) for the squared error."""
+    if config.loss == "cross_entropy":
+        return labels
+    return tf.one_hot(labels, schema.DATASETS[config.data.name].num_classes)
