@@ -110,7 +110,12 @@ class Evaluation(keras.callbacks.Callback):
         freq: Updates between evaluations; None for none of these.
         loss_threshold: Evaluate after the first update with at most this training loss, too.
         updates_per_epoch: Batches that the training loss is the mean of.
+
+    Attributes:
+        columns: Those of `evaluation.csv`; from the third on what `_evaluate` returns.
     """
+
+    columns = run_directory.EVALUATION_COLUMNS
 
     def __init__(
         self,
@@ -133,7 +138,7 @@ class Evaluation(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Write the header."""
         self._traced = tf.function(self._evaluate_batch, reduce_retracing=True)
-        self._write(run_directory.EVALUATION_COLUMNS, "w")
+        self._write(self.columns, "w")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluate if it is time to."""
@@ -143,18 +148,18 @@ class Evaluation(keras.callbacks.Callback):
         if self._loss_threshold is not None and training_loss <= self._loss_threshold:
             due, self._loss_threshold = True, None
         if due:
-            loss, error = self._evaluate()
-            self._write((step, training_loss, loss, error), "a")
+            values = self._evaluate()
+            self._write((step, training_loss, *values), "a")
             with self._events.as_default(step):
-                tf.summary.scalar("test_loss", loss)
-                tf.summary.scalar("test_error", error)
+                for name, value in zip(self.columns[2:], values, strict=True):
+                    tf.summary.scalar(name, value)
             self._events.flush()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the events."""
         self._events.close()
 
-    def _evaluate(self) -> tuple[float, float]:
+    def _evaluate(self) -> tuple[float, ...]:
         """Mean loss of the test split, and the part of it that is classified wrongly."""
         sums = [self._traced(*batch) for batch in self._test]
         loss, wrong, count = (float(sum(column)) for column in zip(*sums, strict=True))

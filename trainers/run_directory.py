@@ -5,6 +5,7 @@
 - `trajectory.csv`: every step of a run on a quadratic, which writes none of the following files.
 - `metrics.csv` and `tensorboard/`: the monitor's measurements.
 - `evaluation.csv`: loss and error on the test split, where the run evaluates.
+- `translations.csv`: the test sentences of the last evaluation, where the run translates.
 - `spectral_density.csv`: measured spectral densities, where the monitor is asked for them.
 - `final.weights.h5`: the weights after the last update.
 - `second_moments.npz`: the optimizer's second moments after the last update, if it has any.
@@ -37,6 +38,7 @@ RUN = "run.json"
 METRICS = "metrics.csv"
 DENSITIES = "spectral_density.csv"
 EVALUATION = "evaluation.csv"
+TRANSLATIONS = "translations.csv"
 TRAJECTORY = "trajectory.csv"
 TENSORBOARD = "tensorboard"
 WEIGHTS = "final.weights.h5"
@@ -46,6 +48,9 @@ EVALUATION_COLUMNS = ("step", "training_loss", "test_loss", "test_error")
 TRAJECTORY_COLUMNS = (
     *("step", "iterate", "objective"),
     *("first_moment", "second_moment", "gradient_norm_squared"),
+)
+_REPLACED = (
+    *(METRICS, EVALUATION, DENSITIES, TRANSLATIONS, TRAJECTORY, WEIGHTS, SECOND_MOMENTS, CURVES),
 )
 # Statuses with which there is nothing left to do; "running" is also that of a killed run.
 FINISHED = ("completed", "diverged")
@@ -72,7 +77,7 @@ def start(directory: Path, config: Config | Quadratic, choices: dict[str, str]) 
         "git_commit": _git_commit(),
     }
     write(directory, record)
-    for name in (METRICS, EVALUATION, DENSITIES, TRAJECTORY, WEIGHTS, SECOND_MOMENTS, CURVES):
+    for name in _REPLACED:
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / TENSORBOARD, ignore_errors=True)
     (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))

@@ -14,6 +14,7 @@ from trainers.schema.models import (
     FullyConnected,
     Model,
     ResNet50,
+    Transformer,
     WideResNet,
 )
 from trainers.schema.optimizers import (
@@ -31,6 +32,7 @@ from trainers.schema.optimizers import (
     Optimizer,
     Padam,
     RMSprop,
+    Schedule,
 )
 from trainers.schema.runs import (
     DEFAULT_QUANTITIES,
@@ -45,6 +47,7 @@ from trainers.schema.runs import (
     Quadratic,
     Stop,
 )
+from trainers.schema.translation import SECTIONS, Translation, TranslationEvaluation
 
 __all__ = [
     "ACTIVATIONS",
@@ -56,6 +59,7 @@ __all__ = [
     "OPTIMIZERS",
     "QUANTITIES",
     "RUNS",
+    "SECTIONS",
     "SOLVERS",
     "AMSGrad",
     "Adafactor",
@@ -79,7 +83,11 @@ __all__ = [
     "Quadratic",
     "RMSprop",
     "ResNet50",
+    "Schedule",
     "Stop",
+    "Transformer",
+    "Translation",
+    "TranslationEvaluation",
     "WideResNet",
     "check",
     "num_examples",
