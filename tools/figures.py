@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 # A script has its own directory on the path, not the checkout's root.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools import instability, quadratics, trainings
+from tools import instability, quadratics, trainings, warmup
 from trainers.errors import UserError
 
 Draw = Callable[[list[Any]], tuple[Figure, pd.DataFrame]]
@@ -31,6 +31,7 @@ FIGURES: dict[str, tuple[Callable[[Path, str], list[Any]], Draw]] = {
     "fig02": (quadratics.read_runs, quadratics.draw_fig02),
     "fig03": (trainings.read_runs, trainings.draw_fig03),
     "fig05": (trainings.read_runs, trainings.draw_fig05),
+    "fig07": (trainings.read_runs, warmup.draw_fig07),
     "fig08": (trainings.read_runs, trainings.draw_fig08),
     "fig09": (instability.read_runs, instability.draw_fig09),
     "fig12": (quadratics.read_runs, quadratics.draw_fig12),

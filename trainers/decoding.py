@@ -52,11 +52,11 @@ def greedy_search(model: Any, source: tf.Tensor, limit: tf.Tensor | int) -> tf.T
     Returns:
         int32 (N, L) with L of at most `limit`: up to an end mark and then padding.
     """
-    memory, mask = model.encode(source)
+    memory, real = model.encode(source)
     begin = tf.fill([tf.shape(source)[0], 1], BEGIN)
 
     def step(tokens: tf.Tensor, ended: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        log_probabilities = _next_token(model, memory, mask, tokens)
+        log_probabilities = _next_token(model, memory, real, tokens)
         best = tf.argmax(log_probabilities, -1, tf.int32)
         token = tf.where(ended, PADDING, best)
         return tf.concat([tokens, token[:, None]], 1), ended | (token == END)
@@ -94,7 +94,7 @@ def beam_search(
     References:
         Wu et al., "Google's neural machine translation system", 2016, Equation 14.
     """
-    memory, mask = (tf.repeat(tensor, width, axis=0) for tensor in model.encode(source))
+    memory, real = (tf.repeat(tensor, width, axis=0) for tensor in model.encode(source))
     count = tf.shape(source)[0]
     begin = tf.fill([count, width, 1], BEGIN)
     # All hypotheses are alike in the beginning: the first step extends only one of them.
@@ -103,7 +103,7 @@ def beam_search(
 
     def step(tokens, log_p, lengths, ended):
         flat = tf.reshape(tokens, [count * width, -1])
-        extension = _next_token(model, memory, mask, flat)
+        extension = _next_token(model, memory, real, flat)
         num_tokens = tf.shape(extension)[-1]
         extension = tf.reshape(extension, [count, width, num_tokens])
         stay = tf.where(tf.range(num_tokens) == PADDING, 0.0, _NEVER)
@@ -131,12 +131,12 @@ def beam_search(
     return tokens[:, 0, 1:]
 
 
-def _next_token(model: Any, memory: tf.Tensor, mask: tf.Tensor, prefix: tf.Tensor) -> tf.Tensor:
+def _next_token(model: Any, memory: tf.Tensor, real: tf.Tensor, prefix: tf.Tensor) -> tf.Tensor:
     """Log-probabilities of the token after each prefix (N, L): float32 (N, V).
 
     Padding and the begin mark never follow.
     """
-    states = model.decode(memory, mask, prefix)[:, -1:]
+    states = model.decode(memory, real, prefix)[:, -1:]
     log_probabilities = tf.nn.log_softmax(tf.cast(model.logits(states)[:, 0], tf.float32))
     tokens = tf.range(tf.shape(log_probabilities)[-1])
     return tf.where((tokens == PADDING) | (tokens == BEGIN), _NEVER, log_probabilities)

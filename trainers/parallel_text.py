@@ -13,10 +13,11 @@ _READ_AT_ONCE = 10_000
 
 
 def read(section: schema.Translation, split: str, count: int | None = None) -> list[Pair]:
-    """The first `count` pairs (source, target) of a split, all of them if None, without outer space.
+    """The first `count` pairs (source, target) of a split, all of them if None.
 
     Pairs of a TFDS data set with an empty side are left out: large corpora have some. A line of a
-    plain file must not be empty, because files that have got out of step look like that.
+    plain file must not be empty, because files that have got out of step look like that. White
+    space around a sentence goes.
 
     Raises:
         UserError: The data set, the language pair, the split or a file is missing, or a file is

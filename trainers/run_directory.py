@@ -16,8 +16,10 @@ replaces that run's files, and one that finds anything else there refuses to sta
 the first file written and the last one completed, so that its status tells how far a run came.
 """
 
+import csv
 import importlib.metadata
 import json
+import math
 import platform
 import shutil
 import subprocess
@@ -106,6 +108,17 @@ def read(directory: Path) -> dict[str, Any]:
     """Read `run.json`; empty where there is none."""
     path = directory / RUN
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def last_evaluation(directory: Path) -> dict[str, float] | None:
+    """The finite numbers of the last row of `evaluation.csv`; None where there is no row."""
+    path = directory / EVALUATION
+    if not path.exists():
+        return None
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    values = {name: float(value) for name, value in rows[-1].items()} if rows else {}
+    return {name: value for name, value in values.items() if math.isfinite(value)} or None
 
 
 def is_finished(directory: Path, config: Config | Quadratic) -> bool:

@@ -61,8 +61,17 @@ class Outcome:
                 f"              tensorboard --logdir {directory / run_directory.TENSORBOARD}",
                 f"figure:       {directory / run_directory.CURVES}",
                 self.summary.sentence(),
+                *self._evaluation(),
             )
         )
+
+    def _evaluation(self) -> list[str]:
+        """The last evaluation, if there was one."""
+        last = self.record["last_evaluation"]
+        if last is None:
+            return []
+        values = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if name != "step")
+        return [f"test split at step {last['step']:.0f}: {values}"]
 
 
 def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Outcome:
@@ -96,6 +105,7 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
         first_loss=stop.first_loss,
         last_loss=stop.last_loss,
         loss_threshold_step=stop.loss_threshold_step,
+        last_evaluation=run_directory.last_evaluation(directory),
         wall_seconds=round(time.monotonic() - started, 1),
     )
     run_directory.write(directory, record)

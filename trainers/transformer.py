@@ -46,7 +46,7 @@ def build_model(config: schema.Config, vocabulary_size: int) -> "Transformer":
         dtype=sizes.precision,
         name=sizes.name,
     )
-    model((ops.ones((1, 1), "int32"), ops.ones((1, 1), "int32")))
+    model((ops.ones((1, 2), "int32"), ops.ones((1, 2), "int32")))
     return model
 
 
@@ -178,13 +178,13 @@ class TransformerLayer(layers.Layer):
         self.norms = [layers.LayerNormalization(epsilon=1e-6, dtype=dtype) for _ in range(count)]
         self.drops = [layers.Dropout(dropout, dtype=dtype) for _ in range(count)]
 
-    def call(self, states, memory=None, mask=None, training=False):
+    def call(self, states, memory=None, real=None, training=False):
         """States (N, L, d) of the next layer.
 
         Args:
             states: (N, L, d).
             memory: The encoder's states (N, S, d), in a decoder.
-            mask: Whether a token of the encoder is real, bool (N, 1, S).
+            real: Whether a token of the source is real, bool (N, 1, S).
             training: Whether to drop.
         """
         itself, *other = self.attentions
@@ -196,11 +196,11 @@ class TransformerLayer(layers.Layer):
                 1,
                 states,
                 training,
-                lambda x: other[0](x, memory, attention_mask=mask, training=training),
+                lambda x: other[0](x, memory, attention_mask=real, training=training),
             )
         else:
             states = self._sublayer(
-                0, states, training, lambda x: itself(x, x, attention_mask=mask, training=training)
+                0, states, training, lambda x: itself(x, x, attention_mask=real, training=training)
             )
         return self._sublayer(-1, states, training, lambda x: self._forward(x, training))
 
@@ -270,22 +270,22 @@ class Transformer(keras.Model):
     def call(self, inputs, training=False):
         """Logits (N, L, V)."""
         source, target = inputs
-        states, mask = self.encode(source, training)
-        return self.embedding.logits(self.decode(states, mask, target, training))
+        states, real = self.encode(source, training)
+        return self.embedding.logits(self.decode(states, real, target, training))
 
     def encode(self, source, training=False):
         """States (N, S, d) of a source sentence and whether its tokens are real, (N, 1, S)."""
-        mask = ops.expand_dims(ops.not_equal(source, PADDING), 1)
+        real = ops.expand_dims(ops.not_equal(source, PADDING), 1)
         states = self.drops[0](self.embedding(source), training=training)
         for layer in self.encoder:
-            states = layer(states, mask=mask, training=training)
-        return self.norms[0](states) if self.norms else states, mask
+            states = layer(states, real=real, training=training)
+        return self.norms[0](states) if self.norms else states, real
 
-    def decode(self, memory, mask, target, training=False):
+    def decode(self, memory, real, target, training=False):
         """States (N, L, d) of a target sentence, given what `encode` made of its source."""
         states = self.drops[1](self.embedding(target), training=training)
         for layer in self.decoder:
-            states = layer(states, memory=memory, mask=mask, training=training)
+            states = layer(states, memory=memory, real=real, training=training)
         return self.norms[1](states) if self.norms else states
 
     def logits(self, states):

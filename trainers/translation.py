@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from trainers import parallel_text, schema
 from trainers.errors import UserError
-from trainers.vocabulary import BEGIN, END, PADDING, Vocabulary, learn
+from trainers.vocabulary import BEGIN, END, PADDING, learn
 
 VOCABULARIES = "vocabularies"
 

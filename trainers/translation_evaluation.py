@@ -20,8 +20,8 @@ class TranslationEvaluation(Evaluation):
 
     ``test_loss`` is the mean cross-entropy of the test split's tokens, without label smoothing, and
     ``test_error`` the part of them that is not the most probable, each with the reference before it
-    given; ``bleu`` is that of the translations, from 0 to 100, ``exact_match`` the part of them that
-    is the reference letter by letter, and ``copied_source_bleu`` the BLEU of the sources themselves.
+    given; ``bleu`` is that of the translations, from 0 to 100, ``exact_match`` the part of them
+    that is the reference letter by letter, and ``copied_source_bleu`` the BLEU of the sources.
 
     Args:
         test: Micro-batches ``((source, target), labels, weights)`` with weights of 1.

@@ -11,6 +11,7 @@ from trainers.schema.models import (
     ACTIVATIONS,
     CNN,
     MODELS,
+    NORMS,
     FullyConnected,
     Model,
     ResNet50,
@@ -18,6 +19,7 @@ from trainers.schema.models import (
     WideResNet,
 )
 from trainers.schema.optimizers import (
+    AFTER_WARM_UP,
     OPTIMIZERS,
     Adafactor,
     Adagrad,
@@ -51,11 +53,13 @@ from trainers.schema.translation import SECTIONS, Translation, TranslationEvalua
 
 __all__ = [
     "ACTIVATIONS",
+    "AFTER_WARM_UP",
     "CNN",
     "DATASETS",
     "DEFAULT_QUANTITIES",
     "LOSSES",
     "MODELS",
+    "NORMS",
     "OPTIMIZERS",
     "QUANTITIES",
     "RUNS",

@@ -8,8 +8,8 @@ from trainers.batching import micro_batch_size
 from trainers.conditions import Condition
 from trainers.errors import UserError
 from trainers.schema.datasets import DATASETS
-from trainers.schema.optimizers import FrozenAdam, GradientDescent, HeavyBall
 from trainers.schema.models import Transformer
+from trainers.schema.optimizers import FrozenAdam, GradientDescent, HeavyBall
 from trainers.schema.runs import Config, Data, Quadratic
 from trainers.schema.translation import Translation, TranslationEvaluation
 
