@@ -41,7 +41,7 @@ from keras_aeos.curvature.power import power
 from keras_aeos.curvature.tracking import EigenpairTracker
 
 NUM_REPEATS = 7
-OVERHEAD_SECONDS = 300.0
+OVERHEAD_SECONDS = 240.0
 NUM_UPDATE_PAIRS = 200
 
 # ours against the stock one of the same name and settings

@@ -1,8 +1,5 @@
-import os
-
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
 from trainers import images, schema
 from trainers.errors import UserError
@@ -36,41 +33,6 @@ def test_each_channel_is_standardised_by_itself():
 def test_constant_channel_becomes_zero():
     pixels = np.ones((4, 2, 2, 1), np.float32)
     assert not images.Standardise(pixels)(pixels).any()
-
-
-with tfds.core.registered.skip_registration():
-
-    class Cifar10(tfds.core.GeneratorBasedBuilder):
-        """120 noise images in the files that TFDS would write for CIFAR-10."""
-
-        VERSION = tfds.core.Version("3.0.2")
-
-        def _info(self):
-            features = {
-                "id": tfds.features.Text(),
-                "image": tfds.features.Image(shape=(32, 32, 3)),
-                "label": tfds.features.ClassLabel(num_classes=10),
-            }
-            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            random = np.random.default_rng(0)
-            for index in range(120):
-                image = random.integers([0, 50, 100], [100, 200, 256], (32, 32, 3), np.uint8)
-                yield index, {"id": f"train_{index}", "image": image, "label": index % 10}
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """A TFDS directory with CIFAR-10 in it: the real one if the environment names it."""
-    if "TFDS_DATA_DIR" in os.environ:
-        return os.environ["TFDS_DATA_DIR"]
-    directory = str(tmp_path_factory.mktemp("tfds"))
-    Cifar10(data_dir=directory).download_and_prepare()
-    return directory
 
 
 def cifar10(data_dir, num_examples):
