@@ -3,12 +3,13 @@
     python tools/benchmark.py curvature
     python tools/benchmark.py memory
     python tools/benchmark.py overhead
+    python tools/benchmark.py batch
     python tools/benchmark.py optimizers
 
 `curvature` prints for each network the cost of a Hessian-vector product, whole and in
 micro-batches, and of solves for the top eigenvalue, in gradients of the loss. `memory` prints how
 the memory grows with the number of examples, `overhead` what share of the training time a monitor
-takes by default. `optimizers` prints for each optimizer the time of an update against that of the
+takes by default, `batch` how the memory of training grows with the batch. `optimizers` prints for each optimizer the time of an update against that of the
 Keras optimizer of the same name.
 """
 
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -31,6 +33,9 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+# A script has its own directory on the path, not the checkout's root.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import keras_aeos
 from keras_aeos import optimizers
 from keras_aeos.curvature import objective
@@ -39,9 +44,12 @@ from keras_aeos.curvature.lanczos import lanczos
 from keras_aeos.curvature.objective import Objective
 from keras_aeos.curvature.power import power
 from keras_aeos.curvature.tracking import EigenpairTracker
+from trainers import schema, training
 
 NUM_REPEATS = 7
-OVERHEAD_SECONDS = 240.0
+# A monitored training goes on for so many times the length of its first row, from fifty times of
+# which on the monitor keeps its limit.
+OVERHEAD_LENGTH = 60.0
 NUM_UPDATE_PAIRS = 200
 
 # ours against the stock one of the same name and settings
@@ -253,6 +261,23 @@ def memory(num_batches: int) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def batch_memory(num_batches: int) -> float:
+    """Peak memory, in MB, of two updates with so many micro-batches of 256 random images each."""
+    config = schema.Config(
+        model=schema.CNN(), optimizer=schema.Adam(), output_dir="", seed=0, steps=2
+    )
+    model = training.build_model(config)
+    training.compile_accumulating(model, config, num_batches)
+
+    def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        x = tf.random.stateless_normal([256, 32, 32, 3], tf.stack([index, 0]))
+        return x, tf.zeros([256], tf.int64)
+
+    batches = tf.data.Dataset.range(2 * num_batches).map(batch)
+    model.fit(batches, steps_per_epoch=num_batches, epochs=2, verbose=0)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def overhead(build: Callable) -> dict[str, str]:
     """The share of the wall time that a monitor takes by default, as it logs it and as seen."""
     model, x, y = compiled(build)
@@ -261,7 +286,7 @@ def overhead(build: Callable) -> dict[str, str]:
         monitor = keras_aeos.AEoSMonitor(log_dir=directory)
         model.fit(x, y, batch_size=size, verbose=0)  # traces
         began = time.perf_counter()
-        stop = StopAfter(OVERHEAD_SECONDS)
+        stop = StopAfter(monitor)
         model.fit(x, y, batch_size=size, epochs=10**6, verbose=0, callbacks=[monitor, stop])
         watched = time.perf_counter() - began
     few = -(-stop.num_epochs // 5)
@@ -281,17 +306,20 @@ def overhead(build: Callable) -> dict[str, str]:
 
 
 class StopAfter(keras.callbacks.Callback):
-    """Ends training at the first epoch end after some seconds."""
+    """Ends training at an epoch end after many times the length of a monitor's first row."""
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, monitor: keras_aeos.AEoSMonitor) -> None:
         super().__init__()
-        self._until = time.perf_counter() + limit
+        self._monitor = monitor
+        self._began = time.perf_counter()
         self.num_epochs = 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Look at the clock."""
         self.num_epochs = epoch + 1
-        self.model.stop_training = time.perf_counter() > self._until
+        rows = self._monitor.history["seconds"]
+        elapsed = time.perf_counter() - self._began
+        self.model.stop_training = len(rows) > 0 and elapsed > OVERHEAD_LENGTH * rows[0]
 
 
 def compare_updates(ours: Callable, stock: Callable) -> float:
@@ -340,13 +368,13 @@ def measure_curvature() -> None:
     print_rows(solves(build) for build in NETWORKS)
 
 
-def measure_memory() -> None:
-    """Print the peak memory of a process for each number of micro-batches."""
+def measure_memory(part: str, size: int, numbers: Iterable[int]) -> None:
+    """Print the peak memory of a process for each number of micro-batches of a size."""
     rows = []
-    for num_batches in (4, 16, 64):
-        command = [sys.executable, __file__, "memory", "--micro-batches", str(num_batches)]
+    for num_batches in numbers:
+        command = [sys.executable, __file__, part, "--micro-batches", str(num_batches)]
         peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
-        rows.append({"examples": str(500 * num_batches), "peak memory, MB": peak.strip()})
+        rows.append({"examples": str(size * num_batches), "peak memory, MB": peak.strip()})
     print_rows(rows)
 
 
@@ -354,7 +382,8 @@ def main() -> None:
     """Run the part that the command line names."""
     parts = {
         "curvature": measure_curvature,
-        "memory": measure_memory,
+        "memory": lambda: measure_memory("memory", 500, (4, 16, 64)),
+        "batch": lambda: measure_memory("batch", 256, (16, 64, 256)),
         "overhead": lambda: print_rows(overhead(build) for build in NETWORKS[:3]),
         "optimizers": compare_optimizers,
     }
@@ -364,7 +393,8 @@ def main() -> None:
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
     if arguments.micro_batches:
-        print(f"{memory(arguments.micro_batches):.0f}")
+        measured = memory if arguments.part == "memory" else batch_memory
+        print(f"{measured(arguments.micro_batches):.0f}")
     else:
         parts[arguments.part]()
 

@@ -150,7 +150,8 @@ def _draw_against(
             for run in members
         )
         x = table["learning_rate"] if varied == "learning_rate" else 1.0 - table["beta_2"]
-        table["rank_correlation"] = x.corr(table[name], method="spearman")
+        if table[name].nunique() > 1:
+            table["rank_correlation"] = x.corr(table[name], method="spearman")
         axes.plot(x, table[name], marker="o")
         _finish(axes, VARIED[varied], label)
         if name == "test_error":

@@ -126,10 +126,10 @@ def draw_fig03(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 def draw_fig04(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 4: the preconditioned sharpness, a panel a network."""
     panels = {
-        title: [run for run in runs if run.record["choices"].get("config_name") == name]
-        for name, title in FIG04_TITLES.items()
+        name: [run for run in runs if run.record["choices"].get("config_name") == name]
+        for name in FIG04_TITLES
     }
-    return _draw_panels("network", panels, 3, report.PRECONDITIONED_LABEL)
+    return _draw_panels("panel", panels, FIG04_TITLES, 3, report.PRECONDITIONED_LABEL)
 
 
 def draw_fig05(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
@@ -144,10 +144,10 @@ def draw_fig06(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     """
     sizes = sorted({run.config["data"]["batch_size"] for run in runs}, reverse=True)
     panels = {
-        f"batch size {size:,}": [run for run in runs if run.config["data"]["batch_size"] == size]
-        for size in sizes
+        size: [run for run in runs if run.config["data"]["batch_size"] == size] for size in sizes
     }
-    return _draw_panels("batch", panels, 3, report.PRECONDITIONED_LABEL, _mid_training)
+    titles = {size: f"batch size {size:,}" for size in sizes}
+    return _draw_panels("batch", panels, titles, 3, report.PRECONDITIONED_LABEL, _mid_training)
 
 
 def _mid_training(run: TrainingRun) -> dict[str, float]:
@@ -228,39 +228,38 @@ def _draw_by_optimizer(
     runs: list[TrainingRun], num_columns: int, label: str
 ) -> tuple[Figure, pd.DataFrame]:
     """The preconditioned sharpness of runs that differ in optimizer and learning rate."""
-    panels = {
-        title: [run for run in runs if run.optimizer == name] for name, title in TITLES.items()
-    }
-    return _draw_panels("optimizer", panels, num_columns, label)
+    panels = {name: [run for run in runs if run.optimizer == name] for name in TITLES}
+    return _draw_panels("optimizer", panels, TITLES, num_columns, label)
 
 
 def _draw_panels(
     key: str,
-    panels: dict[str, list[TrainingRun]],
+    panels: dict[Any, list[TrainingRun]],
+    titles: dict[Any, str],
     num_columns: int,
     label: str,
     measures: Callable[[TrainingRun], dict[str, float]] = lambda run: {},
 ) -> tuple[Figure, pd.DataFrame]:
-    """The preconditioned sharpness of runs that differ in the learning rate, a panel a title.
+    """The preconditioned sharpness of runs that differ in the learning rate, in named panels.
 
-    The table says the title under `key`, and the `measures` of each run.
+    The table says the panel's name under `key`, and the `measures` of each run.
     """
     varied = ("learning_rate",)
-    panels = {title: members for title, members in panels.items() if members}
+    panels = {name: members for name, members in panels.items() if members}
     num_rows = -(-len(panels) // num_columns)
     num_columns = min(num_columns, len(panels))
     figure = Figure(figsize=(1.0 + 3.4 * num_columns, 4.2 * num_rows), layout="constrained")
     grid = figure.subplots(num_rows, num_columns, squeeze=False)
     rows = []
-    for index, ((title, members), axes) in enumerate(zip(panels.items(), grid.flat, strict=False)):
+    for index, ((name, members), axes) in enumerate(zip(panels.items(), grid.flat, strict=False)):
         members = run_files.ordered(members, varied)
         colours = _colours(members, varied)
         report.draw_preconditioned_sharpness(axes, [run.metrics for run in members], colours)
-        axes.set_title(title, fontsize="medium")
+        axes.set_title(titles[name], fontsize="medium")
         axes.set_ylabel("" if index % num_columns else label)
         axes.set_xlabel("step")
         _legend(axes, [run_files.label(run, varied) for run in members])
-        rows += [{key: title, **_row(run), **measures(run)} for run in members]
+        rows += [{key: name, **_row(run), **measures(run)} for run in members]
     for axes in grid.flat[len(panels) :]:
         axes.remove()
     return figure, pd.DataFrame(rows)
