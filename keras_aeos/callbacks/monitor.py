@@ -150,7 +150,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         quantities_of_row.check_names(self._quantities)
         self._updates_wanted = any(QUANTITIES[name].of_update for name in self._quantities)
         self._automatic = isinstance(self._schedule, schedule.Automatic)
-        rtol = rtol if rtol is not None else 1e-2 if self._automatic else 1e-3
+        rtol = (1e-2 if self._automatic else 1e-3) if rtol is None else rtol
         check_solver(math.inf, num_eigenvalues, solver, rtol, max_hvps)
         if data is None and batch_size is not None:
             raise ValueError(
@@ -167,8 +167,7 @@ class AEoSMonitor(keras.callbacks.Callback):
             *(f"preconditioned_sharpness_{i + 1}" for i in range(1, num_eigenvalues)),
         ]
         self._num_eigenvalues = num_eigenvalues
-        if self._automatic:
-            max_hvps = min(max_hvps, schedule.MAX_HVPS)
+        max_hvps = min(max_hvps, schedule.MAX_HVPS) if self._automatic else max_hvps
         self._solver_settings = solver, rtol, max_hvps
         self._tracker = EigenpairTracker(*self._solver_settings)
         self._check = check
@@ -206,7 +205,7 @@ class AEoSMonitor(keras.callbacks.Callback):
             self._probe.attach(model)
 
     def on_train_begin(self, logs=None):
-        """Count on from the optimizer's present number of updates."""
+        """Count on from the optimizer's number of updates."""
         self._began = time.perf_counter() - self._seconds_trained
         self._most_updates = dynamics.num_updates(self.model.optimizer)
         self._next_step = self._schedule.begin(self._most_updates)
