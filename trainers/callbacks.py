@@ -116,7 +116,12 @@ class Evaluation(keras.callbacks.Callback):
         directory: The run's directory.
         freq: Updates between evaluations; None for none but those by `evaluate`.
         updates_per_epoch: Batches that the training loss is the mean of.
+
+    Attributes:
+        columns: Those of `evaluation.csv`; from the third on what `_evaluate` returns.
     """
+
+    columns = run_directory.EVALUATION_COLUMNS
 
     def __init__(
         self, test: tf.data.Dataset, directory: Path, freq: int | None, updates_per_epoch: int
@@ -134,7 +139,7 @@ class Evaluation(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Write the header."""
         self._traced = tf.function(self._evaluate_batch, reduce_retracing=True)
-        self._write(run_directory.EVALUATION_COLUMNS, "w")
+        self._write(self.columns, "w")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluate if it is time to."""
@@ -148,17 +153,22 @@ class Evaluation(keras.callbacks.Callback):
         if step == self._last_step:
             return
         self._last_step = step
-        sums = [self._traced(*batch) for batch in self._test]
-        loss, wrong, count = (float(sum(column)) for column in zip(*sums, strict=True))
-        self._write((step, training_loss, loss / count, wrong / count), "a")
+        values = self._evaluate()
+        self._write((step, training_loss, *values), "a")
         with self._events.as_default(step):
-            tf.summary.scalar("test_loss", loss / count)
-            tf.summary.scalar("test_error", wrong / count)
+            for name, value in zip(self.columns[2:], values, strict=True):
+                tf.summary.scalar(name, value)
         self._events.flush()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the events."""
         self._events.close()
+
+    def _evaluate(self) -> tuple[float, ...]:
+        """Mean loss of the test split, and the part of it that is classified wrongly."""
+        sums = [self._traced(*batch) for batch in self._test]
+        loss, wrong, count = (float(sum(column)) for column in zip(*sums, strict=True))
+        return loss / count, wrong / count
 
     def _evaluate_batch(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Sum of the losses, number of wrong classes and number of examples."""

@@ -138,6 +138,9 @@ def _register_schema() -> None:
         store.store(group="schema/model", name=name, node=model)
     for name, optimizer in schema.OPTIMIZERS.items():
         store.store(group="schema/optimizer", name=name, node=optimizer)
+    for group, sections in schema.SECTIONS.items():
+        for name, section in sections.items():
+            store.store(group=f"schema/{group}", name=name, node=section)
 
 
 def _parse_overrides(lines: Sequence[str]) -> list[Override]:
@@ -250,6 +253,8 @@ def _all_keys() -> list[str]:
     sections = [(item.name, item.type) for item in dataclasses.fields(schema.Config)]
     sections += [("model", model) for model in schema.MODELS.values()]
     sections += [("optimizer", optimizer) for optimizer in schema.OPTIMIZERS.values()]
+    for name, more in schema.SECTIONS.items():
+        sections += [(name, section) for section in more.values()]
     return [f"{name}.{key}" for name, section in sections for key in _keys(section)]
 
 

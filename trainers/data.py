@@ -1,11 +1,12 @@
 """What a run is fed: every element is a micro-batch, ready for `fit`."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from trainers import imagenet, images, schema
+from trainers import imagenet, images, schema, sources, translation
 from trainers.batching import micro_batch_size
 
 # Called with the configuration, each returns a `Source`.
@@ -23,6 +24,8 @@ class Feed:
         measured: Finite, the same each time; micro-batches of the size of training where its
             number of examples allows it.
         test: The test split, finite; None if the run doesn't evaluate.
+        sentences: Where the data sets come from, if they are sentences: their micro-batches have
+            weights, too.
     """
 
     training: tf.data.Dataset
@@ -30,6 +33,7 @@ class Feed:
     updates_per_epoch: int
     measured: tf.data.Dataset
     test: tf.data.Dataset | None
+    sentences: translation.Sentences | None = None
 
 
 def load(config: schema.Config) -> Feed:
@@ -43,8 +47,16 @@ def load(config: schema.Config) -> Feed:
         UserError: The data set, or a split of it, is not on this machine.
     """
     section = config.data
+    if isinstance(section, schema.Translation):
+        sentences = translation.Sentences(config)
+        feed = _feed(config, sentences, sentences.num_examples)
+        return dataclasses.replace(feed, sentences=sentences)
     source = _SOURCES.get(section.name, images.source)(config)
-    num_examples = schema.num_examples(section)
+    return _feed(config, source, schema.num_examples(section))
+
+
+def _feed(config: schema.Config, source: sources.Source, num_examples: int) -> Feed:
+    section = config.data
     batch = section.batch_size or num_examples
     size = micro_batch_size(batch, section.micro_batch_size)
     num_measured = config.monitor.num_examples or num_examples

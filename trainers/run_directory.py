@@ -5,6 +5,7 @@
 - `trajectory.csv`: every step of a run on a quadratic, which writes none of the following files.
 - `metrics.csv` and `tensorboard/`: the monitor's measurements.
 - `evaluation.csv`: loss and error on the test split, where the run evaluates.
+- `translations.csv`: the test sentences of the last evaluation, where the run translates.
 - `spectral_density.csv`: measured spectral densities, where the monitor is asked for them.
 - `final.weights.h5`: the weights after the last update.
 - `second_moments.npz`: the optimizer's second moments after the last update, if it has any.
@@ -15,8 +16,10 @@ replaces that run's files, and one that finds anything else there refuses to sta
 the first file written and the last one completed, so that its status tells how far a run came.
 """
 
+import csv
 import importlib.metadata
 import json
+import math
 import platform
 import shutil
 import subprocess
@@ -37,6 +40,7 @@ RUN = "run.json"
 METRICS = "metrics.csv"
 DENSITIES = "spectral_density.csv"
 EVALUATION = "evaluation.csv"
+TRANSLATIONS = "translations.csv"
 TRAJECTORY = "trajectory.csv"
 TENSORBOARD = "tensorboard"
 WEIGHTS = "final.weights.h5"
@@ -46,6 +50,9 @@ EVALUATION_COLUMNS = ("step", "training_loss", "test_loss", "test_error")
 TRAJECTORY_COLUMNS = (
     *("step", "iterate", "objective"),
     *("first_moment", "second_moment", "gradient_norm_squared"),
+)
+_REPLACED = (
+    *(METRICS, EVALUATION, DENSITIES, TRANSLATIONS, TRAJECTORY, WEIGHTS, SECOND_MOMENTS, CURVES),
 )
 # Statuses with which there is nothing left to do; "running" is also that of a killed run.
 FINISHED = ("completed", "diverged")
@@ -72,7 +79,7 @@ def start(directory: Path, config: Config | Quadratic, choices: dict[str, str]) 
         "git_commit": _git_commit(),
     }
     write(directory, record)
-    for name in (METRICS, EVALUATION, DENSITIES, TRAJECTORY, WEIGHTS, SECOND_MOMENTS, CURVES):
+    for name in _REPLACED:
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / TENSORBOARD, ignore_errors=True)
     (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
@@ -101,6 +108,17 @@ def read(directory: Path) -> dict[str, Any]:
     """Read `run.json`; empty where there is none."""
     path = directory / RUN
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def last_evaluation(directory: Path) -> dict[str, float] | None:
+    """The finite numbers of the last row of `evaluation.csv`; None where there is no row."""
+    path = directory / EVALUATION
+    if not path.exists():
+        return None
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    values = {name: float(value) for name, value in rows[-1].items()} if rows else {}
+    return {name: value for name, value in values.items() if math.isfinite(value)} or None
 
 
 def is_finished(directory: Path, config: Config | Quadratic) -> bool:

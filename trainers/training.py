@@ -1,6 +1,7 @@
 """Training of one run, from its configuration to its files."""
 
 import dataclasses
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ import keras_aeos
 from trainers import data, report, run_directory, schema, sources
 from trainers.callbacks import Evaluation, OnceBelow, ProgressBar, StopCriteria
 from trainers.errors import UserError
+from trainers.schedules import WarmUp
+from trainers.transformer import TokenCrossEntropy
+from trainers.translation_evaluation import TranslationEvaluation
 
 OPTIMIZERS = {
     "gradient_descent": keras_aeos.optimizers.GradientDescent,
@@ -57,8 +61,17 @@ class Outcome:
                 f"              tensorboard --logdir {directory / run_directory.TENSORBOARD}",
                 f"figure:       {directory / run_directory.CURVES}",
                 self.summary.sentence(),
+                *self._evaluation(),
             )
         )
+
+    def _evaluation(self) -> list[str]:
+        """The last evaluation, if there was one."""
+        last = self.record["last_evaluation"]
+        if last is None:
+            return []
+        values = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if name != "step")
+        return [f"test split at step {last['step']:.0f}: {values}"]
 
 
 def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Outcome:
@@ -80,7 +93,7 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
     feed = data.load(config)
-    model = build_model(config)
+    model = build_model(config, feed)
     build_optimizer(config.optimizer)  # before an earlier run's files are replaced
     record = run_directory.start(directory, config, choices)
     started = time.monotonic()
@@ -92,6 +105,7 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
         first_loss=stop.first_loss,
         last_loss=stop.last_loss,
         solution_step=solution_step,
+        last_evaluation=run_directory.last_evaluation(directory),
         wall_seconds=round(time.monotonic() - started, 1),
     )
     run_directory.write(directory, record)
@@ -108,7 +122,7 @@ def _fit(
     """Train; return what ended it and the step of the measurement at `monitor.loss_threshold`."""
     compile_accumulating(model, config, feed.num_micro_batches)
     settings = dataclasses.asdict(config.monitor)
-    for name in ("num_examples", "every_step", "loss_threshold"):
+    for name in ("num_examples", "every_step", "steps_per_decade", "loss_threshold"):
         del settings[name]
     settings["update_freq"] = update_freq(config)
     monitor = keras_aeos.AEoSMonitor(feed.measured, log_dir=directory, **settings)
@@ -122,7 +136,7 @@ def _fit(
         solution = OnceBelow(config.monitor.loss_threshold, epoch, monitor.measure)
         callbacks.append(solution)
     if feed.test is not None:
-        evaluation = Evaluation(feed.test, directory, config.evaluation.freq, epoch)
+        evaluation = _evaluation(config, feed, feed.test, directory)
         callbacks.append(evaluation)
         if config.evaluation.loss_threshold is not None:
             below = config.evaluation.loss_threshold
@@ -150,14 +164,33 @@ def _fit(
     return stop, solution.step if solution else None
 
 
-def build_model(config: schema.Config) -> keras.Model:
+def _evaluation(
+    config: schema.Config, feed: data.Feed, test: tf.data.Dataset, directory: Path
+) -> Evaluation:
+    section = config.evaluation
+    if isinstance(section, schema.TranslationEvaluation) and feed.sentences is not None:
+        pairs = feed.sentences.test_pairs
+        return TranslationEvaluation(
+            test, directory, section, feed.updates_per_epoch, feed.sentences.vocabulary, pairs
+        )
+    return Evaluation(test, directory, section.freq, feed.updates_per_epoch)
+
+
+def build_model(config: schema.Config, feed: data.Feed | None = None) -> keras.Model:
     """The network of the `model` section, with initial weights that follow from the seed.
+
+    Args:
+        config: The checked configuration.
+        feed: What the run is fed; needed for the vocabulary of a model that translates.
 
     Raises:
         UserError: The images of the data set don't suit it.
     """
+    module = import_module(f"trainers.{config.model.name}")
+    if feed is not None and feed.sentences is not None:
+        return module.build_model(config, len(feed.sentences.vocabulary))
     try:
-        return import_module(f"trainers.{config.model.name}").build_model(config)
+        return module.build_model(config)
     except ValueError as error:
         shape = schema.DATASETS[config.data.name].input_shape
         raise UserError(
@@ -167,13 +200,18 @@ def build_model(config: schema.Config) -> keras.Model:
 
 
 def update_freq(config: schema.Config) -> int | list[int]:
-    """The monitor's `update_freq`: a number of updates, or with `every_step` those to measure."""
+    """The monitor's `update_freq`: a number of updates, or those to measure after."""
     section = config.monitor
-    if section.every_step is None:
+    if section.every_step is None and section.steps_per_decade is None:
         return section.update_freq
-    begin, end = section.every_step
-    regular = range(section.update_freq, config.steps + 1, section.update_freq)
-    return sorted({*regular, *range(begin, end + 1)})
+    steps = set(range(section.update_freq, config.steps + 1, section.update_freq))
+    if section.steps_per_decade is not None:
+        count = int(section.steps_per_decade * math.log10(config.steps)) + 1
+        steps = {round(10 ** (i / section.steps_per_decade)) for i in range(count)} | {config.steps}
+    if section.every_step is not None:
+        begin, end = section.every_step
+        steps.update(range(begin, end + 1))
+    return sorted(steps)
 
 
 def compile_accumulating(model: keras.Model, config: schema.Config, num_batches: int) -> None:
@@ -186,16 +224,30 @@ def compile_accumulating(model: keras.Model, config: schema.Config, num_batches:
     BatchNorm normalises a micro-batch by the statistics of that micro-batch ("ghost batches"), so
     that with it the update depends on how the batch is divided, otherwise only its rounding.
 
-    The squared error is the mean over examples and outputs; the cross-entropy is that of logits.
+    The squared error is the mean over examples and outputs; the cross-entropy is that of logits,
+    of sentences the sum over tokens with the weights that the micro-batches bring.
     """
-    if config.loss == "cross_entropy":
+    if isinstance(config.model, schema.Transformer):
+        loss = TokenCrossEntropy(config.model.label_smoothing)
+    elif config.loss == "cross_entropy":
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     else:
         loss = keras.losses.MeanSquaredError()
     optimizer = build_optimizer(
-        config.optimizer, gradient_accumulation_steps=num_batches if num_batches > 1 else None
+        config.optimizer,
+        **learning_rate(config, num_batches),
+        gradient_accumulation_steps=num_batches if num_batches > 1 else None,
     )
     model.compile(optimizer, loss=loss, steps_per_execution=num_batches)
+
+
+def learning_rate(config: schema.Config, num_batches: int) -> dict[str, Any]:
+    """The argument `learning_rate` of an optimizer, if a schedule takes the number's place."""
+    if not config.schedule.warmup_steps:
+        return {}
+    settings = dataclasses.asdict(config.schedule)
+    rate = config.optimizer.learning_rate
+    return {"learning_rate": WarmUp(rate, **settings, micro_steps=num_batches)}
 
 
 def build_optimizer(section: schema.Optimizer, **arguments: Any) -> keras.optimizers.Optimizer:
@@ -204,8 +256,8 @@ def build_optimizer(section: schema.Optimizer, **arguments: Any) -> keras.optimi
     Raises:
         UserError: The file of second moments can't be read.
     """
-    settings = dataclasses.asdict(section)
+    settings = {**dataclasses.asdict(section), **arguments}
     try:
-        return OPTIMIZERS[settings.pop("name")](**settings, **arguments)
+        return OPTIMIZERS[settings.pop("name")](**settings)
     except (OSError, ValueError) as error:
         raise UserError(f"optimizer: {error}") from error

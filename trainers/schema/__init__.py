@@ -11,12 +11,15 @@ from trainers.schema.models import (
     ACTIVATIONS,
     CNN,
     MODELS,
+    NORMS,
     FullyConnected,
     Model,
     ResNet50,
+    Transformer,
     WideResNet,
 )
 from trainers.schema.optimizers import (
+    AFTER_WARM_UP,
     OPTIMIZERS,
     Adafactor,
     Adagrad,
@@ -31,6 +34,7 @@ from trainers.schema.optimizers import (
     Optimizer,
     Padam,
     RMSprop,
+    Schedule,
 )
 from trainers.schema.runs import (
     DEFAULT_QUANTITIES,
@@ -45,17 +49,21 @@ from trainers.schema.runs import (
     Quadratic,
     Stop,
 )
+from trainers.schema.translation import SECTIONS, Translation, TranslationEvaluation
 
 __all__ = [
     "ACTIVATIONS",
+    "AFTER_WARM_UP",
     "CNN",
     "DATASETS",
     "DEFAULT_QUANTITIES",
     "LOSSES",
     "MODELS",
+    "NORMS",
     "OPTIMIZERS",
     "QUANTITIES",
     "RUNS",
+    "SECTIONS",
     "SOLVERS",
     "AMSGrad",
     "Adafactor",
@@ -79,7 +87,11 @@ __all__ = [
     "Quadratic",
     "RMSprop",
     "ResNet50",
+    "Schedule",
     "Stop",
+    "Transformer",
+    "Translation",
+    "TranslationEvaluation",
     "WideResNet",
     "check",
     "num_examples",

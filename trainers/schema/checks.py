@@ -8,8 +8,10 @@ from trainers.batching import micro_batch_size
 from trainers.conditions import Condition
 from trainers.errors import UserError
 from trainers.schema.datasets import DATASETS
+from trainers.schema.models import Transformer
 from trainers.schema.optimizers import FrozenAdam, GradientDescent, HeavyBall
 from trainers.schema.runs import Config, Data, Quadratic
+from trainers.schema.translation import Translation, TranslationEvaluation
 
 
 def num_examples(data: Data) -> int:
@@ -31,8 +33,12 @@ def check(config: Config | Quadratic) -> None:
         _check_curvature(config)
         _check_moments(config)
     else:
-        _check_examples(config.data, config.monitor.num_examples)
-        _check_evaluation(config)
+        if isinstance(config.data, Translation):
+            _check_translation(config, config.data)
+        else:
+            _check_examples(config.data, config.monitor.num_examples)
+            _check_evaluation(config)
+        _check_sections(config)
 
 
 def _check_examples(data: Data, measured: int | None) -> None:
@@ -56,11 +62,15 @@ def _check_examples(data: Data, measured: int | None) -> None:
     update = (
         ("data.batch_size", data.batch_size) if data.batch_size else ("data.num_examples", wanted)
     )
-    for key, count in (update, ("monitor.num_examples", measured or wanted)):
-        try:
-            micro_batch_size(count, data.micro_batch_size)
-        except ValueError as error:
-            raise UserError(f"{key}: {error}") from error
+    _check_divides(data, *update)
+    _check_divides(data, "monitor.num_examples", measured or wanted)
+
+
+def _check_divides(data: Data, key: str, count: int) -> None:
+    try:
+        micro_batch_size(count, data.micro_batch_size)
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from error
 
 
 def _check_evaluation(config: Config) -> None:
@@ -70,6 +80,54 @@ def _check_evaluation(config: Config) -> None:
             raise UserError(
                 f"evaluation.{key}: expected null, because {config.data.name} has no test split. "
                 f"Received: evaluation.{key}={value}"
+            )
+
+
+def _check_translation(config: Config, data: Translation) -> None:
+    """What can be known before the sentences are read and those that are too long are left out."""
+    if data.source == data.target:
+        raise UserError(
+            "data.source, data.target: expected two languages. "
+            f"Received: data.source={data.source}, data.target={data.target}"
+        )
+    if data.name == "files" and data.data_dir is None:
+        raise UserError(
+            f"data.data_dir: expected the directory of {data.train_split}.{data.source} and "
+            f"{data.train_split}.{data.target}. Received: data.data_dir=null"
+        )
+    for key, count in (
+        ("data.batch_size", data.batch_size),
+        ("monitor.num_examples", config.monitor.num_examples),
+    ):
+        if count is not None:
+            _check_divides(data, key, count)
+
+
+def _check_sections(config: Config) -> None:
+    """A model that translates goes with sentences, and no other model does."""
+    kinds = {
+        "model": isinstance(config.model, Transformer),
+        "data": isinstance(config.data, Translation),
+        "evaluation": isinstance(config.evaluation, TranslationEvaluation),
+    }
+    if len(set(kinds.values())) > 1:
+        translates, not_so = (
+            [key for key, kind in kinds.items() if kind is wanted] for wanted in (True, False)
+        )
+        raise UserError(
+            "model, data, evaluation: expected all of them for translation, as in "
+            "configs/transformer.yaml, or none. Received: for translation "
+            f"{', '.join(translates)}; not so {', '.join(not_so)}"
+        )
+    if isinstance(config.model, Transformer):
+        if config.loss != "cross_entropy":
+            raise UserError(
+                f"loss: expected cross_entropy for the transformer. Received: loss={config.loss}"
+            )
+        if config.model.dim % (2 * config.model.heads):
+            raise UserError(
+                "model.dim: expected a multiple of twice the number of heads, "
+                f"{2 * config.model.heads}. Received: model.dim={config.model.dim}"
             )
 
 

@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from trainers.conditions import Condition, at_least, one_of
+from trainers.conditions import Condition, at_least, fraction, one_of
 
 ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "softplus")
+NORMS = ("pre", "post")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def _sizes(count: int) -> dict[str, Condition]:
@@ -70,9 +72,30 @@ class ResNet50(Model):
     name: str = one_of(("resnet50",), "resnet50")
 
 
+@dataclass
+class Transformer(Model):
+    """Encoder and decoder of `num_layers` layers each, of width `dim`.
+
+    `norm` puts LayerNorm before ("pre") or after ("post") each sublayer; `hidden` is the width
+    inside of the feed-forward sublayers. The loss of a token gives the part `label_smoothing` of
+    the probability to all tokens alike. `precision` is a policy of Keras for all layers.
+    """
+
+    name: str = one_of(("transformer",), "transformer")
+    norm: str = one_of(NORMS, "pre")
+    num_layers: int = at_least(1, 6)
+    dim: int = at_least(2, 512)
+    heads: int = at_least(1, 8)
+    hidden: int = at_least(1, 2_048)
+    dropout: float = fraction(0.1)
+    label_smoothing: float = fraction(0.1)
+    precision: str = one_of(PRECISIONS, "float32")
+
+
 MODELS = {
     "fully_connected": FullyConnected,
     "cnn": CNN,
     "wide_resnet": WideResNet,
     "resnet50": ResNet50,
+    "transformer": Transformer,
 }

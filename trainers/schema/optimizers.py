@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from trainers.conditions import Condition, above_zero, fraction, one_of, setting
+from trainers.conditions import Condition, above_zero, at_least, fraction, one_of, setting
+
+AFTER_WARM_UP = ("constant", "inverse_square_root")
 
 
 @dataclass
@@ -13,6 +15,18 @@ class Optimizer:
 
     name: str = MISSING
     learning_rate: float = above_zero(MISSING)
+
+
+@dataclass
+class Schedule:
+    """How the learning rate depends on the number t of updates, counted from 1.
+
+    It rises linearly, as ``learning_rate t / warmup_steps``, and after `warmup_steps` updates is
+    constant or falls as ``learning_rate √(warmup_steps / t)``.
+    """
+
+    warmup_steps: int = at_least(0, 0)
+    after: str = one_of(AFTER_WARM_UP, "constant")
 
 
 @dataclass

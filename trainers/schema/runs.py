@@ -8,7 +8,7 @@ from omegaconf import MISSING
 from trainers.conditions import Condition, above_zero, at_least, finite, one_of, setting
 from trainers.schema.datasets import DATASETS
 from trainers.schema.models import Model
-from trainers.schema.optimizers import Optimizer
+from trainers.schema.optimizers import Optimizer, Schedule
 
 LOSSES = ("cross_entropy", "squared_error")
 SOLVERS = ("lanczos", "power")
@@ -78,13 +78,16 @@ class Monitor:
     """Arguments of `keras_aeos.AEoSMonitor`.
 
     From the first to the last of the two steps in `every_step` it measures after every update,
-    whatever `update_freq`; null for nowhere. It measures on the first `num_examples` of the
-    training examples, on all of them when null. And it measures after the first update with a
-    training loss of at most `loss_threshold`, at the solution, as it were; null for not.
+    whatever else; null for nowhere. `steps_per_decade` replaces `update_freq` by so many numbers of
+    updates between one power of ten and the next, evenly on a log axis. It measures on the first
+    `num_examples` of the training examples, on all of them when null. And it measures after the
+    first update with a training loss of at most `loss_threshold`, at the solution, as it were; null
+    for not.
     """
 
     num_examples: int | None = at_least(1, None)
     update_freq: int = at_least(1, 20)
+    steps_per_decade: int | None = at_least(1, None)
     every_step: list[int] | None = field(default=None, metadata={"condition": _TWO_STEPS})
     quantities: list[str] = field(
         default_factory=lambda: list(DEFAULT_QUANTITIES),
@@ -108,6 +111,7 @@ class Config:
     data: Data = field(default_factory=Data)
     loss: str = one_of(LOSSES, "cross_entropy")
     optimizer: Optimizer = MISSING
+    schedule: Schedule = field(default_factory=Schedule)
     steps: int = at_least(1, 500)
     freeze_step: int | None = at_least(1, None)
     stop: Stop = field(default_factory=Stop)

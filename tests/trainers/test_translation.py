@@ -1,0 +1,424 @@
+"""Sentences from text to micro-batches: reading, vocabulary, batches, broken input."""
+
+import dataclasses
+import json
+import math
+import os
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from keras_aeos.curvature.batches import from_data
+from keras_aeos.curvature.objective import Objective
+from trainers import data, number_words, parallel_text, run_directory, schema, training, vocabulary
+from trainers.errors import UserError
+from trainers.schedules import WarmUp
+from trainers.translation import Sentences
+from trainers.vocabulary import BEGIN, END, PADDING
+
+SENTENCES = [
+    ("a dog runs", "ein hund läuft"),
+    ("two dogs run", "zwei hunde laufen"),
+    ("the cat sleeps on the red house", "die katze schläft auf dem roten haus"),
+    ("the man reads", "der mann liest"),
+    ("a woman sees the old dog", "eine frau sieht den alten hund"),
+    ("no", "nein"),
+]
+
+
+def write_files(directory, split="train", pairs=SENTENCES):
+    for side, language in enumerate(("en", "de")):
+        text = "".join(f"{pair[side]}\n" for pair in pairs)
+        (directory / f"{split}.{language}").write_text(text, encoding="utf-8")
+    return directory
+
+
+def config(directory, **changes):
+    """A run of seconds on six sentences."""
+    data_changes = changes.pop("data", {})
+    section = schema.Translation(
+        name="files",
+        data_dir=str(directory),
+        vocabulary_size=60,
+        buckets=[8, 16, 40],
+        batch_size=6,
+        micro_batch_size=6,
+    )
+    return schema.Config(
+        **{
+            "model": schema.Transformer(
+                num_layers=1, dim=8, heads=2, hidden=8, dropout=0.0, label_smoothing=0.1
+            ),
+            "data": dataclasses.replace(section, **data_changes),
+            "optimizer": schema.Adam(learning_rate=1e-2),
+            "steps": 4,
+            "monitor": schema.Monitor(update_freq=2, rtol=1e-2),
+            "evaluation": schema.TranslationEvaluation(freq=None, beam_width=2),
+            "output_dir": str(directory / "run"),
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+def files(tmp_path):
+    return write_files(write_files(tmp_path), "test", SENTENCES[2:4])
+
+
+def test_numbers_are_spelt_and_splits_are_apart():
+    train, test = (number_words.pairs("en", "de", split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (20_000, 500)
+    assert len({*train, *test}) == 20_500
+    assert number_words._sentence(42, 701, "en") == (
+        "forty-two plus seven hundred and one is seven hundred and forty-three"
+    )
+    assert number_words._sentence(42, 701, "de") == (
+        "zweiundvierzig plus siebenhunderteins ist siebenhundertdreiundvierzig"
+    )
+    assert number_words.pairs("de", "en", "test") == [(de, en) for en, de in test]
+
+
+def test_files_are_read_line_by_line(tmp_path):
+    # A line separator within a sentence, Windows' line ends, and none after the last line.
+    (tmp_path / "train.en").write_bytes("one\u2028line\r\ntwo".encode())
+    (tmp_path / "train.de").write_bytes(b"eine\r\nzwei\r\n")
+    section = schema.Translation(name="files", data_dir=str(tmp_path))
+    pairs = parallel_text.read(section, "train")
+    assert pairs == [("one\u2028line", "eine"), ("two", "zwei")]
+    assert parallel_text.read(section, "train", 1) == pairs[:1]
+
+
+BROKEN = {
+    "uneven": (b"a\nb\n", b"c\n", "2 in .*train.en and 1 in .*train.de"),
+    "empty": (b"a\n\nb\n", b"c\nd\ne\n", "train.en, line 2: expected a sentence"),
+    "blank": (b"a\nb\n", b"c\n \t\n", "train.de, line 2: expected a sentence"),
+    "encoding": (b"a\nb\n", b"c\nsch\xf6n\n", "train.de, line 2: not valid UTF-8"),
+    "nothing": (b"", b"", "train.en, line 1: expected a sentence"),
+    "missing": (b"a\n", None, "no such file: .*train.de"),
+}
+
+
+@pytest.mark.parametrize(("english", "german", "message"), BROKEN.values(), ids=BROKEN)
+def test_broken_files_end_in_one_line(tmp_path, english, german, message):
+    for name, content in (("train.en", english), ("train.de", german)):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        data.load(config(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+with tfds.core.registered.skip_registration():
+
+    class SmallTranslate(tfds.core.GeneratorBasedBuilder):
+        """The sentences of this file, in the form of TFDS, with an empty side and a broken one."""
+
+        VERSION = tfds.core.Version("1.0.0")
+        BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="de-en"),)
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.Translation(languages=("de", "en"))
+            )
+
+        def _split_generators(self, dl_manager):
+            return {
+                "train": self._generate_examples(["", *range(6)]),
+                "broken": self._generate_examples([b"\xff"]),
+            }
+
+        def _generate_examples(self, rows):
+            for key, row in enumerate(rows):
+                english, german = SENTENCES[row] if isinstance(row, int) else ("so", row)
+                yield key, {"en": english, "de": german}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tfds")
+    SmallTranslate(data_dir=str(directory), config="de-en").download_and_prepare()
+    return str(directory)
+
+
+def small(prepared, **changes):
+    return schema.Translation(name="small_translate", data_dir=prepared, **changes)
+
+
+@pytest.mark.parametrize("name", ["small_translate", "small_translate/de-en"])
+def test_prepared_data_set_is_read_without_empty_sides(prepared, name):
+    section = dataclasses.replace(small(prepared), name=name)
+    assert sorted(parallel_text.read(section, "train")) == sorted(SENTENCES)
+    turned = dataclasses.replace(section, source="de", target="en")
+    assert sorted(parallel_text.read(turned, "train")) == sorted((b, a) for a, b in SENTENCES)
+
+
+LACKING = {
+    "pair": ({"target": "fr"}, "train", "no pair en-fr or fr-en.*Received.*: .*de-en"),
+    "language": (
+        {"target": "fr", "name": "small_translate/de-en"},
+        "train",
+        "no sentences in 'fr'.*de, en",
+    ),
+    "split": ({}, "test", "expected a split 'test'.*train"),
+    "data set": ({"name": "wmt17_translate"}, "train", "prepare_data.py wmt17_translate/de-en"),
+    "encoding": ({}, "broken", "not valid UTF-8"),
+}
+
+
+@pytest.mark.parametrize(("changes", "split", "message"), LACKING.values(), ids=LACKING)
+def test_what_a_data_set_lacks_is_said_in_one_line(prepared, changes, split, message):
+    section = dataclasses.replace(small(prepared), **changes)
+    with pytest.raises(UserError, match=message) as error:
+        parallel_text.read(section, split)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="needs a prepared data set")
+def test_multi30k_is_read(monkeypatch):
+    pairs = parallel_text.read(schema.Translation(name="multi30k_translate"), "test")
+    assert len(pairs) == 1_000
+
+
+@pytest.mark.parametrize("kind", schema.translation.VOCABULARIES)
+def test_vocabulary_gives_sentences_back(tmp_path, kind):
+    sentences = [sentence for pair in SENTENCES for sentence in pair]
+    learned = vocabulary.learn(sentences, kind, 60, tmp_path)
+    encoded = learned.encode(sentences)
+    rows = np.zeros((len(encoded), 60), np.int32)
+    for row, ids in zip(rows, encoded, strict=True):
+        assert min(ids) > END
+        row[: len(ids) + 1] = [*ids, END]
+        row[len(ids) + 1 : -1] = 7  # what follows an end mark is not read
+    assert learned.decode(rows) == sentences
+    assert max(map(max, encoded)) < len(learned) <= 60
+
+
+def test_a_small_corpus_has_a_small_vocabulary(tmp_path):
+    assert 8 < len(vocabulary.learn(["a b", "b a"] * 9, "bpe", 500, tmp_path)) < 500
+    with pytest.raises(UserError, match="data.vocabulary_size"):
+        vocabulary.learn(["abcdefghijklmnopqrstuvwxyz"], "bpe", 8, tmp_path)
+
+
+def test_vocabulary_is_learned_once_and_anew_for_another_corpus(tmp_path, monkeypatch):
+    import sentencepiece
+
+    trained = []
+    trainer = sentencepiece.SentencePieceTrainer
+    train = trainer.train
+    monkeypatch.setattr(trainer, "train", lambda **k: (trained.append(k), train(**k)))
+    sentences = ["ein hund läuft", "zwei hunde laufen"] * 5
+    cases = [
+        (sentences, "bpe", 40, 1),
+        (sentences, "bpe", 40, 1),  # the same: from the file
+        (sentences[1:], "bpe", 40, 2),
+        (sentences, "bpe", 39, 3),
+        (sentences, "unigram", 40, 4),
+        (sentences, "bpe", 40, 4),
+    ]
+    for corpus, kind, size, expected in cases:
+        vocabulary.learn(corpus, kind, size, tmp_path / "kept")
+        assert len(trained) == expected
+    assert len(list((tmp_path / "kept").iterdir())) == 4
+
+
+def test_vocabulary_is_kept_beside_the_run(files):
+    Sentences(config(files))
+    assert [path.suffix for path in (files / "vocabularies").iterdir()] == [".model"]
+
+
+def decoded(source, batch):
+    """Sentences of a micro-batch as pairs, and its number of real target tokens."""
+    (sources, targets), labels, weights = batch
+    np.testing.assert_array_equal(targets[:, 0], BEGIN)
+    shown = [source.vocabulary.decode(tokens.numpy()) for tokens in (sources, labels)]
+    assert shown[1] == source.vocabulary.decode(targets[:, 1:].numpy())
+    np.testing.assert_array_equal(weights > 0, labels != PADDING)
+    return list(zip(*shown, strict=True)), int(tf.math.count_nonzero(weights))
+
+
+def test_ordered_micro_batches_hold_each_pair_once(files):
+    source = Sentences(config(files))
+    batches = list(source.ordered(6, 2))
+    found = [decoded(source, batch) for batch in batches]
+    assert sorted(pair for pairs, _ in found for pair in pairs) == sorted(SENTENCES)
+    num_tokens = sum(count for _, count in found)
+    for (sources, targets), labels, weights in batches:
+        for tokens in (sources, targets, labels):
+            assert tokens.shape[1] in (8, 16, 40)
+            assert tokens.dtype == tf.int32
+        # K / T: the mean of K weighted sums is the mean over all T tokens.
+        assert set(np.unique(weights)) <= {0, np.float32(3 / num_tokens)}
+    lengths = [int(tf.math.count_nonzero(b[0][0]) + tf.math.count_nonzero(b[1])) for b in batches]
+    assert lengths == sorted(lengths)
+
+
+def test_shuffled_batches_hold_each_pair_once_an_epoch(files):
+    source = Sentences(config(files))
+    epochs = []
+    for begin in (0, 3):
+        parts = list(source.shuffled(6, 2).skip(begin).take(3))
+        found = [decoded(source, batch) for batch in parts]
+        assert sorted(pair for pairs, _ in found for pair in pairs) == sorted(SENTENCES)
+        num_tokens = sum(count for _, count in found)
+        assert np.unique(parts[-1][2])[-1] == np.float32(3 / num_tokens)
+        epochs.append([pairs for pairs, _ in found])
+    rows = list(source.shuffled(2, 2).take(6))
+    orders = [[decoded(source, batch)[0] for batch in rows[i : i + 3]] for i in (0, 3)]
+    assert orders[0] != orders[1]
+    assert sorted(sum(orders[0], [])) == sorted(SENTENCES)
+
+
+def test_test_split_is_whole_and_in_the_order_of_its_text(files):
+    write_files(files, "test", [SENTENCES[2], SENTENCES[5], ("no " * 90, "nein " * 90)])
+    source = Sentences(config(files))
+    batches = list(source.test(2))
+    pairs = [pair for batch in batches for pair in decoded(source, batch)[0]]
+    assert source.test_pairs.references == [target for _, target in pairs]
+    assert source.test_pairs.sources == [text for text, _ in pairs]
+    assert [len(batch[1]) for batch in batches] == [2, 1]
+
+
+def test_pairs_that_are_too_long_are_left_out(files, capsys):
+    source = Sentences(config(files, data={"buckets": [8, 16], "batch_size": 2}))
+    assert source.num_examples < 6
+    assert "pairs left out" in capsys.readouterr().err
+    for (tokens, _), labels, _ in source.ordered(source.num_examples, 1):
+        assert max(tokens.shape[1], labels.shape[1]) <= 16
+    with pytest.raises(UserError, match="the largest of data.buckets"):
+        Sentences(config(files, data={"buckets": [2]}))
+
+
+def compiled(settings, feed):
+    keras.utils.set_random_seed(0)
+    model = training.build_model(settings, feed)
+    training.compile_accumulating(model, settings, feed.num_micro_batches)
+    return model
+
+
+@pytest.mark.parametrize("batch_size", [6, None])
+def test_accumulated_update_is_that_of_the_whole_batch(files, batch_size):
+    """Micro-batches of different numbers of tokens, against one batch without any cutting."""
+    weights, losses = [], []
+    for size in (6, 2):
+        keras.utils.set_random_seed(0)
+        settings = config(files, data={"micro_batch_size": size, "batch_size": batch_size})
+        settings.optimizer = schema.GradientDescent(learning_rate=1.0)
+        feed = data.load(settings)
+        model = compiled(settings, feed)
+        history = model.fit(
+            feed.training, steps_per_epoch=6 // size, epochs=3, shuffle=False, verbose=0
+        )
+        weights.append([v.numpy() for v in model.trainable_variables])
+        losses.append(history.history["loss"])
+    # Float32 sums in another order.
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    for whole, parts in zip(*weights, strict=True):
+        np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_loss_is_the_mean_over_real_tokens_of_training_and_monitor(files):
+    settings = config(files, data={"micro_batch_size": 2})
+    settings.model.label_smoothing = 0.0
+    feed = data.load(settings)
+    model = compiled(settings, feed)
+    losses, count = 0.0, 0
+    for inputs, labels, weights in feed.measured:
+        log_p = tf.nn.log_softmax(model(inputs)).numpy()
+        real = weights.numpy() > 0
+        taken = np.take_along_axis(log_p, labels.numpy()[..., None], -1)[..., 0]
+        losses, count = losses - taken[real].sum(), count + real.sum()
+    measured = Objective(model, from_data(feed.measured)).linearise().loss
+    assert measured == pytest.approx(losses / count, rel=1e-5)
+    history = model.fit(feed.training, steps_per_epoch=3, epochs=1, shuffle=False, verbose=0)
+    assert history.history["loss"][0] == pytest.approx(losses / count, rel=1e-5)
+
+
+@pytest.mark.parametrize("after", schema.AFTER_WARM_UP)
+def test_threshold_moves_with_the_learning_rate(files, after):
+    """Of the last update, with micro-batches, of which Keras counts each."""
+    settings = config(
+        files,
+        data={"micro_batch_size": 2},
+        schedule=schema.Schedule(warmup_steps=3, after=after),
+        monitor=schema.Monitor(update_freq=1, rtol=0.1, quantities=[]),
+        steps=5,
+        loss="cross_entropy",
+    )
+    training.train(settings, files / "run", {})
+    table = pd.read_csv(files / "run" / "metrics.csv")
+    later = [1, 1] if after == "constant" else [math.sqrt(3 / 4), math.sqrt(3 / 5)]
+    rates = 1e-2 * np.array([1 / 3, 2 / 3, 1, *later])
+    np.testing.assert_allclose(table["learning_rate"], rates, rtol=1e-6)
+    np.testing.assert_allclose(table["stability_threshold"], 38 / rates, rtol=1e-5)
+
+
+def test_schedule_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="after='cosine'"):
+        WarmUp(1.0, 4, after="cosine")
+    assert WarmUp.from_config(WarmUp(1.0, 4).get_config())(3) == 1.0
+
+
+def test_run_translates_and_writes_its_directory(files):
+    settings = config(files, evaluation=schema.TranslationEvaluation(freq=2, beam_width=2))
+    outcome = training.train(settings, files / "run", {})
+    table = pd.read_csv(files / "run" / run_directory.EVALUATION)
+    assert list(table["step"]) == [2, 4]
+    assert list(table.columns[2:]) == [
+        *("test_loss", "test_error", "bleu", "exact_match", "copied_source_bleu")
+    ]
+    assert (table["test_loss"] > 0).all()
+    assert table["bleu"].between(0, 100).all()
+    translations = pd.read_csv(files / "run" / run_directory.TRANSLATIONS, keep_default_na=False)
+    assert sorted(translations["reference"]) == sorted(target for _, target in SENTENCES[2:4])
+    assert len(pd.read_csv(files / "run" / "metrics.csv")) == 2
+    assert "bleu" in outcome.report(files / "run")
+
+
+def test_divergence_is_a_result(files):
+    settings = config(
+        files, optimizer=schema.GradientDescent(learning_rate=1e30), steps=9, model=None
+    )
+    settings.model = schema.Transformer(
+        norm="post", num_layers=1, dim=8, heads=2, hidden=8, dropout=0.0
+    )
+    settings.monitor = schema.Monitor(update_freq=1, rtol=0.1)
+    record = training.train(settings, files / "run", {}).record
+    assert record["status"] == "diverged"
+    assert run_directory.is_finished(files / "run", settings)
+    json.loads((files / "run" / "run.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_log_spaced_steps():
+    section = schema.Monitor(steps_per_decade=2, every_step=[4, 5])
+    settings = schema.Config(
+        model=schema.Transformer(), optimizer=schema.Adam(), steps=50, monitor=section
+    )
+    assert training.update_freq(settings) == [1, 3, 4, 5, 10, 32, 50]
+
+
+SECTIONS: dict[str, tuple[dict, str]] = {
+    "images": ({"data": schema.Data()}, "Received: for translation model, evaluation"),
+    "model": ({"model": schema.CNN()}, "not so model"),
+    "loss": ({"loss": "squared_error"}, "loss: expected cross_entropy"),
+    "heads": ({"model": schema.Transformer(dim=12, heads=4)}, "model.dim: .* number of heads, 8"),
+    "languages": ({"data": schema.Translation(target="en")}, "expected two languages"),
+    "files": ({"data": schema.Translation(name="files")}, "data.data_dir: expected"),
+    "buckets": ({"data": schema.Translation(buckets=[8, 8])}, "data.buckets: expected rising"),
+    "batch": (
+        {"data": schema.Translation(batch_size=127, micro_batch_size=100)},
+        "data.batch_size: 127 examples divide",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), SECTIONS.values(), ids=SECTIONS)
+def test_sections_that_do_not_fit_are_refused(tmp_path, changes, message):
+    settings = dataclasses.replace(config(tmp_path), **changes)
+    with pytest.raises(UserError, match=message) as error:
+        schema.check(settings)
+    assert "\n" not in str(error.value)
+    schema.check(config(tmp_path))

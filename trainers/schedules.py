@@ -1,0 +1,62 @@
+"""Learning rates that depend on the number of updates."""
+
+import keras
+from keras import ops
+
+
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    r"""Linear warm-up over N updates to η, then constant or the inverse square root.
+
+    In update number t, counted from 1,
+
+        η(t) = η t / N          for t ≤ N,
+        η(t) = η or η √(N / t)  for t > N.
+
+    With Adam the stability threshold follows it: λ*(t) = 38 / η(t) for β₁ = 0.9.
+
+    Args:
+        learning_rate: η, the largest value.
+        warmup_steps: N; 0 for none.
+        after: "constant" or "inverse_square_root".
+        micro_steps: Micro-batches of an update. Keras counts these: it asks for the learning rate
+            of update t at step ``t micro_steps - 1``.
+
+    Example:
+        >>> [float(WarmUp(1.0, 4)(step)) for step in range(6)]
+        [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+        >>> [float(WarmUp(1.0, 4, micro_steps=2)(step)) for step in (1, 3, 5, 7, 9)]
+        [0.25, 0.5, 0.75, 1.0, 1.0]
+
+    References:
+        Cohen et al. 2022, Figure 7; Vaswani et al., "Attention is all you need", 2017, Equation 3.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        warmup_steps: int,
+        after: str = "constant",
+        micro_steps: int = 1,
+    ) -> None:
+        if after not in ("constant", "inverse_square_root"):
+            raise ValueError(
+                f"`after` must be 'constant' or 'inverse_square_root'. Received: after={after!r}"
+            )
+        self._settings = {
+            "learning_rate": learning_rate,
+            "warmup_steps": warmup_steps,
+            "after": after,
+            "micro_steps": micro_steps,
+        }
+
+    def __call__(self, step):
+        """η of the update that Keras makes at `step`, a float32 scalar."""
+        rate, warm, after, micro_steps = self._settings.values()
+        # In whole numbers, so that the rate of an update does not depend on the micro-batches.
+        update = ops.cast((ops.cast(step, "int64") + 1) // micro_steps, "float32")
+        later = ops.sqrt(warm / ops.maximum(update, 1.0)) if after != "constant" and warm else 1.0
+        return rate * ops.where(update <= warm, update / max(warm, 1), later)
+
+    def get_config(self):
+        """The arguments."""
+        return dict(self._settings)
