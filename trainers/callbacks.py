@@ -121,7 +121,7 @@ class Evaluation(keras.callbacks.Callback):
         columns: Those of `evaluation.csv`; from the third on what `_evaluate` returns.
     """
 
-    columns = run_directory.EVALUATION_COLUMNS
+    columns: tuple[str, ...] = run_directory.EVALUATION_COLUMNS
 
     def __init__(
         self, test: tf.data.Dataset, directory: Path, freq: int | None, updates_per_epoch: int
@@ -170,7 +170,7 @@ class Evaluation(keras.callbacks.Callback):
         loss, wrong, count = (float(sum(column)) for column in zip(*sums, strict=True))
         return loss / count, wrong / count
 
-    def _evaluate_batch(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def _evaluate_batch(self, inputs: Any, targets: tf.Tensor, *weights) -> tuple[tf.Tensor, ...]:
         """Sum of the losses, number of wrong classes and number of examples."""
         outputs = self.model(inputs, training=False)
         labels = tf.argmax(targets, -1) if targets.shape.rank == 2 else tf.cast(targets, tf.int64)

@@ -168,8 +168,8 @@ def _evaluation(
     config: schema.Config, feed: data.Feed, test: tf.data.Dataset, directory: Path
 ) -> Evaluation:
     section = config.evaluation
-    if isinstance(section, schema.TranslationEvaluation) and feed.sentences is not None:
-        pairs = feed.sentences.test_pairs
+    pairs = feed.sentences.test_pairs if feed.sentences else None
+    if isinstance(section, schema.TranslationEvaluation) and feed.sentences and pairs:
         return TranslationEvaluation(
             test, directory, section, feed.updates_per_epoch, feed.sentences.vocabulary, pairs
         )

@@ -83,7 +83,7 @@ def test_test_split_is_standardised_like_the_training_examples(tmp_path, num_cla
     )
     feed = data.load(run(section, evaluation=schema.Evaluation(freq=1)))
     examples, standardise = images.load(section)
-    x, y = (np.concatenate(parts) for parts in zip(*feed.test, strict=True))
+    x, y = (np.concatenate(parts) for parts in zip(*(feed.test or []), strict=True))
     assert x.shape == (40, 32, 32, 3)
     assert list(y) == [label % num_classes for label in y]
     # The noise of both splits has the same mean and variance, over 40,000 pixels a channel.

@@ -76,7 +76,7 @@ def test_evaluation_is_of_the_test_split(directory, tmp_path, loss):
     model = training.build_model(settings)
     model.load_weights(tmp_path / "final.weights.h5")
     training.compile_accumulating(model, settings, 1)
-    x, y = (np.concatenate(parts) for parts in zip(*data.load(settings).test, strict=True))
+    x, y = (np.concatenate(parts) for parts in zip(*(data.load(settings).test or []), strict=True))
     outputs = model.predict(x, verbose=0)
     labels = y if loss == "cross_entropy" else y.argmax(-1)
     last = table.iloc[-1]
