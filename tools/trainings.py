@@ -1,5 +1,6 @@
 """Figures 1, 3 to 6, 8, 13, 15 and 16 of the paper, drawn from runs that train a network."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,18 @@ def draw_fig15(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     varied = ("learning_rate",)
     runs = run_files.ordered(runs, varied)
     names = [run_files.label(run, varied) for run in runs]
-    return _draw_two(runs, _colours(runs, varied), names), pd.DataFrame([_row(r) for r in runs])
+    table = pd.DataFrame([{**_row(run), **_rise(run)} for run in runs])
+    return _draw_two(runs, _colours(runs, varied), names), table
+
+
+def _rise(run: TrainingRun) -> dict[str, float]:
+    """Edge ratio after half of the steps, and at the end."""
+    metrics = run.metrics
+    half = metrics["edge_ratio"][metrics["step"] <= run.summary.num_steps / 2]
+    return {
+        "ratio_at_half": half.iloc[-1] if len(half) else math.nan,
+        "last_ratio": metrics["edge_ratio"].iloc[-1],
+    }
 
 
 def draw_fig16(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
@@ -189,7 +201,10 @@ def draw_fig16(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
             axes.axvline(step, color="0.5", linewidth=0.8, linestyle=":")
     figure.axes[0].set_title(run_files.label(runs[0], run_files.SYMBOLS), fontsize="medium")
     return figure, pd.DataFrame(
-        [{"freeze_step": step, **_row(run)} for step, run in zip(steps, runs, strict=True)]
+        [
+            {"freeze_step": step, **_row(run), **_rise(run)}
+            for step, run in zip(steps, runs, strict=True)
+        ]
     )
 
 
