@@ -50,7 +50,7 @@ def log_probability(model, source, tokens):
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_wide_beam_finds_the_best_of_all(length_penalty):
-    """With room for every hypothesis the search is exhaustive: each of 2 tokens is tried."""
+    """With room for every hypothesis of at most 2 tokens the search is exhaustive."""
     model = network(dtype="float32")
     # A sharper distribution than an untrained one.
     model.embedding.table.assign(3.0 * model.embedding.table)

@@ -1,6 +1,7 @@
 """Sentences from text to micro-batches: reading, vocabulary, batches, broken input."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -199,7 +200,7 @@ def test_vocabulary_gives_sentences_back(tmp_path, kind):
 
 def test_a_small_corpus_has_a_small_vocabulary(tmp_path):
     assert 8 < len(vocabulary.learn(["a b", "b a"] * 9, "bpe", 500, tmp_path)) < 500
-    with pytest.raises(UserError, match=r"data\.vocabulary_size"):
+    with pytest.raises(UserError, match="vocabulary_size: no vocabulary of 8"):
         vocabulary.learn(["abcdefghijklmnopqrstuvwxyz"], "bpe", 8, tmp_path)
 
 
@@ -269,7 +270,7 @@ def test_shuffled_batches_hold_each_pair_once_an_epoch(files):
     rows = list(source.shuffled(2, 2).take(6))
     orders = [[decoded(source, batch)[0] for batch in rows[i : i + 3]] for i in (0, 3)]
     assert orders[0] != orders[1]
-    assert sorted(pair for part in orders[0] for pair in part) == sorted(SENTENCES)
+    assert sorted(itertools.chain(*orders[0])) == sorted(SENTENCES)
 
 
 def test_test_split_is_whole_and_in_the_order_of_its_text(files):
@@ -289,7 +290,7 @@ def test_pairs_that_are_too_long_are_left_out(files, capsys):
     assert "pairs left out" in capsys.readouterr().err
     for (tokens, _), labels, _ in source.ordered(source.num_examples, 1):
         assert max(tokens.shape[1], labels.shape[1]) <= 16
-    with pytest.raises(UserError, match=r"the largest of data\.buckets"):
+    with pytest.raises(UserError, match="the largest of data"):
         Sentences(config(files, data={"buckets": [2]}))
 
 
