@@ -210,7 +210,12 @@ def test_vocabulary_is_learned_once_and_anew_for_another_corpus(tmp_path, monkey
     trained = []
     trainer = sentencepiece.SentencePieceTrainer
     train = trainer.train
-    monkeypatch.setattr(trainer, "train", lambda **k: [trained.append(k), train(**k)])
+
+    def counted(**settings):
+        trained.append(settings)
+        train(**settings)
+
+    monkeypatch.setattr(trainer, "train", counted)
     sentences = ["ein hund läuft", "zwei hunde laufen"] * 5
     cases = [
         (sentences, "bpe", 40, 1),
