@@ -2,26 +2,25 @@
 
     python tools/benchmark.py curvature
     python tools/benchmark.py memory
+    python tools/benchmark.py batch
     python tools/benchmark.py overhead
     python tools/benchmark.py optimizers
 
 `curvature` prints for each network the cost of a Hessian-vector product, whole and in
 micro-batches, and of solves for the top eigenvalue, in gradients of the loss. `memory` prints how
-the memory grows with the number of examples, `overhead` what share of the training time a monitor
-takes by default. `optimizers` prints for each optimizer the time of an update against that of the
-Keras optimizer of the same name.
+the memory of a product grows with the number of examples, `batch` that of training with the batch,
+`overhead` what share of the training time a monitor takes by default. `optimizers` prints for each
+optimizer the time of an update against that of the Keras optimizer of the same name.
 """
 
 import argparse
-import contextlib
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,19 +28,24 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
+
+# A script has its own directory on the path, not the checkout's root.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import keras_aeos
 from keras_aeos import optimizers
-from keras_aeos.curvature import objective
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.lanczos import lanczos
 from keras_aeos.curvature.objective import Objective
 from keras_aeos.curvature.power import power
 from keras_aeos.curvature.tracking import EigenpairTracker
+from tools.memory import limited, of_product, of_update, peaks
+from tools.networks import NETWORKS, compiled, fully_connected
 
 NUM_REPEATS = 7
-OVERHEAD_SECONDS = 300.0
+# A monitored training goes on for so many times the length of its first row, from fifty times of
+# which on the monitor keeps its limit.
+OVERHEAD_LENGTH = 60.0
 NUM_UPDATE_PAIRS = 200
 
 # ours against the stock one of the same name and settings
@@ -69,65 +73,6 @@ STOCK: dict[str, tuple[Callable, Callable]] = {
         keras.optimizers.Adafactor,
     ),
 }
-
-
-def fully_connected() -> tuple[keras.Model, int]:
-    """Five hidden layers of 200 units on CIFAR-10's shape; 5,000 examples."""
-    hidden = [layers.Dense(200, "tanh") for _ in range(5)]
-    return keras.Sequential([keras.Input((3072,)), *hidden, layers.Dense(10)]), 5000
-
-
-def convolutional() -> tuple[keras.Model, int]:
-    """The paper's convolutional network on CIFAR-10's shape; 500 examples."""
-    stack: list[keras.layers.Layer] = [keras.Input((32, 32, 3))]
-    for filters, size, padding in ((64, 5, "valid"), (96, 3, "valid"), (128, 3, "same")):
-        stack += [
-            layers.Conv2D(filters, size, padding=padding, activation="relu"),
-            layers.MaxPooling2D(3, 2),
-        ]
-    head = [layers.Dense(512, "relu"), layers.Dense(256, "relu"), layers.Dense(10)]
-    return keras.Sequential([*stack, layers.Flatten(), *head]), 500
-
-
-def transformer() -> tuple[keras.Model, int]:
-    """One pre-normalised block of width 128 on 64 tokens, with 1,000 classes; 32 sequences."""
-    inputs = x = keras.Input((64, 128))
-    normalised = layers.LayerNormalization()(x)
-    x = x + layers.MultiHeadAttention(4, 32)(normalised, normalised)
-    hidden = layers.Dense(512, "gelu")(layers.LayerNormalization()(x))
-    x = x + layers.Dense(128)(hidden)
-    return keras.Model(inputs, layers.Dense(1000)(x)), 32
-
-
-def residual() -> tuple[keras.Model, int]:
-    """Two residual blocks with BatchNorm on CIFAR-10's shape; 64 examples."""
-
-    def activated(x: keras.KerasTensor) -> keras.KerasTensor:
-        return layers.ReLU()(layers.BatchNormalization()(x))
-
-    inputs = keras.Input((32, 32, 3))
-    x = layers.Conv2D(32, 3, padding="same")(inputs)
-    for filters in (32, 64):
-        y = activated(x)
-        shortcut = layers.Conv2D(filters, 1, strides=2)(y)
-        y = activated(layers.Conv2D(filters, 3, strides=2, padding="same")(y))
-        x = shortcut + layers.Conv2D(filters, 3, padding="same")(y)
-    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(activated(x)))), 64
-
-
-NETWORKS = (fully_connected, convolutional, transformer, residual)
-
-
-def compiled(build: Callable) -> tuple[keras.Model, np.ndarray, np.ndarray]:
-    """A network with Adam and random examples, `(model, x, y)`."""
-    model, num_examples = build()
-    model.compile(
-        optimizers.Adam(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
-    generator = np.random.default_rng(0)
-    x = generator.standard_normal((num_examples, *model.input_shape[1:]), dtype=np.float32)
-    y = generator.integers(0, 10, (num_examples, *model.output_shape[1:-1]))
-    return model, x, y
 
 
 def seconds(call: Callable) -> float:
@@ -174,17 +119,6 @@ def products(build: Callable) -> dict[str, str]:
         **{name: f"{value / gradient:.2f}" for name, value in medians.items()},
         "tracing, s": f"{tracing:.1f}",
     }
-
-
-@contextlib.contextmanager
-def limited(num_bytes: int) -> Iterator[None]:
-    """Within this context linearisations keep no more than `num_bytes`."""
-    usual = objective._KEPT_BYTES
-    objective._KEPT_BYTES = num_bytes
-    try:
-        yield
-    finally:
-        objective._KEPT_BYTES = usual
 
 
 def solves(build: Callable) -> dict[str, str]:
@@ -238,21 +172,6 @@ def solves(build: Callable) -> dict[str, str]:
     return row
 
 
-def memory(num_batches: int) -> float:
-    """Peak memory, in MB, of a product over so many micro-batches of 500 random examples."""
-    model, _, _ = compiled(fully_connected)
-
-    def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        x = tf.random.stateless_normal([500, 3072], tf.stack([index, 0]))
-        return x, tf.zeros([500], tf.int64)
-
-    with limited(2**26):
-        made = Objective(model, from_data(tf.data.Dataset.range(num_batches).map(batch)))
-        hessian = made.linearise()
-        hessian.hessian_product(hessian.gradient)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def overhead(build: Callable) -> dict[str, str]:
     """The share of the wall time that a monitor takes by default, as it logs it and as seen."""
     model, x, y = compiled(build)
@@ -261,7 +180,7 @@ def overhead(build: Callable) -> dict[str, str]:
         monitor = keras_aeos.AEoSMonitor(log_dir=directory)
         model.fit(x, y, batch_size=size, verbose=0)  # traces
         began = time.perf_counter()
-        stop = StopAfter(OVERHEAD_SECONDS)
+        stop = StopAfter(monitor)
         model.fit(x, y, batch_size=size, epochs=10**6, verbose=0, callbacks=[monitor, stop])
         watched = time.perf_counter() - began
     few = -(-stop.num_epochs // 5)
@@ -281,17 +200,20 @@ def overhead(build: Callable) -> dict[str, str]:
 
 
 class StopAfter(keras.callbacks.Callback):
-    """Ends training at the first epoch end after some seconds."""
+    """Ends training at an epoch end after many times the length of a monitor's first row."""
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, monitor: keras_aeos.AEoSMonitor) -> None:
         super().__init__()
-        self._until = time.perf_counter() + limit
+        self._monitor = monitor
+        self._began = time.perf_counter()
         self.num_epochs = 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Look at the clock."""
         self.num_epochs = epoch + 1
-        self.model.stop_training = time.perf_counter() > self._until
+        rows = self._monitor.history["seconds"]
+        elapsed = time.perf_counter() - self._began
+        self.model.stop_training = len(rows) > 0 and elapsed > OVERHEAD_LENGTH * rows[0]
 
 
 def compare_updates(ours: Callable, stock: Callable) -> float:
@@ -340,33 +262,19 @@ def measure_curvature() -> None:
     print_rows(solves(build) for build in NETWORKS)
 
 
-def measure_memory() -> None:
-    """Print the peak memory of a process for each number of micro-batches."""
-    rows = []
-    for num_batches in (4, 16, 64):
-        command = [sys.executable, __file__, "memory", "--micro-batches", str(num_batches)]
-        peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
-        rows.append({"examples": str(500 * num_batches), "peak memory, MB": peak.strip()})
-    print_rows(rows)
-
-
 def main() -> None:
     """Run the part that the command line names."""
     parts = {
         "curvature": measure_curvature,
-        "memory": measure_memory,
+        "memory": lambda: print_rows(peaks(of_product, 500, (4, 16, 64))),
+        "batch": lambda: print_rows(peaks(of_update, 256, (16, 64, 256))),
         "overhead": lambda: print_rows(overhead(build) for build in NETWORKS[:3]),
         "optimizers": compare_optimizers,
     }
     parser = argparse.ArgumentParser(prog="python tools/benchmark.py", description=__doc__)
     parser.add_argument("part", choices=parts)
-    parser.add_argument("--micro-batches", type=int, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
-    if arguments.micro_batches:
-        print(f"{memory(arguments.micro_batches):.0f}")
-    else:
-        parts[arguments.part]()
+    parts[parser.parse_args().part]()
 
 
 if __name__ == "__main__":

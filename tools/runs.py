@@ -38,23 +38,37 @@ def find_runs(root: Path, *names: str) -> list[Run]:
     Raises:
         UserError: There are none, or one is not finished.
     """
+    found = _records_by_name(root, names)
+    return [_finished(directory, record) for directory, record in found[0]]
+
+
+def find_all_runs(root: Path, *names: str) -> list[Run]:
+    """Find the runs of all of these configurations, wherever below `root`.
+
+    Raises:
+        UserError: There are none, or one is not finished.
+    """
+    found = _records_by_name(root, names)
+    return [_finished(directory, record) for runs in found for directory, record in runs]
+
+
+def _records_by_name(root: Path, names: Sequence[str]) -> list[list[tuple[Path, dict[str, Any]]]]:
+    """Directories and records of the runs of each of the configurations that has any."""
     if not root.is_dir():
         raise UserError(f"no such directory. Received: {root}")
     records = {path.parent: _read_record(path) for path in sorted(root.rglob(run_directory.RUN))}
     if not records:
         raise UserError(f"no runs below {root}: expected directories that hold a run.json")
-    for name in names:
-        chosen = [
-            directory
-            for directory, record in records.items()
-            if record["choices"].get("config_name") == name
-        ]
-        if chosen:
-            return [_finished(directory, records[directory]) for directory in chosen]
-    raise UserError(
-        f"none of the {len(records)} runs below {root} is of {' or '.join(names)}; make them with "
-        f"'python -m trainers --config-name {names[0]}'"
-    )
+    found = [
+        [item for item in records.items() if item[1]["choices"].get("config_name") == name]
+        for name in names
+    ]
+    if not any(found):
+        raise UserError(
+            f"none of the {len(records)} runs below {root} is of {' or '.join(names)}; make them "
+            f"with 'python -m trainers --config-name {names[0]}'"
+        )
+    return [runs for runs in found if runs]
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Figures 1, 3, 5, 8, 13 and 16 of the paper, drawn from runs that train a network."""
+"""Figures 1, 3 to 6, 8, 13, 15 and 16 of the paper, drawn from runs that train a network."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ FIG01_PANELS = {
     "b": Panel("momentum", ("beta_1",)),
     "c": Panel("decay of the preconditioner", ("learning_rate", "beta_2")),
 }
+FIG04_TITLES = {
+    "fig04a": "(a) CNN",
+    "fig04b": "(b) wide ResNet without BatchNorm",
+    "fig04c": "(c) wide ResNet with BatchNorm",
+}
 TITLES = {
     "adam": "Adam",
     "adamw": "AdamW",
@@ -63,10 +69,20 @@ def read_runs(root: Path, *names: str) -> list[TrainingRun]:
     Raises:
         UserError: There are none, or one can't be drawn.
     """
-    return [_read_run(run) for run in run_files.find_runs(root, *names)]
+    return [read_run(run) for run in run_files.find_runs(root, *names)]
 
 
-def _read_run(run: run_files.Run) -> TrainingRun:
+def read_fig04(root: Path, figure: str) -> list[TrainingRun]:
+    """Read the runs of all panels of Figure 4.
+
+    Raises:
+        UserError: There are none, or one can't be drawn.
+    """
+    return [read_run(run) for run in run_files.find_all_runs(root, *FIG04_TITLES)]
+
+
+def read_run(run: run_files.Run) -> TrainingRun:
+    """Read the measurements of a run."""
     metrics = run_files.read_table(run.directory, run_directory.METRICS, report.COLUMNS)
     summary = report.edge_summary(
         metrics,
@@ -108,9 +124,39 @@ def draw_fig03(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     return _draw_three(runs, "frozen Adam")
 
 
+def draw_fig04(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
+    """Draw Figure 4: the preconditioned sharpness, a panel a network."""
+    panels = {
+        name: [run for run in runs if run.record["choices"].get("config_name") == name]
+        for name in FIG04_TITLES
+    }
+    return _draw_panels("panel", panels, FIG04_TITLES, 3, report.PRECONDITIONED_LABEL)
+
+
 def draw_fig05(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 5: the preconditioned sharpness, a panel an optimizer."""
     return _draw_by_optimizer(runs, 4, report.PRECONDITIONED_LABEL)
+
+
+def draw_fig06(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
+    """Draw Figure 6: the preconditioned sharpness, a panel a batch size.
+
+    The table has the medians of the edge ratio over the middle half of training, too.
+    """
+    sizes = sorted({run.config["data"]["batch_size"] for run in runs}, reverse=True)
+    panels = {
+        size: [run for run in runs if run.config["data"]["batch_size"] == size] for size in sizes
+    }
+    titles = {size: f"batch size {size:,}" for size in sizes}
+    return _draw_panels("batch", panels, titles, 3, report.PRECONDITIONED_LABEL, _mid_training)
+
+
+def _mid_training(run: TrainingRun) -> dict[str, float]:
+    """Median of the edge ratio over the middle half of the steps, and the largest of the run."""
+    metrics = run.metrics
+    part = metrics["step"] / run.summary.num_steps
+    middle = metrics["edge_ratio"][(part >= 0.25) & (part <= 0.75)]
+    return {"mid_ratio": middle.median(), "largest_ratio": metrics["edge_ratio"].max()}
 
 
 def draw_fig08(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
@@ -123,28 +169,55 @@ def draw_fig13(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     return _draw_by_optimizer(runs, 3, report.SHARPNESS_LABEL)
 
 
+def draw_fig15(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
+    """Draw Figure 15: loss and preconditioned sharpness at very small learning rates."""
+    varied = ("learning_rate",)
+    runs = run_files.ordered(runs, varied)
+    names = [run_files.label(run, varied) for run in runs]
+    table = pd.DataFrame([{**_row(run), **_rise(run)} for run in runs])
+    return _draw_two(runs, _colours(runs, varied), names), table
+
+
+def _rise(run: TrainingRun) -> dict[str, float]:
+    """Edge ratio after half of the steps, and at the end."""
+    metrics = run.metrics
+    half = metrics["edge_ratio"][metrics["step"] <= run.summary.num_steps / 2]
+    return {
+        "ratio_at_half": half.iloc[-1] if len(half) else math.nan,
+        "last_ratio": metrics["edge_ratio"].iloc[-1],
+    }
+
+
 def draw_fig16(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 16: loss and preconditioned sharpness of Adam, with P free and frozen."""
     runs = sorted(runs, key=lambda run: run.config["freeze_step"] or 0)
     steps = [run.config["freeze_step"] for run in runs]
     if len(set(steps)) < len(steps):
         raise UserError("two runs have the same freeze_step; name a directory that holds one each")
+    names = [f"$P$ frozen at step {step}" if step else "Adam" for step in steps]
+    figure = _draw_two(runs, sns.color_palette("colorblind", len(runs)), names)
+    for axes in figure.axes:
+        for step in filter(None, steps):
+            axes.axvline(step, color="0.5", linewidth=0.8, linestyle=":")
+    figure.axes[0].set_title(run_files.label(runs[0], run_files.SYMBOLS), fontsize="medium")
+    return figure, pd.DataFrame(
+        [
+            {"freeze_step": step, **_row(run), **_rise(run)}
+            for step, run in zip(steps, runs, strict=True)
+        ]
+    )
+
+
+def _draw_two(runs: list[TrainingRun], colours: list[Any], names: list[str]) -> Figure:
+    """Loss and preconditioned sharpness, one above the other."""
     figure = Figure(figsize=(6.0, 6.0), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     metrics = [run.metrics for run in runs]
-    colours = sns.color_palette("colorblind", len(runs))
     report.draw_loss(above, metrics, colours)
     report.draw_preconditioned_sharpness(below, metrics, colours)
-    for axes in (above, below):
-        for step in filter(None, steps):
-            axes.axvline(step, color="0.5", linewidth=0.8, linestyle=":")
-    above.set_title(run_files.label(runs[0], run_files.SYMBOLS), fontsize="medium")
     below.set_xlabel("step")
-    names = [f"$P$ frozen at step {step}" if step else "Adam" for step in steps]
     _legend(below, names)
-    return figure, pd.DataFrame(
-        [{"freeze_step": step, **_row(run)} for step, run in zip(steps, runs, strict=True)]
-    )
+    return figure
 
 
 def _draw_three(runs: list[TrainingRun], title: str) -> tuple[Figure, pd.DataFrame]:
@@ -170,23 +243,39 @@ def _draw_by_optimizer(
     runs: list[TrainingRun], num_columns: int, label: str
 ) -> tuple[Figure, pd.DataFrame]:
     """The preconditioned sharpness of runs that differ in optimizer and learning rate."""
+    panels = {name: [run for run in runs if run.optimizer == name] for name in TITLES}
+    return _draw_panels("optimizer", panels, TITLES, num_columns, label)
+
+
+def _draw_panels(
+    key: str,
+    panels: dict[Any, list[TrainingRun]],
+    titles: dict[Any, str],
+    num_columns: int,
+    label: str,
+    measures: Callable[[TrainingRun], dict[str, float]] = lambda run: {},
+) -> tuple[Figure, pd.DataFrame]:
+    """The preconditioned sharpness of runs that differ in the learning rate, in named panels.
+
+    The table says the panel's name under `key`, and the `measures` of each run.
+    """
     varied = ("learning_rate",)
-    present = [name for name in TITLES if any(run.optimizer == name for run in runs)]
-    num_rows = -(-len(present) // num_columns)
-    num_columns = min(num_columns, len(present))
+    panels = {name: members for name, members in panels.items() if members}
+    num_rows = -(-len(panels) // num_columns)
+    num_columns = min(num_columns, len(panels))
     figure = Figure(figsize=(1.0 + 3.4 * num_columns, 4.2 * num_rows), layout="constrained")
-    panels = figure.subplots(num_rows, num_columns, squeeze=False)
+    grid = figure.subplots(num_rows, num_columns, squeeze=False)
     rows = []
-    for index, (name, axes) in enumerate(zip(present, panels.flat, strict=False)):
-        members = run_files.ordered([run for run in runs if run.optimizer == name], varied)
+    for index, ((name, members), axes) in enumerate(zip(panels.items(), grid.flat, strict=False)):
+        members = run_files.ordered(members, varied)
         colours = _colours(members, varied)
         report.draw_preconditioned_sharpness(axes, [run.metrics for run in members], colours)
-        axes.set_title(TITLES[name], fontsize="medium")
+        axes.set_title(titles[name], fontsize="medium")
         axes.set_ylabel("" if index % num_columns else label)
         axes.set_xlabel("step")
         _legend(axes, [run_files.label(run, varied) for run in members])
-        rows += [{"optimizer": name, **_row(run)} for run in members]
-    for axes in panels.flat[len(present) :]:
+        rows += [{key: name, **_row(run), **measures(run)} for run in members]
+    for axes in grid.flat[len(panels) :]:
         axes.remove()
     return figure, pd.DataFrame(rows)
 

@@ -106,4 +106,4 @@ def _slope(rows: pd.DataFrame) -> float | None:
     if len(finite) < 3:
         return None
     logs = np.log(finite[["step", "preconditioned_sharpness"]].to_numpy(float))
-    return float(np.polyfit(*logs.T, 1)[0])
+    return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])

@@ -47,7 +47,6 @@ class StopCriteria(keras.callbacks.Callback):
         steps: Updates done.
         first_loss: Loss before the first update; None before training.
         last_loss: Loss before the last update with a finite one; None before training.
-        loss_threshold_step: Updates done when the loss was at most `loss_threshold`; None before.
     """
 
     def __init__(self, loss_threshold: float | None = None, updates_per_epoch: int = 1) -> None:
@@ -58,7 +57,6 @@ class StopCriteria(keras.callbacks.Callback):
         self.steps = 0
         self.first_loss: float | None = None
         self.last_loss: float | None = None
-        self.loss_threshold_step: int | None = None
         self._training_loss = TrainingLoss(updates_per_epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -75,26 +73,35 @@ class StopCriteria(keras.callbacks.Callback):
         loss = self._training_loss.after(loss)
         if self.loss_threshold is not None and loss <= self.loss_threshold:
             self.reason = f"the loss fell to {loss:.6g}, stop.loss_threshold={self.loss_threshold}"
-            self.loss_threshold_step = self.steps
             self.model.stop_training = True
 
 
-class AtEnd(keras.callbacks.Callback):
-    """Calls a function after the last update; stands behind the stop criteria in the list.
+class OnceBelow(keras.callbacks.Callback):
+    """Calls a function once, after the first update with a training loss of at most a threshold.
 
     Args:
-        steps: Updates that training is to do.
+        loss_threshold: The threshold.
+        updates_per_epoch: Batches that the training loss is the mean of.
         function: What to call.
+
+    Attributes:
+        step: Updates done when it was called; None before.
     """
 
-    def __init__(self, steps: int, function: Callable[[], None]) -> None:
+    def __init__(
+        self, loss_threshold: float, updates_per_epoch: int, function: Callable[[], None]
+    ) -> None:
         super().__init__()
-        self._steps = steps
+        self.step: int | None = None
+        self._loss_threshold = loss_threshold
+        self._training_loss = TrainingLoss(updates_per_epoch)
         self._function = function
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Call the function if this update was the last."""
-        if self.model.stop_training or epoch + 1 == self._steps:
+        """Call the function if this is the update."""
+        loss = self._training_loss.after(float((logs or {})["loss"]))
+        if self.step is None and loss <= self._loss_threshold:
+            self.step = epoch + 1
             self._function()
 
 
@@ -107,23 +114,17 @@ class Evaluation(keras.callbacks.Callback):
     Args:
         test: Micro-batches ``(inputs, targets)``, finite.
         directory: The run's directory.
-        freq: Updates between evaluations; None for none of these.
-        loss_threshold: Evaluate after the first update with at most this training loss, too.
+        freq: Updates between evaluations; None for none but those by `evaluate`.
         updates_per_epoch: Batches that the training loss is the mean of.
 
     Attributes:
         columns: Those of `evaluation.csv`; from the third on what `_evaluate` returns.
     """
 
-    columns = run_directory.EVALUATION_COLUMNS
+    columns: tuple[str, ...] = run_directory.EVALUATION_COLUMNS
 
     def __init__(
-        self,
-        test: tf.data.Dataset,
-        directory: Path,
-        freq: int | None,
-        loss_threshold: float | None,
-        updates_per_epoch: int,
+        self, test: tf.data.Dataset, directory: Path, freq: int | None, updates_per_epoch: int
     ) -> None:
         super().__init__()
         self._test = test
@@ -132,8 +133,8 @@ class Evaluation(keras.callbacks.Callback):
             str(directory / run_directory.TENSORBOARD / "test")
         )
         self._freq = freq
-        self._loss_threshold = loss_threshold
         self._training_loss = TrainingLoss(updates_per_epoch)
+        self._now, self._last_step = (0, math.inf), 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Write the header."""
@@ -142,18 +143,22 @@ class Evaluation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluate if it is time to."""
-        step = epoch + 1
-        training_loss = self._training_loss.after(float((logs or {})["loss"]))
-        due = self._freq is not None and step % self._freq == 0
-        if self._loss_threshold is not None and training_loss <= self._loss_threshold:
-            due, self._loss_threshold = True, None
-        if due:
-            values = self._evaluate()
-            self._write((step, training_loss, *values), "a")
-            with self._events.as_default(step):
-                for name, value in zip(self.columns[2:], values, strict=True):
-                    tf.summary.scalar(name, value)
-            self._events.flush()
+        self._now = epoch + 1, self._training_loss.after(float((logs or {})["loss"]))
+        if self._freq is not None and (epoch + 1) % self._freq == 0:
+            self.evaluate()
+
+    def evaluate(self) -> None:
+        """Evaluate, unless that was done since the last update."""
+        step, training_loss = self._now
+        if step == self._last_step:
+            return
+        self._last_step = step
+        values = self._evaluate()
+        self._write((step, training_loss, *values), "a")
+        with self._events.as_default(step):
+            for name, value in zip(self.columns[2:], values, strict=True):
+                tf.summary.scalar(name, value)
+        self._events.flush()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the events."""
@@ -165,7 +170,8 @@ class Evaluation(keras.callbacks.Callback):
         loss, wrong, count = (float(sum(column)) for column in zip(*sums, strict=True))
         return loss / count, wrong / count
 
-    def _evaluate_batch(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def _evaluate_batch(self, inputs: Any, targets: tf.Tensor, *weights) -> tuple[tf.Tensor, ...]:
+        """Sum of the losses, number of wrong classes and number of examples."""
         outputs = self.model(inputs, training=False)
         labels = tf.argmax(targets, -1) if targets.shape.rank == 2 else tf.cast(targets, tf.int64)
         wrong = tf.reduce_sum(tf.cast(tf.argmax(outputs, -1) != labels, tf.float32))

@@ -1,5 +1,7 @@
 """Learning rates that depend on the number of updates."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -42,7 +44,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
             raise ValueError(
                 f"`after` must be 'constant' or 'inverse_square_root'. Received: after={after!r}"
             )
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "learning_rate": learning_rate,
             "warmup_steps": warmup_steps,
             "after": after,
@@ -51,9 +53,10 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         """η of the update that Keras makes at `step`, a float32 scalar."""
-        rate, warm, after, micro_steps = self._settings.values()
+        settings = self._settings
+        rate, warm, after = settings["learning_rate"], settings["warmup_steps"], settings["after"]
         # In whole numbers, so that the rate of an update does not depend on the micro-batches.
-        update = ops.cast((ops.cast(step, "int64") + 1) // micro_steps, "float32")
+        update = ops.cast((ops.cast(step, "int64") + 1) // settings["micro_steps"], "float32")
         later = ops.sqrt(warm / ops.maximum(update, 1.0)) if after != "constant" and warm else 1.0
         return rate * ops.where(update <= warm, update / max(warm, 1), later)
 

@@ -62,34 +62,36 @@ def check_split(builder: Any, split: str, num_examples: int = 1) -> None:
 
 
 def undecodable(config: schema.Config, error: Exception) -> UserError | None:
-    """The error that names the image which TensorFlow could not decode; None if there is none.
+    """The error that names the first image which TensorFlow can't decode; None if there is none.
 
-    Goes through the splits and tries the images of the size that TensorFlow's message tells.
+    Decodes all images, if an error of TensorFlow is about one, because it doesn't say which.
     """
     import tensorflow_datasets as tfds
 
-    size = re.search(r"size (\d+)", str(error))
-    if config.data.name == "digits" or size is None:
+    if config.data.name == "digits" or not re.search("jpeg|png", str(error), re.IGNORECASE):
         return None
     builder = prepared(config.data)
-    reading = {
-        "decoders": {"image": tfds.decode.SkipDecoding()},
-        "read_config": tfds.ReadConfig(add_tfds_id=True),
-    }
     for split in builder.info.splits:
-        images = builder.as_dataset(split=split, **reading)
-        images = images.filter(lambda x: tf.strings.length(x["image"]) == int(size[1]))
-        for image in images:
-            try:
-                tf.io.decode_image(image["image"])
-            except tf.errors.InvalidArgumentError:
-                names = [
-                    image[key].numpy().decode() for key in ("tfds_id", "file_name") if key in image
-                ]
-                return UserError(
-                    f"an image of {config.data.name} can't be decoded: {', '.join(names)} in "
-                    f"{builder.data_path}, {size[1]} bytes. Prepare the data set again"
-                )
+        images = builder.as_dataset(
+            split=split,
+            decoders={"image": tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(add_tfds_id=True),
+        )
+        shapes = images.map(
+            lambda x: tf.shape(tf.io.decode_image(x["image"])), tf.data.AUTOTUNE, deterministic=True
+        )
+        count = 0
+        try:
+            for _ in shapes:
+                count += 1
+        except tf.errors.InvalidArgumentError:
+            [image] = images.skip(count).take(1)
+            keys = [key for key in ("tfds_id", "file_name") if key in image]
+            names = ", ".join(image[key].numpy().decode() for key in keys)
+            return UserError(
+                f"an image of {config.data.name} can't be decoded: {names} in "
+                f"{builder.data_path}. Prepare the data set again"
+            )
     return None
 
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import keras_aeos
 from trainers import data, report, run_directory, schema, sources
-from trainers.callbacks import AtEnd, Evaluation, ProgressBar, StopCriteria
+from trainers.callbacks import Evaluation, OnceBelow, ProgressBar, StopCriteria
 from trainers.errors import UserError
 from trainers.schedules import WarmUp
 from trainers.transformer import TokenCrossEntropy
@@ -98,13 +98,13 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
     record = run_directory.start(directory, config, choices)
     started = time.monotonic()
     with run_directory.interruption_recorded(directory, record):
-        stop = _fit(config, model, feed, directory)
+        stop, solution_step = _fit(config, model, feed, directory)
     record.update(
         stop_reason=stop.reason,
         steps=stop.steps,
         first_loss=stop.first_loss,
         last_loss=stop.last_loss,
-        loss_threshold_step=stop.loss_threshold_step,
+        solution_step=solution_step,
         last_evaluation=run_directory.last_evaluation(directory),
         wall_seconds=round(time.monotonic() - started, 1),
     )
@@ -118,22 +118,29 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
 
 def _fit(
     config: schema.Config, model: keras.Model, feed: data.Feed, directory: Path
-) -> StopCriteria:
+) -> tuple[StopCriteria, int | None]:
+    """Train; return what ended it and the step of the measurement at `monitor.loss_threshold`."""
     compile_accumulating(model, config, feed.num_micro_batches)
     settings = dataclasses.asdict(config.monitor)
-    for name in ("num_examples", "every_step", "steps_per_decade", "at_end"):
+    for name in ("num_examples", "every_step", "steps_per_decade", "loss_threshold"):
         del settings[name]
     settings["update_freq"] = update_freq(config)
     monitor = keras_aeos.AEoSMonitor(feed.measured, log_dir=directory, **settings)
-    stop = StopCriteria(config.stop.loss_threshold, feed.updates_per_epoch)
-    callbacks = [monitor]
+    epoch = feed.updates_per_epoch
+    stop = StopCriteria(config.stop.loss_threshold, epoch)
+    callbacks = [monitor, stop]
     if config.freeze_step:
         callbacks.append(keras_aeos.FreezePreconditioner(config.freeze_step))
-    callbacks.append(stop)
-    if config.monitor.at_end:
-        callbacks.append(AtEnd(config.steps, monitor.measure))
+    solution = None
+    if config.monitor.loss_threshold is not None:
+        solution = OnceBelow(config.monitor.loss_threshold, epoch, monitor.measure)
+        callbacks.append(solution)
     if feed.test is not None:
-        callbacks.append(_evaluation(config, feed, feed.test, directory))
+        evaluation = _evaluation(config, feed, feed.test, directory)
+        callbacks.append(evaluation)
+        if config.evaluation.loss_threshold is not None:
+            below = config.evaluation.loss_threshold
+            callbacks.append(OnceBelow(below, epoch, evaluation.evaluate))
     callbacks.append(ProgressBar(config.steps, monitor, directory.name))
     try:
         model.fit(
@@ -154,19 +161,19 @@ def _fit(
         keras_aeos.optimizers.save_second_moments(
             model.optimizer, directory / run_directory.SECOND_MOMENTS
         )
-    return stop
+    return stop, solution.step if solution else None
 
 
 def _evaluation(
     config: schema.Config, feed: data.Feed, test: tf.data.Dataset, directory: Path
 ) -> Evaluation:
     section = config.evaluation
-    if isinstance(section, schema.TranslationEvaluation) and feed.sentences is not None:
-        pairs = feed.sentences.test_pairs
+    pairs = feed.sentences.test_pairs if feed.sentences else None
+    if isinstance(section, schema.TranslationEvaluation) and feed.sentences and pairs:
         return TranslationEvaluation(
             test, directory, section, feed.updates_per_epoch, feed.sentences.vocabulary, pairs
         )
-    return Evaluation(test, directory, section.freq, section.loss_threshold, feed.updates_per_epoch)
+    return Evaluation(test, directory, section.freq, feed.updates_per_epoch)
 
 
 def build_model(config: schema.Config, feed: data.Feed | None = None) -> keras.Model:

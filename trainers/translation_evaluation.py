@@ -49,7 +49,7 @@ class TranslationEvaluation(Evaluation):
         vocabulary: Vocabulary,
         pairs: TestPairs,
     ) -> None:
-        super().__init__(test, directory, section.freq, section.loss_threshold, updates_per_epoch)
+        super().__init__(test, directory, section.freq, updates_per_epoch)
         self._translations = directory / run_directory.TRANSLATIONS
         self._section = section
         self._vocabulary = vocabulary
@@ -79,11 +79,12 @@ class TranslationEvaluation(Evaluation):
             bleu(sources, references),
         )
 
-    def _evaluate_batch(self, inputs, labels, weights) -> tuple[tf.Tensor, ...]:
+    def _evaluate_batch(self, inputs: Any, targets: tf.Tensor, *weights) -> tuple[tf.Tensor, ...]:
         logits = self.model(inputs, training=False)
-        wrong = tf.cast(tf.argmax(logits, -1, labels.dtype) != labels, tf.float32)
-        loss = self._loss(labels, logits, sample_weight=weights)
-        return loss, tf.reduce_sum(weights * wrong), tf.reduce_sum(weights)
+        wrong = tf.cast(tf.argmax(logits, -1, targets.dtype) != targets, tf.float32)
+        [of_tokens] = weights
+        loss = self._loss(targets, logits, sample_weight=of_tokens)
+        return loss, tf.reduce_sum(of_tokens * wrong), tf.reduce_sum(of_tokens)
 
     def _write_translations(self, hypotheses: list[str]) -> None:
         with self._translations.open("w", newline="", encoding="utf-8") as file:

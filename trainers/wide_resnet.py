@@ -31,7 +31,7 @@ def build_model(config: Config) -> keras.Model:
     sizes = cast(WideResNet, config.model)
     kernel = kernels(config.seed)
     inputs = keras.Input(dataset.input_shape)
-    x = _convolution(sizes.filters, 3, 1, kernel)(inputs)
+    x = _convolution(sizes.filters, 3, sizes.stem_stride, kernel)(inputs)
     for group, factor in enumerate(_GROUPS):
         for block in range(sizes.blocks_per_group):
             stride = 2 if group and not block else 1

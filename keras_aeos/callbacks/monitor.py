@@ -102,10 +102,9 @@ class AEoSMonitor(keras.callbacks.Callback):
         probe_size: Least number of examples to measure on if `data` is None. The set is closed at
             the first measurement, with ``"auto"`` after eight updates, however many it holds.
         solver: ``"lanczos"`` or ``"power"``.
-        rtol: Tolerance of the relative error of each eigenvalue.
+        rtol: Tolerance of the relative error of each eigenvalue. None: 1e-3; 1e-2 with ``"auto"``.
         max_hvps: Limit of the Hessian-vector products for each of λ₁(P⁻¹H) and λ₁(H); with
-            ``"auto"`` it is 12 at most, and a solve that they don't suffice for goes on in the next
-            row.
+            ``"auto"`` it is 8 at most, and a solve that needs more goes on in the next row.
         check: Whether to test the second derivatives of the model's layers against differences of
             their gradients before the first measurement, by `check_second_derivatives`, which
             raises a ValueError that names the layer that fails.
@@ -135,9 +134,9 @@ class AEoSMonitor(keras.callbacks.Callback):
         num_eigenvalues=1,
         log_dir=None,
         batch_size=None,
-        probe_size=512,
+        probe_size=256,
         solver="lanczos",
-        rtol=1e-3,
+        rtol=None,
         max_hvps=100,
         check=False,
     ):
@@ -150,6 +149,8 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._quantities = list(quantities_of_row.DEFAULT if quantities is None else quantities)
         quantities_of_row.check_names(self._quantities)
         self._updates_wanted = any(QUANTITIES[name].of_update for name in self._quantities)
+        self._automatic = isinstance(self._schedule, schedule.Automatic)
+        rtol = (1e-2 if self._automatic else 1e-3) if rtol is None else rtol
         check_solver(math.inf, num_eigenvalues, solver, rtol, max_hvps)
         if data is None and batch_size is not None:
             raise ValueError(
@@ -166,8 +167,7 @@ class AEoSMonitor(keras.callbacks.Callback):
             *(f"preconditioned_sharpness_{i + 1}" for i in range(1, num_eigenvalues)),
         ]
         self._num_eigenvalues = num_eigenvalues
-        if isinstance(self._schedule, schedule.Automatic):
-            max_hvps = min(max_hvps, schedule.MAX_HVPS)
+        max_hvps = min(max_hvps, schedule.MAX_HVPS) if self._automatic else max_hvps
         self._solver_settings = solver, rtol, max_hvps
         self._tracker = EigenpairTracker(*self._solver_settings)
         self._check = check
@@ -205,7 +205,7 @@ class AEoSMonitor(keras.callbacks.Callback):
             self._probe.attach(model)
 
     def on_train_begin(self, logs=None):
-        """Count on from the optimizer's present number of updates."""
+        """Count on from the optimizer's number of updates."""
         self._began = time.perf_counter() - self._seconds_trained
         self._most_updates = dynamics.num_updates(self.model.optimizer)
         self._next_step = self._schedule.begin(self._most_updates)
@@ -315,7 +315,7 @@ class AEoSMonitor(keras.callbacks.Callback):
             seed=step,
         )
         solved.append(result)
-        if not result.converged.all() and not isinstance(self._schedule, schedule.Automatic):
+        if not result.converged.all() and not self._automatic:
             _, rtol, max_hvps = self._solver_settings
             self._warn_once(
                 "unconverged",

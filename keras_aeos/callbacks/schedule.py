@@ -14,11 +14,11 @@ AUTO = "auto"
 _FIRST = 8
 # Products of each solve in a row. The spectrum of an untrained network can be so dense that a solve
 # takes many more; here it goes on from where it was in the next row.
-MAX_HVPS = 12
+MAX_HVPS = 8
 # The first measurement includes tracing. It is paid off at this part of the allowed overhead.
 _SETUP_PART = 0.4
 # Part of the first measurement that later ones are expected to take, until there is one.
-_RECURRING_PART = 0.25
+_RECURRING_PART = 0.5
 # A ratio from here on is near the edge; a change by this part from row to row is fast.
 _NEAR, _FAST = 0.7, 0.1
 # Waiting times, in units of that which keeps the overhead at the limit: where something happens

@@ -163,8 +163,8 @@ def test_share_is_that_of_the_argument(share):
 
 
 def test_short_run_has_rows_before_the_set_up_is_paid():
-    """A fifth of the way there: the set-up itself would allow none."""
-    run = Training(NEAR, 2.0, 0.1).fit(2000)
+    """Two fifths of the time which pays it off and which the set-up itself would leave empty."""
+    run = Training(NEAR, 2.0, 0.1).fit(4000)
     assert run.steps[0] == 8
     assert len(run.steps) >= 5
 

@@ -1,10 +1,10 @@
-import os
+"""Small images in memory, and the feeds of full batches and minibatches."""
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
-from trainers import images, schema
+from tests.trainers.prepared import write_cifar
+from trainers import data, images, schema
 from trainers.errors import UserError
 
 
@@ -36,41 +36,6 @@ def test_each_channel_is_standardised_by_itself():
 def test_constant_channel_becomes_zero():
     pixels = np.ones((4, 2, 2, 1), np.float32)
     assert not images.Standardise(pixels)(pixels).any()
-
-
-with tfds.core.registered.skip_registration():
-
-    class Cifar10(tfds.core.GeneratorBasedBuilder):
-        """120 noise images in the files that TFDS would write for CIFAR-10."""
-
-        VERSION = tfds.core.Version("3.0.2")
-
-        def _info(self):
-            features = {
-                "id": tfds.features.Text(),
-                "image": tfds.features.Image(shape=(32, 32, 3)),
-                "label": tfds.features.ClassLabel(num_classes=10),
-            }
-            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            random = np.random.default_rng(0)
-            for index in range(120):
-                image = random.integers([0, 50, 100], [100, 200, 256], (32, 32, 3), np.uint8)
-                yield index, {"id": f"train_{index}", "image": image, "label": index % 10}
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """A TFDS directory with CIFAR-10 in it: the real one if the environment names it."""
-    if "TFDS_DATA_DIR" in os.environ:
-        return os.environ["TFDS_DATA_DIR"]
-    directory = str(tmp_path_factory.mktemp("tfds"))
-    Cifar10(data_dir=directory).download_and_prepare()
-    return directory
 
 
 def cifar10(data_dir, num_examples):
@@ -106,3 +71,107 @@ def test_missing_data_set_names_place_and_remedy(tmp_path, monkeypatch, by):
     for part in ("cifar10", str(tmp_path), "tools/prepare_data.py cifar10", "data.data_dir"):
         assert part in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("num_classes", [10, 100])
+def test_test_split_is_standardised_like_the_training_examples(tmp_path, num_classes):
+    section = schema.Data(
+        name=f"cifar{num_classes}",
+        data_dir=write_cifar(tmp_path, num_classes),
+        micro_batch_size=16,
+        num_examples=120,
+    )
+    feed = data.load(run(section, evaluation=schema.Evaluation(freq=1)))
+    examples, standardise = images.load(section)
+    x, y = (np.concatenate(parts) for parts in zip(*(feed.test or []), strict=True))
+    assert x.shape == (40, 32, 32, 3)
+    assert list(y) == [label % num_classes for label in y]
+    # The noise of both splits has the same mean and variance, over 40,000 pixels a channel.
+    np.testing.assert_allclose(x.mean((0, 1, 2)), 0, atol=0.03)
+    np.testing.assert_allclose(x.std((0, 1, 2)), 1, rtol=0.02)
+    assert not np.array_equal(x.mean((0, 1, 2)), examples.inputs[:40].mean((0, 1, 2)))
+    assert standardise(np.zeros((1, 1, 1, 3), np.float32)).max() < 0
+
+
+def run(section, **changes):
+    return schema.Config(
+        **{
+            "model": schema.FullyConnected(),
+            "data": section,
+            "optimizer": schema.Adam(),
+            "output_dir": "",
+            **changes,
+        }
+    )
+
+
+def digits(batch_size, micro_batch_size=5, num_examples=23, **changes):
+    section = schema.Data(
+        name="digits",
+        num_examples=num_examples,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+    )
+    return data.load(run(section, **changes))
+
+
+def micro_batches(dataset, count):
+    return [(x.numpy(), y.numpy()) for x, y in dataset.take(count)]
+
+
+def rows(batches):
+    return [tuple(image.ravel()) for x, _ in batches for image in x]
+
+
+def test_minibatches_are_new_in_each_epoch_and_without_repetition_in_one():
+    feed = digits(batch_size=10, monitor=schema.Monitor(num_examples=20))
+    assert feed.num_micro_batches == 2
+    assert feed.updates_per_epoch == 2
+    batches = micro_batches(feed.training, 8)
+    assert {x.shape for x, _ in batches} == {(5, 8, 8, 1)}
+    first, second = rows(batches[:4]), rows(batches[4:])
+    assert len(set(first)) == len(set(second)) == 20
+    assert first != second
+    known = rows(micro_batches(digits(batch_size=None, micro_batch_size=23).training, 1))
+    assert set(first) | set(second) <= set(known)
+
+
+def test_images_keep_their_labels():
+    labels = {}
+    for x, y in micro_batches(digits(batch_size=None, micro_batch_size=23).training, 1):
+        labels.update({tuple(image.ravel()): label for image, label in zip(x, y, strict=True)})
+    feed = digits(batch_size=10, monitor=schema.Monitor(num_examples=20))
+    for x, y in micro_batches(feed.training, 8):
+        assert [labels[tuple(image.ravel())] for image in x] == list(y)
+
+
+def test_minibatches_follow_from_the_seed():
+    monitor = schema.Monitor(num_examples=20)
+    one, same, other = (
+        rows(micro_batches(digits(batch_size=10, seed=seed, monitor=monitor).training, 4))
+        for seed in (0, 0, 1)
+    )
+    assert one == same
+    assert one != other
+
+
+def test_full_batches_are_all_examples_in_order():
+    feed = digits(batch_size=None, micro_batch_size=5, num_examples=20)
+    assert feed.num_micro_batches == 4
+    assert feed.updates_per_epoch == 1
+    twice = rows(micro_batches(feed.training, 8))
+    assert twice[:20] == twice[20:]
+    assert rows(micro_batches(feed.measured, -1)) == twice[:20]
+
+
+@pytest.mark.parametrize("batch_size", [None, 10])
+def test_micro_batch_is_the_same_in_training_and_measuring(batch_size):
+    monitor = schema.Monitor(num_examples=15)
+    feed = digits(batch_size, num_examples=20, monitor=monitor)
+    shapes = [
+        {x.shape[0] for x, _ in micro_batches(part, count)}
+        for part, count in ((feed.training, 8), (feed.measured, -1))
+    ]
+    assert shapes == [{5}, {5}]
+    measured = rows(micro_batches(feed.measured, -1))
+    assert measured == rows(micro_batches(digits(None, num_examples=20).measured, 3))

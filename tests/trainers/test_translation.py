@@ -210,7 +210,12 @@ def test_vocabulary_is_learned_once_and_anew_for_another_corpus(tmp_path, monkey
     trained = []
     trainer = sentencepiece.SentencePieceTrainer
     train = trainer.train
-    monkeypatch.setattr(trainer, "train", lambda **k: (trained.append(k), train(**k)))
+
+    def counted(**settings):
+        trained.append(settings)
+        train(**settings)
+
+    monkeypatch.setattr(trainer, "train", counted)
     sentences = ["ein hund läuft", "zwei hunde laufen"] * 5
     cases = [
         (sentences, "bpe", 40, 1),
@@ -278,6 +283,7 @@ def test_test_split_is_whole_and_in_the_order_of_its_text(files):
     source = Sentences(config(files))
     batches = list(source.test(2))
     pairs = [pair for batch in batches for pair in decoded(source, batch)[0]]
+    assert source.test_pairs is not None
     assert source.test_pairs.references == [target for _, target in pairs]
     assert source.test_pairs.sources == [text for text, _ in pairs]
     assert [len(batch[1]) for batch in batches] == [2, 1]

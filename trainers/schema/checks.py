@@ -76,7 +76,7 @@ def _check_divides(data: Data, key: str, count: int) -> None:
 def _check_evaluation(config: Config) -> None:
     for key in ("freq", "loss_threshold"):
         value = getattr(config.evaluation, key)
-        if value is not None and DATASETS[config.data.name].test_split is None:
+        if value is not None and not DATASETS[config.data.name].test_split:
             raise UserError(
                 f"evaluation.{key}: expected null, because {config.data.name} has no test split. "
                 f"Received: evaluation.{key}={value}"

@@ -11,17 +11,17 @@ class Dataset:
         num_examples: Of its training split.
         input_shape: Height, width and channels of what the model is fed.
         num_classes: Labels count from 0.
-        test_split: Name of the split to evaluate on; None if there is none.
+        test_split: Name of the split to evaluate on; "" if there is none.
     """
 
     num_examples: int
     input_shape: tuple[int, int, int]
     num_classes: int
-    test_split: str | None
+    test_split: str
 
 
 DATASETS = {
-    "digits": Dataset(1_797, (8, 8, 1), 10, None),
+    "digits": Dataset(1_797, (8, 8, 1), 10, ""),
     "cifar10": Dataset(50_000, (32, 32, 3), 10, "test"),
     "cifar100": Dataset(50_000, (32, 32, 3), 100, "test"),
     "imagenet2012": Dataset(1_281_167, (224, 224, 3), 1_000, "validation"),

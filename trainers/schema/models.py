@@ -53,13 +53,15 @@ class WideResNet(Model):
 
     A group has `blocks_per_group` blocks of two convolutions with `multiplier` times `filters`
     filters in the first group, twice and four times as many in the others; `filters` are those
-    of the first convolution. Without `batch_norm` a learnable scalar scales each residual branch.
+    of the first convolution, `stem_stride` its stride (1 in the literature; more makes a cheaper
+    network). Without `batch_norm` a learnable scalar scales each residual branch.
     """
 
     name: str = one_of(("wide_resnet",), "wide_resnet")
     blocks_per_group: int = at_least(1, 4)
     multiplier: int = at_least(1, 10)
     filters: int = at_least(1, 16)
+    stem_stride: int = at_least(1, 1)
     batch_norm: bool = True
 
 

@@ -80,8 +80,9 @@ class Monitor:
     From the first to the last of the two steps in `every_step` it measures after every update,
     whatever else; null for nowhere. `steps_per_decade` replaces `update_freq` by so many numbers of
     updates between one power of ten and the next, evenly on a log axis. It measures on the first
-    `num_examples` of the training examples, on all of them when null. With `at_end` it measures
-    after the last update, too: at the solution, where a run has a loss to reach.
+    `num_examples` of the training examples, on all of them when null. And it measures after the
+    first update with a training loss of at most `loss_threshold`, at the solution, as it were; null
+    for not.
     """
 
     num_examples: int | None = at_least(1, None)
@@ -96,7 +97,7 @@ class Monitor:
     solver: str = one_of(SOLVERS, "lanczos")
     rtol: float = above_zero(1e-3)
     max_hvps: int = at_least(1, 100)
-    at_end: bool = False
+    loss_threshold: float | None = above_zero(None)
 
 
 @dataclass

@@ -1,0 +1,174 @@
+"""The networks are the specified ones, train, and have an exact Hessian."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from keras_aeos.curvature.batches import from_data
+from keras_aeos.curvature.objective import Objective
+from tests.cases import flat_parameters, training_gradient
+from trainers import resnet50, schema, training, wide_resnet
+from trainers.errors import UserError
+
+# A few hundred parameters each, for images of 32 × 32.
+TINY = {
+    "cnn": schema.CNN(filters=[2, 3, 2], units=[4, 3]),
+    "wide_resnet": schema.WideResNet(blocks_per_group=1, multiplier=1, filters=1, stem_stride=4),
+    "wide_resnet without BatchNorm": schema.WideResNet(
+        blocks_per_group=1, multiplier=1, filters=1, stem_stride=4, batch_norm=False
+    ),
+}
+
+
+def config(model, data_set="cifar10", **changes):
+    return schema.Config(
+        **{
+            "model": model,
+            "data": schema.Data(name=data_set, num_examples=40, micro_batch_size=20),
+            "optimizer": schema.Adam(learning_rate=3e-3),
+            "steps": 20,
+            "output_dir": "",
+            **changes,
+        }
+    )
+
+
+def num_parameters(model):
+    """Numbers of trainable and of other parameters."""
+    kinds = model.trainable_variables, model.non_trainable_variables
+    return tuple(sum(int(np.prod(v.shape)) for v in kind) for kind in kinds)
+
+
+def test_cnn_is_the_specified_one():
+    model = training.build_model(config(schema.CNN()))
+    convolutions = 75 * 64 + 64, 576 * 96 + 96, 864 * 128 + 128
+    # 32 → 28 → 13 → 11 → 5 → 5 → 2 pixels.
+    dense = 2 * 2 * 128 * 512 + 512, 512 * 256 + 256, 256 * 10 + 10
+    assert num_parameters(model) == (sum(convolutions) + sum(dense), 0)
+    assert [v.shape[:2] for v in model.trainable_variables[:6:2]] == [(5, 5), (3, 3), (3, 3)]
+    for kernel, bias in zip(*[iter(model.trainable_variables)] * 2, strict=True):
+        values = kernel.numpy() * np.sqrt(np.prod(kernel.shape[:-1]))
+        # The variance of n standard normal numbers, five standard errors wide.
+        assert abs(values.var() - 1) < 5 * np.sqrt(2 / values.size)
+        assert not bias.numpy().any()
+
+
+@pytest.mark.parametrize(("data", "millions"), [("cifar10", 36.48), ("cifar100", 36.54)])
+def test_wide_resnet_has_the_parameters_of_wrn_28_10(data, millions):
+    """36.5 million in Table 4 of Zagoruyko and Komodakis."""
+    model = training.build_model(config(schema.WideResNet(), data))
+    trainable, others = num_parameters(model)
+    assert round(trainable / 1e6, 2) == millions
+    # A mean and a variance where there are a scale and an offset: of 25 normalisations.
+    channels = 16 + (2 * 4 - 1) * 160 + 160 + (2 * 4 - 1) * 320 + 320 + 8 * 640
+    assert others == 2 * (channels + 640 - 640)
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert len(convolutions) == 25 + 3  # and the three 1×1 of the shortcuts
+
+
+def test_wide_resnet_without_batch_norm_has_a_scalar_for_each_block():
+    with_norm, without = (
+        training.build_model(config(schema.WideResNet(filters=1, batch_norm=batch_norm)))
+        for batch_norm in (True, False)
+    )
+    (trainable, others), (fewer, none) = num_parameters(with_norm), num_parameters(without)
+    assert none == 0
+    assert fewer == trainable - others + 12
+    scales = [layer.scale for layer in without.layers if isinstance(layer, wide_resnet.Scale)]
+    assert [float(scale.value) for scale in scales] == [1.0] * 12
+
+
+def test_multiplier_and_depth_are_configuration():
+    small = schema.WideResNet(blocks_per_group=2, multiplier=3, filters=4)
+    model = training.build_model(config(small))
+    widths = [x.filters for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    assert sorted(set(widths)) == [4, 12, 24, 48]
+    assert widths.count(48) == 5
+    assert model.get_layer(index=-2).input.shape == (None, 8, 8, 48)
+
+
+def test_resnet_50_has_the_parameters_of_the_literature():
+    """25,557,032 in other packages, whose convolutions have none of these 26,560 biases."""
+    settings = config(schema.ResNet50(), "imagenet2012")
+    model = resnet50.build_model(settings)
+    biases = sum(layer.filters for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    assert biases == 26_560
+    assert num_parameters(model) == (25_557_032 + biases, 53_120)
+    assert model.output_shape == (None, 1000)
+
+
+@pytest.mark.parametrize("model", [*TINY.values(), schema.ResNet50()])
+def test_initial_weights_follow_from_the_seed(model):
+    def kernel(seed):
+        # What else has drawn random numbers doesn't matter.
+        keras.random.normal((3,))
+        return training.build_model(config(model, seed=seed)).trainable_variables[0].numpy()
+
+    np.testing.assert_array_equal(kernel(1), kernel(1))
+    assert not np.array_equal(kernel(1), kernel(2))
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("loss", schema.LOSSES)
+def test_training_and_measuring(name, loss, prepared, tmp_path):
+    """20 steps from the command to the files, and the loss falls."""
+    settings = config(
+        TINY[name],
+        loss=loss,
+        data=schema.Data(data_dir=prepared, num_examples=40, micro_batch_size=20),
+        monitor=schema.Monitor(update_freq=10, rtol=1e-2),
+    )
+    outcome = training.train(settings, tmp_path, {})
+    assert outcome.record["steps"] == 20
+    assert outcome.record["last_loss"] < outcome.record["first_loss"]
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    assert list(metrics["step"]) == [10, 20]
+    assert np.isfinite(metrics["preconditioned_sharpness"]).all()
+    assert metrics["converged"].all()
+
+
+def test_resnet_50_trains_and_is_measured():
+    """On 32 × 32 pixels."""
+    settings = config(schema.ResNet50(), optimizer=schema.Adam(learning_rate=1e-4))
+    model = training.build_model(settings)
+    training.compile_accumulating(model, settings, 1)
+    x = np.random.default_rng(0).standard_normal((6, 32, 32, 3), dtype=np.float32)
+    y = np.arange(6)
+    losses = model.fit(x, y, batch_size=6, epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    hessian = Objective(model, from_data((x, y))).linearise()
+    norm = float(tf.norm(hessian.gradient))
+    curvature = float(tf.tensordot(hessian.gradient, hessian.hessian_product(hessian.gradient), 1))
+    assert np.isfinite(norm)
+    assert np.isfinite(curvature)
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("loss", schema.LOSSES)
+def test_hessian_is_that_of_differences_of_the_gradient(name, loss):
+    """In float64, two micro-batches, BatchNorm with the statistics of each."""
+    keras.config.set_floatx("float64")
+    settings = config(TINY[name], loss=loss)
+    model = training.build_model(settings)
+    training.compile_accumulating(model, settings, 1)
+    random = np.random.default_rng(0)
+    x = random.standard_normal((12, 32, 32, 3))
+    labels = random.integers(0, 10, 12)
+    y = labels if loss == "cross_entropy" else np.eye(10)[labels]
+    gradients = [training_gradient(model, x[rows], y[rows]) for rows in (slice(6), slice(6, 12))]
+    start = flat_parameters(model)
+    hessian = Objective(model, from_data((x, y), 6)).linearise()
+    for _ in range(3):
+        vector = random.standard_normal(len(start))
+        # Central differences, wrong by the square of the step and by rounding over the step.
+        step = 1e-5 * vector / np.linalg.norm(vector)
+        expected = sum(g(start + step) - g(start - step) for g in gradients) / 4e-5
+        product = hessian.hessian_product(tf.constant(vector)) / np.linalg.norm(vector)
+        assert np.linalg.norm(product - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+def test_images_too_small_for_the_network_are_named():
+    with pytest.raises(UserError, match=r"model: .* digits, \(8, 8, 1\)"):
+        training.build_model(config(schema.CNN(), "digits"))
