@@ -1,15 +1,16 @@
 """The Transformer's loss and Hessian: exact, and untouched by padding."""
 
 import functools
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import keras_aeos
 from keras_aeos.curvature.batches import from_list
 from keras_aeos.curvature.check import check_second_derivatives
+from keras_aeos.curvature.lanczos import lanczos
 from keras_aeos.curvature.objective import Objective
 from tests.cases import flat, flat_parameters
 from trainers import schema, transformer
@@ -99,60 +100,6 @@ def difference(gradient, point, vector, step=1e-6):
     return (8.0 * near - far) / (12.0 * step)
 
 
-@pytest.mark.parametrize("norm", schema.NORMS)
-def test_product_is_that_of_differences_of_the_gradient(norm):
-    """With dropout and label smoothing, in micro-batches of several lengths, traced once."""
-    model = network(norm, label_smoothing=0.1, dropout=0.3)
-    batches = [micro_batch([3, 4], 4), micro_batch([8, 9], 10, seed=1)]
-    products = []
-    objective = Objective(model, from_list(batches))
-    vector = np.random.default_rng(4).standard_normal(objective.num_parameters)
-    objective.linearise(lambda _, product: products.append(product(tf.constant(vector)).numpy()))
-    assert objective.num_traces == 1
-    point = flat_parameters(model)
-    # Seeds of the first micro-batch are those of training; the second has others.
-    expected = difference(TrainingGradient(model, batches[0]), point, vector)
-    # The differences' truncation, step⁴, and rounding, ε/step.
-    assert np.linalg.norm(products[0] - expected) <= 1e-7 * np.linalg.norm(expected)
-    assert not np.allclose(products[1], products[0])
-
-
-@pytest.mark.parametrize("norm", schema.NORMS)
-def test_top_of_the_spectrum_is_that_of_the_dense_hessian(norm):
-    model = network(norm, label_smoothing=0.1)
-    batches = [micro_batch([3, 4], 5)]
-    gradient, point = TrainingGradient(model, batches[0]), flat_parameters(model)
-    step = 1e-5
-    shifts = tf.constant(step * np.eye(len(point)))
-    hessian = gradient.differences(shifts).numpy() / (2.0 * step)
-    [(x, y, weights)] = batches
-    found = keras_aeos.top_eigenpairs(model, (x, y, weights), num_eigenvalues=3, rtol=1e-8)
-    expected = np.linalg.eigvalsh((hessian + hessian.T) / 2.0)[:-4:-1]
-    # Rounding of the differences, ε/step.
-    np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-6)
-
-
-def test_accumulated_hessian_is_that_of_the_whole_batch():
-    """Micro-batches of different numbers of tokens, with the weights of a `Sentences`."""
-    model = network("pre", label_smoothing=0.1)
-    lengths = [3, 4, 8, 9]
-    whole = micro_batch(lengths, 10, scale=1 / sum(lengths))
-    cut = [
-        tf.nest.map_structure(lambda t, rows=rows, end=end: t[rows, :end], whole)
-        for rows, end in ((slice(0, 2), 4), (slice(2, 4), 10))
-    ]
-    parts = [(x, y, 2 * weights) for x, y, weights in cut]  # K / T with K = 2
-    objective = Objective(model, from_list(parts))
-    at_point = objective.linearise()
-    assert objective.num_traces == 1
-    vector = np.random.default_rng(4).standard_normal(objective.num_parameters)
-    gradient, point = TrainingGradient(model, whole), flat_parameters(model)
-    np.testing.assert_allclose(at_point.gradient, gradient(point), rtol=1e-9, atol=1e-12)
-    expected = difference(gradient, point, vector)
-    product = at_point.hessian_product(tf.constant(vector)).numpy()
-    assert np.linalg.norm(product - expected) <= 1e-7 * np.linalg.norm(expected)
-
-
 def with_more_padding(batch, by):
     return tf.nest.map_structure(lambda t: tf.pad(t, [[0, 0], [0, by]]), batch)
 
@@ -166,20 +113,122 @@ def with_noise_for_padding(batch):
     return (source, target), tf.where(weights > 0, labels, noise), weights
 
 
+@dataclass
+class Measured:
+    """What one objective says of several forms of one batch, and what oracles say of that batch."""
+
+    weights: list  # of the model
+    vector: np.ndarray
+    losses: list
+    gradients: list
+    products: list
+    num_traces: int
+    eigenvalues: np.ndarray  # of the first form
+    gradient: np.ndarray
+    hessian: np.ndarray
+    slope: float  # of the loss along `vector`, in the table of embeddings alone
+
+
+@functools.cache
+def measured(norm):
+    """A batch whole, its two micro-batches, and the batch with other padding: computed once."""
+    model = network(norm, label_smoothing=0.1)
+    lengths = [3, 4, 6, 7]
+    whole = micro_batch(lengths, 7, scale=1 / sum(lengths))
+    parts = [
+        tf.nest.map_structure(lambda t, rows=rows, end=end: t[rows, :end], whole)
+        for rows, end in ((slice(0, 2), 4), (slice(2, 4), 7))
+    ]
+    parts = [(x, y, 2 * weights) for x, y, weights in parts]  # K / T with K = 2
+    batches = [whole, *parts, with_more_padding(whole, 4), with_noise_for_padding(whole)]
+    objective, found, eigenvalues = Objective(model, from_list(batches)), [], []
+    vector = np.random.default_rng(6).standard_normal(objective.num_parameters)
+
+    def visit(gradient, product):
+        found.append((gradient.numpy(), product(tf.constant(vector)).numpy()))
+        if not eigenvalues:
+            eigenvalues.extend(
+                lanczos(product, tf.zeros([0, vector.size], tf.float64), 3, 1e-8, 500).eigenvalues
+            )
+
+    objective.linearise(visit)
+    step, gradient = 1e-5, TrainingGradient(model, whole)
+    rows = gradient.differences(tf.constant(step * np.eye(vector.size))) / (2.0 * step)
+
+    def loss(batch):
+        x, y, weights = batch
+        return float(model.compute_loss(x, y, model(x), weights))
+
+    weights, losses = [v.numpy() for v in model.trainable_variables], [loss(b) for b in batches]
+    at_point = gradient(flat_parameters(model))
+    table, ends = model.embedding.table, []
+    [(place, value)] = [
+        (i, v.numpy()) for i, v in enumerate(model.trainable_variables) if v is table
+    ]
+    begin = sum(v.size for v in weights[:place])
+    along = vector[begin : begin + value.size].reshape(value.shape)
+    for shift in (1e-6, -1e-6):
+        table.assign(value + shift * along)
+        ends.append(loss(whole))
+    return Measured(
+        weights=weights,
+        vector=vector,
+        losses=losses,
+        gradients=[gradient for gradient, _ in found],
+        products=[product for _, product in found],
+        num_traces=objective.num_traces,
+        eigenvalues=np.array(eigenvalues),
+        gradient=at_point,
+        hessian=(rows + tf.transpose(rows)).numpy() / 2.0,
+        slope=(ends[0] - ends[1]) / 2e-6 - along.ravel() @ at_point[begin : begin + value.size],
+    )
+
+
+@pytest.mark.parametrize("norm", schema.NORMS)
+def test_product_and_top_of_the_spectrum_are_those_of_the_dense_hessian(norm):
+    it = measured(norm)
+    expected = it.hessian @ it.vector
+    # Rounding of the differences, ε/step.
+    assert np.linalg.norm(it.products[0] - expected) <= 1e-7 * np.linalg.norm(expected)
+    largest = np.linalg.eigvalsh(it.hessian)[:-4:-1]
+    np.testing.assert_allclose(it.eigenvalues, largest, rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", schema.NORMS)
+def test_gradient_is_that_of_training_and_whole_for_the_table(norm):
+    """The table's comes from tokens that are looked up, sparse, and from all logits."""
+    it = measured(norm)
+    np.testing.assert_allclose(it.gradients[0], it.gradient, rtol=1e-9, atol=1e-12)
+    assert abs(it.slope) <= 1e-8 * np.linalg.norm(it.gradient) * np.linalg.norm(it.vector)
+
+
+@pytest.mark.parametrize("norm", schema.NORMS)
+def test_mean_over_micro_batches_is_the_whole_batch(norm):
+    """Of different numbers of tokens and different lengths, by the weights of a `Sentences`."""
+    it = measured(norm)
+    for values in (it.losses, it.gradients, it.products):
+        np.testing.assert_allclose((values[1] + values[2]) / 2, values[0], rtol=1e-9, atol=1e-12)
+    assert it.num_traces == 1
+
+
 @pytest.mark.parametrize("norm", schema.NORMS)
 def test_padding_enters_neither_loss_nor_hessian(norm):
-    model = network(norm, label_smoothing=0.1)
-    batch = micro_batch([3, 5, 8], 8)
-    batches = [batch, with_more_padding(batch, 4), with_noise_for_padding(batch)]
-    objective, measured = Objective(model, from_list(batches)), []
-    vector = tf.constant(np.random.default_rng(6).standard_normal(objective.num_parameters))
-    objective.linearise(lambda gradient, product: measured.append((gradient, product(vector))))
-    losses = [float(model.compute_loss(x, y, model(x), weights)) for x, y, weights in batches]
-    np.testing.assert_allclose(losses, losses[0], rtol=1e-12)
-    for other in measured[1:]:
-        for before, after in zip(measured[0], other, strict=True):
+    it = measured(norm)
+    for values in (it.losses, it.gradients, it.products):
+        for other in values[3:]:
             # Float64 sums in another order.
-            np.testing.assert_allclose(after, before, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(other, values[0], rtol=1e-9, atol=1e-12)
+
+
+def test_product_with_dropout_is_that_of_differences_of_the_gradient():
+    model = network("post", label_smoothing=0.1, dropout=0.3)
+    batch = micro_batch([3, 4], 5)
+    at_point = Objective(model, from_list([batch])).linearise()
+    vector = np.random.default_rng(4).standard_normal(at_point.gradient.shape)
+    product = at_point.hessian_product(tf.constant(vector)).numpy()
+    expected = difference(TrainingGradient(model, batch), flat_parameters(model), vector)
+    # The differences' truncation, step⁴, and rounding, ε/step.
+    assert np.linalg.norm(product - expected) <= 1e-7 * np.linalg.norm(expected)
 
 
 def test_smoothed_loss_is_the_textbook_one():
@@ -193,87 +242,54 @@ def test_smoothed_loss_is_the_textbook_one():
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
-def test_gradients_of_the_table_are_whole():
-    """Of the rows that are looked up, by sparse gradients, and of all rows, by the logits."""
-    model = network()
-    batches = [micro_batch([3, 5], 6)]
-    gradient, point = TrainingGradient(model, batches[0]), flat_parameters(model)
-    names = [v.path for v in model.trainable_variables]
-    assert sum(name.endswith("table") for name in names) == 1
-    (x, y, weights), table = batches[0], model.embedding.table
-    loss = tf.function(lambda: model.compute_loss(x, y, model(x), weights))
-    step, numeric = 1e-6, np.empty(table.shape)
-    value = table.numpy()
-    for index in np.ndindex(*table.shape):
-        losses = []
-        for sign in (1, -1):
-            shifted = value.copy()
-            shifted[index] += sign * step
-            table.assign(shifted)
-            losses.append(float(loss()))
-        numeric[index] = (losses[0] - losses[1]) / (2 * step)
-    table.assign(value)
-    begin = sum(v.numpy().size for v in model.trainable_variables[: names.index(table.path)])
-    analytic = gradient(point)[begin : begin + table.numpy().size].reshape(table.shape)
-    np.testing.assert_allclose(analytic, numeric, atol=1e-7)
-
-
 def test_every_layer_passes_the_check_of_second_derivatives():
     model = network(dtype="float32", dropout=0.1)
     x, y, weights = micro_batch([3, 5], 6, dtype="float32")
     check_second_derivatives(model, (x, y, weights))
 
 
-@functools.cache
-def exact_product():
-    """Weights, a vector and H v in float64."""
-    model = network("pre", 0.1)
-    at_point = Objective(model, from_list([micro_batch([3, 5], 6)])).linearise()
-    vector = np.random.default_rng(6).standard_normal(at_point.gradient.shape)
-    weights = [v.numpy() for v in model.trainable_variables]
-    return weights, vector, at_point.hessian_product(tf.constant(vector)).numpy()
-
-
-# Precision, whether XLA compiles training, largest relative error: float32 has 24 bits, float16 11
-# and bfloat16 8, and there are some tens of operations in a row.
-PRECISIONS = {
-    "float32 by XLA": ("float32", True, 1e-4),
-    "float16": ("mixed_float16", False, 0.03),
-    "bfloat16": ("mixed_bfloat16", False, 0.3),
-}
-
-
-@pytest.mark.parametrize(("dtype", "jit", "tolerance"), PRECISIONS.values(), ids=PRECISIONS)
-def test_product_in_other_precisions_and_after_training_by_xla(dtype, jit, tolerance):
-    weights, vector, expected = exact_product()
+def in_precision(dtype):
+    """The network of `measured` and its batch in another precision."""
+    it, lengths = measured("pre"), [3, 4, 6, 7]
     keras.config.set_floatx("float32")
     model = network("pre", 0.1, dtype)
-    model.compile(keras.optimizers.SGD(0.0), model.loss, jit_compile=jit)
-    for variable, value in zip(model.trainable_variables, weights, strict=True):
+    for variable, value in zip(model.trainable_variables, it.weights, strict=True):
         variable.assign(value)
-    batch = micro_batch([3, 5], 6, dtype="float32")
-    model.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
-    objective = Objective(model, from_list([batch]))
-    product = objective.linearise().hessian_product(tf.constant(vector, objective.dtype)).numpy()
-    assert np.linalg.norm(product - expected) <= tolerance * np.linalg.norm(expected)
+    batch = micro_batch(lengths, 7, scale=1 / sum(lengths), dtype="float32")
+    return model, Objective(model, from_list([batch])), batch
 
 
-def test_hessian_product_inside_of_xla():
-    model = network("pre", 0.1, "float32")
-    batch = micro_batch([3, 5], 6, dtype="float32")
-    objective = Objective(model, from_list([batch]))
-    vector = tf.constant(
-        np.random.default_rng(6).standard_normal(objective.num_parameters), tf.float32
-    )
+# Largest relative error: float16 has 11 bits and bfloat16 8, and there are some tens of operations
+# in a row.
+PRECISIONS = {"float16": ("mixed_float16", 0.03), "bfloat16": ("mixed_bfloat16", 0.3)}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS.values(), ids=PRECISIONS)
+def test_product_in_mixed_precision(dtype, tolerance):
+    it = measured("pre")
+    _, objective, _ = in_precision(dtype)
+    product = objective.linearise().hessian_product(tf.constant(it.vector, objective.dtype))
+    error = np.linalg.norm(product.numpy() - it.products[0])
+    assert error <= tolerance * np.linalg.norm(it.products[0])
+
+
+def test_training_and_product_compiled_by_xla():
+    it = measured("pre")
+    model, objective, batch = in_precision("float32")
+    model.compile(keras.optimizers.SGD(0.0), model.loss, jit_compile=True)
+    history = model.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
+    assert history.history["loss"][0] == pytest.approx(it.losses[0], rel=1e-5)
     (source, target), labels, weights = batch
-    parameters = [tf.convert_to_tensor(v.value) for v in objective.variables]
     compiled = tf.function(objective._product_of_batch, jit_compile=True, autograph=False)
     product = compiled(
-        vector, parameters, tf.constant(0, tf.int64), source, target, labels, weights
+        tf.constant(it.vector, tf.float32),
+        [tf.convert_to_tensor(v.value) for v in objective.variables],
+        tf.constant(0, tf.int64),
+        *(source, target, labels, weights),
     )[-1]
-    expected = objective.linearise().hessian_product(vector)
-    # Float32 operations in another order.
-    assert np.linalg.norm(product - expected) <= 1e-5 * np.linalg.norm(expected)
+    # Some tens of float32 operations in a row.
+    error = np.linalg.norm(product.numpy() - it.products[0])
+    assert error <= 1e-4 * np.linalg.norm(it.products[0])
 
 
 @pytest.mark.parametrize("norm", schema.NORMS)

@@ -306,11 +306,10 @@ def compiled(settings, feed):
     return model
 
 
-@pytest.mark.parametrize("batch_size", [6, None])
-def test_accumulated_update_is_that_of_the_whole_batch(files, batch_size):
-    """Micro-batches of different numbers of tokens, against one batch without any cutting."""
+def test_accumulated_update_is_that_of_the_whole_batch(files):
+    """Micro-batches of different numbers of tokens, shuffled or not, against an uncut batch."""
     weights, losses = [], []
-    for size in (6, 2):
+    for size, batch_size in ((6, 6), (2, 6), (2, None)):
         keras.utils.set_random_seed(0)
         settings = config(files, data={"micro_batch_size": size, "batch_size": batch_size})
         settings.optimizer = schema.GradientDescent(learning_rate=1.0)
@@ -321,10 +320,11 @@ def test_accumulated_update_is_that_of_the_whole_batch(files, batch_size):
         )
         weights.append([v.numpy() for v in model.trainable_variables])
         losses.append(history.history["loss"])
-    # Float32 sums in another order.
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
-    for whole, parts in zip(*weights, strict=True):
-        np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)
+    for other in (1, 2):
+        # Float32 sums in another order.
+        np.testing.assert_allclose(losses[other], losses[0], rtol=1e-5)
+        for whole, parts in zip(weights[0], weights[other], strict=True):
+            np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_loss_is_the_mean_over_real_tokens_of_training_and_monitor(files):
@@ -344,21 +344,18 @@ def test_loss_is_the_mean_over_real_tokens_of_training_and_monitor(files):
     assert history.history["loss"][0] == pytest.approx(losses / count, rel=1e-5)
 
 
-@pytest.mark.parametrize("after", schema.AFTER_WARM_UP)
-def test_threshold_moves_with_the_learning_rate(files, after):
+def test_threshold_moves_with_the_learning_rate(files):
     """Of the last update, with micro-batches, of which Keras counts each."""
     settings = config(
         files,
         data={"micro_batch_size": 2},
-        schedule=schema.Schedule(warmup_steps=3, after=after),
+        schedule=schema.Schedule(warmup_steps=3, after="inverse_square_root"),
         monitor=schema.Monitor(update_freq=1, rtol=0.1, quantities=[]),
         steps=5,
-        loss="cross_entropy",
     )
     training.train(settings, files / "run", {})
     table = pd.read_csv(files / "run" / "metrics.csv")
-    later = [1, 1] if after == "constant" else [math.sqrt(3 / 4), math.sqrt(3 / 5)]
-    rates = 1e-2 * np.array([1 / 3, 2 / 3, 1, *later])
+    rates = 1e-2 * np.array([1 / 3, 2 / 3, 1, math.sqrt(3 / 4), math.sqrt(3 / 5)])
     np.testing.assert_allclose(table["learning_rate"], rates, rtol=1e-6)
     np.testing.assert_allclose(table["stability_threshold"], 38 / rates, rtol=1e-5)
 
@@ -392,7 +389,7 @@ def test_divergence_is_a_result(files):
     settings.model = schema.Transformer(
         norm="post", num_layers=1, dim=8, heads=2, hidden=8, dropout=0.0
     )
-    settings.monitor = schema.Monitor(update_freq=1, rtol=0.1)
+    settings.monitor = schema.Monitor(update_freq=100)
     record = training.train(settings, files / "run", {}).record
     assert record["status"] == "diverged"
     assert run_directory.is_finished(files / "run", settings)
