@@ -33,7 +33,7 @@ FIGURES: dict[str, tuple[Callable[[Path, str], list[Any]], Draw]] = {
     "fig04": (trainings.read_fig04, trainings.draw_fig04),
     "fig05": (trainings.read_runs, trainings.draw_fig05),
     "fig06": (trainings.read_runs, trainings.draw_fig06),
-    "fig07": (trainings.read_runs, warmup.draw_fig07),
+    "fig07": (warmup.read_runs, warmup.draw_fig07),
     "fig08": (trainings.read_runs, trainings.draw_fig08),
     "fig09": (instability.read_runs, instability.draw_fig09),
     "fig10": (solutions.read_fig10, solutions.draw_fig10),

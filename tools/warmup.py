@@ -1,5 +1,7 @@
 """Figure 7 of the paper: the preconditioned sharpness during the warm-up of the learning rate."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,16 +9,41 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from tools.trainings import TrainingRun
-from trainers import report
+from tools import runs as run_files
+from trainers import report, run_directory
 from trainers.errors import UserError
 
+COLUMNS = ("step", "preconditioned_sharpness", "stability_threshold", "edge_ratio")
 TITLES = {"pre": "Pre-LN", "post": "Post-LN"}
 # Parts of the warm-up at which the table says the edge ratio.
 PARTS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
-def draw_fig07(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
+@dataclass(frozen=True)
+class WarmUpRun(run_files.Run):
+    """One finished run with its measurements."""
+
+    metrics: pd.DataFrame
+
+
+def read_runs(root: Path, *names: str) -> list[WarmUpRun]:
+    """Read the runs of the first configuration of these that has any, wherever below `root`.
+
+    Raises:
+        UserError: There are none, or one can't be drawn.
+    """
+    return [
+        WarmUpRun(
+            run.directory,
+            run.config,
+            run.record,
+            run_files.read_table(run.directory, run_directory.METRICS, COLUMNS),
+        )
+        for run in run_files.find_runs(root, *names)
+    ]
+
+
+def draw_fig07(runs: list[WarmUpRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 7: a panel for Pre-LN and Post-LN each, a colour a batch size, on log-log axes.
 
     The dots are 38/η(t), which falls while the learning rate rises and is level after the warm-up.
@@ -54,7 +81,7 @@ def draw_fig07(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.DataFrame(rows)
 
 
-def _ordered(runs: list[TrainingRun], norm: str) -> list[TrainingRun]:
+def _ordered(runs: list[WarmUpRun], norm: str) -> list[WarmUpRun]:
     members = [run for run in runs if run.config["model"].get("norm") == norm]
     for run in members:
         if not run.config.get("schedule", {}).get("warmup_steps"):
@@ -68,26 +95,27 @@ def _ordered(runs: list[TrainingRun], norm: str) -> list[TrainingRun]:
     return members
 
 
-def _label(run: TrainingRun) -> str:
+def _label(run: WarmUpRun) -> str:
     diverged = ", diverged" if run.record["status"] == "diverged" else ""
     return f"batch {run.config['data']['batch_size']:,}{diverged}"
 
 
-def _row(run: TrainingRun) -> dict[str, Any]:
+def _row(run: WarmUpRun) -> dict[str, Any]:
     """What the table says of a run; None where it was not measured."""
     warmup = run.config["schedule"]["warmup_steps"]
     table = run.metrics
     during = table[table["step"] <= warmup]
-    falls = during[during["edge_ratio"] >= report.REACHED]
+    reached = during["step"][during["edge_ratio"] >= report.REACHED]
+    edge_step = int(reached.iloc[0]) if len(reached) else None
     return {
         "norm": TITLES[run.config["model"]["norm"]],
         "batch_size": run.config["data"]["batch_size"],
         "learning_rate": run.setting("learning_rate"),
         "warmup_steps": warmup,
         **{f"ratio_at_{part:.0%}": _ratio_near(table, part * warmup) for part in PARTS},
-        "edge_step": int(falls["step"].iloc[0]) if len(falls) else None,
+        "edge_step": edge_step,
         "largest_ratio": float(during["edge_ratio"].max()),
-        "slope": _slope(falls),
+        "slope": None if edge_step is None else _slope(during[during["step"] >= edge_step]),
         "steps": run.record["steps"],
         "status": run.record["status"],
     }
@@ -101,7 +129,7 @@ def _ratio_near(table: pd.DataFrame, step: float) -> float | None:
 
 
 def _slope(rows: pd.DataFrame) -> float | None:
-    """Slope of log λ₁(P⁻¹H) over log step from the edge on: -1 is that of the threshold."""
+    """Slope of log λ₁(P⁻¹H) over log step; -1 is that of the threshold."""
     finite = rows[np.isfinite(rows["preconditioned_sharpness"])]
     if len(finite) < 3:
         return None

@@ -32,7 +32,6 @@ def write_run(root, norm="pre", batch_size=32, warmup_steps=100, status="complet
             "step": step,
             "loss": 5.0 - step / 100,
             "preconditioned_sharpness": ratio * threshold,
-            "sharpness": 10.0,
             "stability_threshold": threshold,
             "edge_ratio": ratio,
         }
