@@ -42,7 +42,7 @@ FIGURES: dict[str, tuple[Callable[[Path, str], list[Any]], Draw]] = {
     "fig13": (trainings.read_runs, trainings.draw_fig13),
     "fig14": (quadratics.read_runs, quadratics.draw_fig14),
     "fig15": (trainings.read_runs, trainings.draw_fig15),
-    "fig16": (trainings.read_runs, trainings.draw_fig16),
+    "fig16": (trainings.read_fig16, trainings.draw_fig16),
     "fig17": (quadratics.read_runs, quadratics.draw_fig17),
     "fig18": (instability.read_runs, instability.draw_fig18),
     "fig19": (solutions.read_fig10, solutions.draw_fig19),

@@ -13,6 +13,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from tools import runs as run_files
 from tools import trainings
@@ -22,6 +23,7 @@ from trainers.errors import UserError
 
 FIG11_NETWORKS = {"wide_resnet": "wide ResNet", "fully_connected": "fully connected network"}
 FIG11_OPTIMIZERS = {"adam": "Adam", "heavy_ball": "momentum"}
+COLOURS = dict(zip(FIG11_OPTIMIZERS, sns.color_palette("colorblind"), strict=False))
 VARIED = {"learning_rate": r"learning rate $\eta$", "beta_2": r"$1 - \beta_2$"}
 
 
@@ -91,7 +93,10 @@ def draw_fig11(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
             if len(points):
                 solved = points.dropna(subset="sharpness").sort_values("steps")
                 axes.plot(
-                    solved["steps"], solved["sharpness"], marker="o", label=FIG11_OPTIMIZERS[name]
+                    *(solved["steps"], solved["sharpness"]),
+                    marker="o",
+                    color=COLOURS[name],
+                    label=FIG11_OPTIMIZERS[name],
                 )
         _finish(axes, "steps to the solution", report.SHARPNESS_LABEL)
         axes.set_title(f"{FIG11_NETWORKS[network]},\n{_batch_name(batch)}", fontsize="medium")
@@ -152,7 +157,7 @@ def _draw_against(
         x = table["learning_rate"] if varied == "learning_rate" else 1.0 - table["beta_2"]
         if table[name].nunique() > 1:
             table["rank_correlation"] = x.corr(table[name], method="spearman")
-        axes.plot(x, table[name], marker="o")
+        axes.plot(x, table[name], marker="o", color=COLOURS["adam"])
         _finish(axes, VARIED[varied], label)
         if name == "test_error":
             axes.set_yscale("linear")
@@ -172,12 +177,15 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 
 
 def _finish(axes: Axes, x_label: str, y_label: str) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    for line, colour in zip(axes.get_lines(), sns.color_palette("colorblind"), strict=False):
-        line.set_color(colour)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        if low > 1 and high < 30 * low:  # too short for powers of ten alone
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(4))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
 
 
 def _sharpness(run: TrainingRun) -> float:

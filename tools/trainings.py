@@ -93,6 +93,15 @@ def read_run(run: run_files.Run) -> TrainingRun:
     return TrainingRun(run.directory, run.config, run.record, metrics, summary)
 
 
+def read_fig16(root: Path, figure: str) -> list[TrainingRun]:
+    """Read the runs of Figure 16 or, where there are none, those on the fully connected network.
+
+    Raises:
+        UserError: There are neither, or one can't be drawn.
+    """
+    return read_runs(root, figure, "fig16_fully_connected")
+
+
 def draw_fig01(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 1: a column a panel; loss above, preconditioned sharpness below."""
     by_panel = {

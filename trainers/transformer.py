@@ -292,6 +292,11 @@ class Transformer(keras.Model):
         """Logits (N, L, V) of states of the decoder."""
         return self.embedding.logits(states)
 
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Make all variables, for a model that is loaded."""
+        tokens = keras.KerasTensor((None, None), "int32")
+        self((tokens, tokens))
+
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
         return {**super().get_config(), **self._settings}

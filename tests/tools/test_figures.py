@@ -17,8 +17,8 @@ from trainers.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 TRAININGS = [
     name
-    for name, (read_runs, _) in figures.FIGURES.items()
-    if read_runs is trainings.read_runs and name != "fig06"
+    for name, (read_runs, draw) in figures.FIGURES.items()
+    if (read_runs, draw.__module__) == (trainings.read_runs, "tools.trainings") and name != "fig06"
 ]
 PANELS = {
     "a": [{"learning_rate": rate} for rate in (3e-5, 1e-4, 3.2e-4, 1e-3)],

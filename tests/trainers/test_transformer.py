@@ -143,7 +143,9 @@ def measured(norm):
     ]
     parts = [(x, y, 2 * weights) for x, y, weights in parts]  # K / T with K = 2
     batches = [whole, *parts, with_more_padding(whole, 4), with_noise_for_padding(whole)]
-    objective, found, eigenvalues = Objective(model, from_list(batches)), [], []
+    objective = Objective(model, from_list(batches))
+    found: list = []
+    eigenvalues: list = []
     vector = np.random.default_rng(6).standard_normal(objective.num_parameters)
 
     def visit(gradient, product):
