@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 
 from keras_aeos.curvature.batches import from_list
-from keras_aeos.curvature.check import check_second_derivatives
 from keras_aeos.curvature.lanczos import lanczos
 from keras_aeos.curvature.objective import Objective
 from tests.cases import flat, flat_parameters
@@ -252,12 +251,6 @@ def test_smoothed_loss_is_the_textbook_one():
     expected = -(weights[..., None] * smooth * log_p).sum()
     loss = TokenCrossEntropy(0.1)(labels, tf.constant(logits, tf.float32), weights)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
-
-
-def test_every_layer_passes_the_check_of_second_derivatives():
-    model = network(dtype="float32", dropout=0.1)
-    x, y, weights = micro_batch([3, 5], 6, dtype="float32")
-    check_second_derivatives(model, (x, y, weights))
 
 
 def in_precision(dtype):
