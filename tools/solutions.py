@@ -62,8 +62,10 @@ def draw_fig19(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 def draw_fig11(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 11: sharpness of solutions against the steps to them, Adam and momentum.
 
-    The table has for each solution of Adam the ratio of its sharpness to that of momentum after
-    as many steps, by the line through momentum's solutions on logarithmic axes; none where
+    Lines join solutions in the order of the learning rate. Beyond the fastest rate training takes
+    more steps again, so that two rates take equally many; from there on nothing is compared.
+    The table has for each other solution of Adam the ratio of its sharpness to that of momentum
+    after as many steps, by the line through momentum's solutions on logarithmic axes; none where
     momentum has no slower or no faster solution.
     """
     runs = [run for run in runs if _optimizer(run) in FIG11_OPTIMIZERS]
@@ -91,7 +93,7 @@ def draw_fig11(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
             )
             curves[name] = points
             if len(points):
-                solved = points.dropna(subset="sharpness").sort_values("steps")
+                solved = points.dropna(subset="sharpness")
                 axes.plot(
                     *(solved["steps"], solved["sharpness"]),
                     marker="o",
@@ -110,16 +112,24 @@ def draw_fig11(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 
 def _at_equal_steps(points: pd.DataFrame, line: pd.DataFrame) -> np.ndarray:
     """Sharpness of each point over that of the line after as many steps; NaN outside of it."""
-    known = line.dropna(subset="sharpness").sort_values("steps")
+    known = _up_to_the_fastest(line).sort_values("steps")
     if len(known) < 2:
         return np.full(len(points), math.nan)
-    steps = points["steps"].to_numpy(float)
+    slower = points.index.isin(_up_to_the_fastest(points).index)
+    steps = points["steps"].where(slower).to_numpy(float)
     at = np.interp(
         *(np.log(steps), np.log(known["steps"].to_numpy(float)), np.log(known["sharpness"])),
         left=math.nan,
         right=math.nan,
     )
     return points["sharpness"].to_numpy(float) / np.exp(at)
+
+
+def _up_to_the_fastest(points: pd.DataFrame) -> pd.DataFrame:
+    """The solutions of rising learning rates up to the one of fewest steps."""
+    solved = points.dropna(subset="sharpness")
+    # The last of several equally fast ones.
+    return solved.loc[: solved["steps"][::-1].idxmin()] if len(solved) else solved
 
 
 def _draw_against(

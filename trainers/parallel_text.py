@@ -81,6 +81,11 @@ def _read_tfds(section: schema.Translation, split: str, count: int | None) -> li
                 ) from error
             if source and target:
                 pairs.append((source, target))
+    if not pairs:
+        raise UserError(
+            f"expected pairs of sentences in the split '{split}' of {builder.data_path}. "
+            "Received: none without an empty side"
+        )
     return pairs
 
 
@@ -107,9 +112,4 @@ def _prepared(section: schema.Translation) -> Any:
             f"{name} in {place} has no pair {' or '.join(wanted)}. "
             f"Received: the language pairs {', '.join(found)}"
         )
-    where = f" --data-dir {data_dir}" if data_dir else ""
-    raise UserError(
-        f"the data set {name} is not prepared: nothing in {place / name}. Prepare it by 'python "
-        f"tools/prepare_data.py {name}/{wanted[-1]}{where}', or name the directory that has it by "
-        "data.data_dir=DIR or the environment variable TFDS_DATA_DIR"
-    )
+    raise sources.unprepared(f"{name}/{wanted[-1]}", place / name, data_dir)

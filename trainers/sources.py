@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,13 +39,18 @@ def prepared(section: schema.Data) -> Any:
     data_dir = section.data_dir or os.environ.get("TFDS_DATA_DIR")
     builder = tfds.builder(section.name, data_dir=data_dir)
     if not builder.is_prepared():
-        where = f" --data-dir {data_dir}" if data_dir else ""
-        raise UserError(
-            f"the data set {section.name} is not prepared: nothing in {builder.data_path}. Prepare "
-            f"it by 'python tools/prepare_data.py {section.name}{where}', or name the directory "
-            "that has it by data.data_dir=DIR or the environment variable TFDS_DATA_DIR"
-        )
+        raise unprepared(section.name, builder.data_path, data_dir)
     return builder
+
+
+def unprepared(name: str, place: os.PathLike | str, data_dir: str | None) -> UserError:
+    """The error at a data set that is not in `place`, where it would be."""
+    where = f" --data-dir {data_dir}" if data_dir else ""
+    return UserError(
+        f"the data set {name} is not prepared: nothing in {place}. Prepare it by 'python "
+        f"tools/prepare_data.py {name}{where}', or name the directory that has it by "
+        "data.data_dir=DIR or the environment variable TFDS_DATA_DIR"
+    )
 
 
 def check_split(builder: Any, split: str, num_examples: int = 1) -> None:
@@ -61,7 +68,28 @@ def check_split(builder: Any, split: str, num_examples: int = 1) -> None:
         )
 
 
-def undecodable(config: schema.Config, error: Exception) -> UserError | None:
+@contextmanager
+def broken_image_named(config: schema.Config) -> Iterator[None]:
+    """Turns TensorFlow's error at an image that it can't decode into one that names the image.
+
+    Raises:
+        UserError: An image can't be decoded, or a file of the data set is damaged.
+    """
+    try:
+        yield
+    except tf.errors.DataLossError as error:
+        raise UserError(
+            f"a file of {config.data.name} in {prepared(config.data).data_path} is damaged "
+            f"({error.message}). Prepare the data set again"
+        ) from error
+    except tf.errors.InvalidArgumentError as error:
+        broken = _undecodable(config, error)
+        if broken is None:
+            raise
+        raise broken from error
+
+
+def _undecodable(config: schema.Config, error: Exception) -> UserError | None:
     """The error that names the first image which TensorFlow can't decode; None if there is none.
 
     Decodes all images, if an error of TensorFlow is about one, because it doesn't say which.
@@ -86,7 +114,7 @@ def undecodable(config: schema.Config, error: Exception) -> UserError | None:
                 count += 1
         except tf.errors.InvalidArgumentError:
             [image] = images.skip(count).take(1)
-            keys = [key for key in ("tfds_id", "file_name") if key in image]
+            keys = [key for key in ("tfds_id", "file_name", "id") if key in image]
             names = ", ".join(image[key].numpy().decode() for key in keys)
             return UserError(
                 f"an image of {config.data.name} can't be decoded: {names} in "

@@ -92,7 +92,8 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
-    feed = data.load(config)
+    with sources.broken_image_named(config):
+        feed = data.load(config)
     model = build_model(config, feed)
     build_optimizer(config.optimizer)  # before an earlier run's files are replaced
     record = run_directory.start(directory, config, choices)
@@ -142,7 +143,7 @@ def _fit(
             below = config.evaluation.loss_threshold
             callbacks.append(OnceBelow(below, epoch, evaluation.evaluate))
     callbacks.append(ProgressBar(config.steps, monitor, directory.name))
-    try:
+    with sources.broken_image_named(config):
         model.fit(
             feed.training,
             steps_per_epoch=feed.num_micro_batches,
@@ -151,11 +152,6 @@ def _fit(
             verbose=0,
             callbacks=callbacks,
         )
-    except tf.errors.InvalidArgumentError as error:
-        broken = sources.undecodable(config, error)
-        if broken is None:
-            raise
-        raise broken from error
     model.save_weights(directory / run_directory.WEIGHTS)
     if model.optimizer.second_moments:
         keras_aeos.optimizers.save_second_moments(
@@ -204,8 +200,9 @@ def update_freq(config: schema.Config) -> int | list[int]:
     section = config.monitor
     if section.every_step is None and section.steps_per_decade is None:
         return section.update_freq
-    steps = set(range(section.update_freq, config.steps + 1, section.update_freq))
-    if section.steps_per_decade is not None:
+    if section.steps_per_decade is None:
+        steps = set(range(section.update_freq, config.steps + 1, section.update_freq))
+    else:
         count = int(section.steps_per_decade * math.log10(config.steps)) + 1
         steps = {round(10 ** (i / section.steps_per_decade)) for i in range(count)} | {config.steps}
     if section.every_step is not None:

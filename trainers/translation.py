@@ -66,10 +66,11 @@ class Sentences:
             Path(section.vocabulary_dir or Path(config.output_dir).parent / VOCABULARIES),
         )
         self._boundaries = tf.constant(section.buckets)
-        pairs = self._encode(corpus)
-        kept = [pair for pair in pairs if max(map(len, pair)) < section.buckets[-1]]
+        sides = self._encode(corpus)
+        longest = np.max([side.row_lengths() for side in sides], axis=0)
+        [kept] = np.nonzero(longest < section.buckets[-1])
         self.num_examples = self._count(len(kept), len(corpus))
-        self._pairs = _Ragged(kept[: self.num_examples])
+        self._pairs = _Pairs(*(tf.gather(side, kept[: self.num_examples]) for side in sides))
         self.test_pairs: TestPairs | None = None
 
     def ordered(self, num_examples: int, size: int) -> tf.data.Dataset:
@@ -98,7 +99,7 @@ class Sentences:
         """The test split, sorted by length, in micro-batches of `size`, with weights of 1."""
         evaluation = cast(schema.TranslationEvaluation, self._config.evaluation)
         text = parallel_text.read(self._section, self._section.test_split, evaluation.num_examples)
-        pairs = _Ragged(self._encode(text))
+        pairs = _Pairs(*self._encode(text))
         order = np.argsort(pairs.lengths, kind="stable")
         self.test_pairs = TestPairs(
             *(list(side) for side in zip(*(text[row] for row in order), strict=True))
@@ -110,9 +111,9 @@ class Sentences:
         micro_batch = self._pairs.micro_batch(self._boundaries)
         return rows.map(lambda row: micro_batch(row, scale), tf.data.AUTOTUNE).cache()
 
-    def _encode(self, pairs: Sequence[parallel_text.Pair]) -> list[tuple[np.ndarray, np.ndarray]]:
-        sides = (self.vocabulary.encode(side) for side in zip(*pairs, strict=True))
-        return list(zip(*sides, strict=True))
+    def _encode(self, pairs: Sequence[parallel_text.Pair]) -> list[tf.RaggedTensor]:
+        """Sources and targets."""
+        return [self.vocabulary.encode(side) for side in zip(*pairs, strict=True)]
 
     def _count(self, num_kept: int, num_read: int) -> int:
         """Training pairs to use, of those that are not too long."""
@@ -135,15 +136,14 @@ class Sentences:
         return num_kept // size * size
 
 
-class _Ragged:
-    """Pairs of sentences of different lengths, in one array a language."""
+class _Pairs:
+    """Pairs of sentences: subwords of the sources and of the targets, int32 (N, None) each."""
 
-    def __init__(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
-        sources, targets = zip(*pairs, strict=True)
-        self._sources, self._targets = _ragged(sources), _ragged(targets)
+    def __init__(self, sources: tf.RaggedTensor, targets: tf.RaggedTensor) -> None:
+        self._sources, self._targets = sources, targets
         # With the end mark.
-        self.num_labels = np.array([len(target) + 1 for target in targets], np.int64)
-        self.lengths = self.num_labels + np.array([len(source) + 1 for source in sources])
+        self.num_labels = targets.row_lengths().numpy() + 1
+        self.lengths = self.num_labels + sources.row_lengths().numpy() + 1
 
     def micro_batch(self, boundaries: tf.Tensor):
         """What makes a micro-batch of rows, padded to the next of `boundaries`, and a weight."""
@@ -158,11 +158,6 @@ class _Ragged:
             return (source, target), labels, tf.cast(labels != PADDING, tf.float32) * weight
 
         return gather
-
-
-def _ragged(rows: Sequence[np.ndarray]) -> tf.RaggedTensor:
-    lengths = np.array([len(row) for row in rows], np.int64)
-    return tf.RaggedTensor.from_row_lengths(np.concatenate(rows), lengths)
 
 
 def _padded(rows: tf.RaggedTensor, boundaries: tf.Tensor) -> tf.Tensor:

@@ -1,11 +1,12 @@
-"""Subwords of both languages, learned once from the training corpus by SentencePiece.
+"""Subwords of both languages: learned by SentencePiece, encoded by TensorFlow Text.
 
-The library learns byte pairs of 29,000 pairs of sentences in a second and encodes them in another,
-in C++, where TensorFlow Text's trainer of word pieces takes minutes; and it has wheels for every
-platform and any version of TensorFlow. Its vocabularies give back the text, spaces included.
+SentencePiece learns the byte pairs of 29,000 pairs of sentences in a second, where TensorFlow
+Text's own trainer of word pieces takes minutes and doesn't keep to the size that it is asked for.
+Its vocabularies give back the text, spaces included, and TensorFlow Text reads them.
 """
 
 import hashlib
+import importlib
 import importlib.metadata
 import io
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from trainers.errors import UserError
 
@@ -23,6 +25,7 @@ PADDING, UNKNOWN, BEGIN, END = range(4)
 _COVERAGE = 0.9999
 # Sentences that are looked at; a larger corpus is sampled.
 _MOST_SENTENCES = 2_000_000
+_ENCODED_AT_ONCE = 1_000
 
 
 class Vocabulary:
@@ -33,23 +36,27 @@ class Vocabulary:
     """
 
     def __init__(self, model: bytes) -> None:
-        self._processor = _sentencepiece().SentencePieceProcessor(model_proto=model)
+        self._model = model
+        self._size = int(self._tokenizer().vocab_size())
 
     def __len__(self) -> int:
         """Number of subwords that there are, whatever the size that was asked for."""
-        return len(self._processor)
+        return self._size
 
-    def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
-        """Subwords of sentences, without begin and end: an int32 array each."""
-        return [np.asarray(ids, np.int32) for ids in self._processor.encode(list(sentences))]
+    def encode(self, sentences: Sequence[str]) -> tf.RaggedTensor:
+        """Subwords of sentences, without begin and end: int32 (N, None)."""
+        text = tf.data.Dataset.from_tensor_slices(list(sentences)).batch(_ENCODED_AT_ONCE)
+        return tf.concat(list(text.map(self._tokenizer().tokenize, tf.data.AUTOTUNE)), 0)
 
     def decode(self, tokens: np.ndarray) -> list[str]:
-        """Sentences of rows of subwords, int (N, length), each up to its end mark."""
-        rows = []
-        for row in np.asarray(tokens):
-            ends = np.flatnonzero((row == END) | (row == PADDING))
-            rows.append([int(token) for token in row[: ends[0] if len(ends) else None]])
-        return self._processor.decode(rows)
+        """Sentences of rows of subwords, int32 (N, length), each up to its end mark."""
+        ended = np.isin(tokens, (END, PADDING)).cumsum(axis=1) > 0
+        rows = tf.ragged.boolean_mask(tokens, ~ended)
+        return [sentence.decode() for sentence in self._tokenizer().detokenize(rows).numpy()]
+
+    def _tokenizer(self) -> Any:
+        """Anew for each use: clearing Keras' session takes away what an earlier one holds."""
+        return _library("tensorflow_text").SentencepieceTokenizer(self._model)
 
 
 def learn(sentences: Sequence[str], kind: str, size: int, directory: Path) -> Vocabulary:
@@ -64,9 +71,9 @@ def learn(sentences: Sequence[str], kind: str, size: int, directory: Path) -> Vo
         directory: Where vocabularies are kept.
 
     Raises:
-        UserError: `size` is below the number of characters, or SentencePiece is not installed.
+        UserError: `size` is below the number of characters, or a library is not installed.
     """
-    sentencepiece = _sentencepiece()
+    sentencepiece = _library("sentencepiece")
     settings = {
         **{"model_type": kind, "vocab_size": size, "hard_vocab_limit": False},
         **{"character_coverage": _COVERAGE, "normalization_rule_name": "nmt_nfkc"},
@@ -109,11 +116,10 @@ def _write(path: Path, content: bytes) -> None:
     Path(file.name).replace(path)
 
 
-def _sentencepiece() -> Any:
+def _library(name: str) -> Any:
     try:
-        import sentencepiece
+        return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            "translation needs SentencePiece: python -m pip install -e '.[translation]'"
+            f"translation needs {name}: python -m pip install -e '.[translation]'"
         ) from error
-    return sentencepiece

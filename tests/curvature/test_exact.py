@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_aeos.curvature.batches import from_data
-from keras_aeos.curvature.exact import exact_second_derivatives, refuse_inexact
+from keras_aeos.curvature.exact import exact_second_derivatives
 from keras_aeos.curvature.objective import Objective
 from tests.cases import SelfAttention, flat_parameters, model_with, training_gradient
 
@@ -350,72 +350,3 @@ def test_training_is_the_same_with_a_measurement_before_it(layer):
 
 
 # name: (operation, the operation named)
-REFUSED = {
-    "response_normalisation": (tf.nn.local_response_normalization, "LRNGrad"),
-    "fractional_pool": (
-        lambda x: tf.nn.fractional_max_pool(x, 1.4, seed=1)[0],
-        "FractionalMaxPool",
-    ),
-    "crop": (
-        lambda x: tf.image.crop_and_resize(x, [[0.1, 0.1, 0.8, 0.9]] * 3, [0, 1, 2], (3, 3)),
-        "CropAndResizeGradImage",
-    ),
-    "quantisation": (tf.quantization.fake_quant_with_min_max_args, "FakeQuantWithMinMaxArgs"),
-    "random": (lambda x: x + tf.random.normal(tf.shape(x)), "RandomStandardNormal"),
-    "random_in_a_branch": (
-        lambda x: tf.cond(tf.reduce_sum(x) > 0.0, lambda: tf.nn.dropout(x, 0.5), lambda: x),
-        "RandomUniform",
-    ),
-    "random_in_a_loop": (
-        lambda x: tf.scan(lambda total, row: total + tf.nn.dropout(row, 0.5), x),
-        "RandomUniform",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused_operations_are_named_with_their_layer(name):
-    operation, kind = REFUSED[name]
-    model, x, y = model_with(layers.Lambda(operation, name="my_layer_7"), IMAGE)
-    message = rf"No exact Hessian: {kind}\w* in layer '{model.name}/my_layer_7.*'.*Received: "
-    with pytest.raises(ValueError, match=message):
-        Objective(model, from_data((x, y))).linearise()
-
-
-def test_refused_loss_is_named():
-    model = keras.Sequential([keras.Input((6, 4)), layers.Dense(4)])
-    model.compile("sgd", keras.losses.CTC())
-    data = np.ones((3, 6, 4), "f"), np.ones((3, 2), "int32")
-    with pytest.raises(ValueError, match=r"No exact Hessian: .* in layer 'compile_loss/ctc"):
-        Objective(model, from_data(data)).linearise()
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_operations_before_the_parameters_are_refused_only_if_they_draw(name):
-    operation, _ = REFUSED[name]
-    model = keras.Sequential([keras.Input(IMAGE), layers.Lambda(operation), layers.Dense(2)])
-    model.compile("sgd", "mse")
-    x = np.ones((3, *IMAGE), "f")
-    objective = Objective(model, from_data((x, model(x).numpy())))
-    if name.startswith("random"):
-        with pytest.raises(ValueError, match="draws anew"):
-            objective.linearise()
-    else:
-        assert np.isfinite(objective.linearise().hessian_product(tf.ones([10]))).all()
-
-
-def test_function_traced_elsewhere_with_stock_moments_is_refused():
-    elsewhere = tf.function(lambda x: tf.nn.moments(x, [0])[1]).get_concrete_function(
-        tf.TensorSpec([3])
-    )
-    graph = tf.function(lambda x: 2.0 * elsewhere(x)).get_concrete_function(tf.zeros(3)).graph
-    with pytest.raises(ValueError, match=r"tf\.nn\.moments .* traced before"):
-        refuse_inexact(graph)
-
-
-def test_what_no_output_depends_on_is_not_refused():
-    def function(x):
-        tf.debugging.check_numerics(tf.random.normal([3]), "noise")
-        return 2.0 * x
-
-    refuse_inexact(tf.function(function).get_concrete_function(tf.zeros(3)).graph)

@@ -151,6 +151,16 @@ def test_figure_11_compares_at_equal_steps(sweeps):
     assert others["ratio_to_momentum"].isna().all()
 
 
+def test_figure_11_compares_nothing_beyond_the_fastest_rate(sweeps):
+    """Momentum takes 200, 60 and then, at a rate too large, again 120 steps; Adam always 100."""
+    for rate, step, sharpness in ((1e-2, 200, 5), (2e-2, 60, 1000 / 60), (4e-2, 120, 1e-3)):
+        write_run(sweeps, "fig11", **momentum(rate, step=step, sharpness=sharpness))
+    figure, table = drawn(sweeps, "fig11")
+    adam = table[(table["optimizer"] == "adam") & (table["batch"] == 1000)]
+    np.testing.assert_allclose(adam["ratio_to_momentum"], [9, 6, 3])
+    assert list(figure.axes[0].lines[1].get_xdata()) == [200, 60, 120]
+
+
 def test_figure_11_compares_nothing_outside_of_momentums_steps(sweeps):
     for rate, step in ((1e-2, 400), (2e-2, 200)):
         write_run(sweeps, "fig11", **momentum(rate, step=step))

@@ -5,11 +5,13 @@ A run makes TensorFlow's operations deterministic for the whole process.
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tensorflow.python.framework import config
 
 from tests.trainers.prepared import write_cifar
+from tests.trainers.sentences import SENTENCES, write_files
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +26,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> str:
     if "TFDS_DATA_DIR" in os.environ:
         return os.environ["TFDS_DATA_DIR"]
     return write_cifar(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A directory with the corpus as plain files, and two of its pairs as the test split."""
+    return write_files(write_files(tmp_path), "test", SENTENCES[2:4])

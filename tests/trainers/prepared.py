@@ -1,6 +1,7 @@
 """Small data sets in the files that TFDS would write for the real ones."""
 
 import io
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -26,7 +27,7 @@ def jpeg(height, width, mode="RGB", value=None):
     return file.getvalue()
 
 
-def _cifar(num_classes):
+def _cifar(num_classes, broken):
     with tfds.core.registered.skip_registration():
 
         class Cifar(tfds.core.GeneratorBasedBuilder):
@@ -54,10 +55,13 @@ def _cifar(num_classes):
             def _examples(self, count, seed):
                 random = np.random.default_rng(seed)
                 for index in range(count):
-                    image = random.integers([0, 50, 100], [100, 200, 256], (32, 32, 3), np.uint8)
+                    shape = (32, 32, 3)
+                    image: Any = random.integers([0, 50, 100], [100, 200, 256], shape, np.uint8)
                     labels = {"label": index % num_classes}
                     if num_classes == 100:
                         labels["coarse_label"] = index % 20
+                    if index == broken:
+                        image = io.BytesIO(b"\x89PNG, and no more")
                     yield index, {"id": f"train_{index}", "image": image, **labels}
 
     return Cifar
@@ -97,9 +101,9 @@ def _imagenet(encoded, splits):
     return Imagenet
 
 
-def write_cifar(directory, num_classes=10):
-    """Write a small CIFAR data set below a TFDS directory."""
-    _cifar(num_classes)(data_dir=str(directory)).download_and_prepare()
+def write_cifar(directory, num_classes=10, broken=None):
+    """Write a small CIFAR data set below a TFDS directory, `broken` the index of a broken image."""
+    _cifar(num_classes, broken)(data_dir=str(directory)).download_and_prepare()
     return str(directory)
 
 

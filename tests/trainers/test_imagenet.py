@@ -173,16 +173,18 @@ def test_too_few_examples_are_named(directory):
 def test_broken_image_is_named(tmp_path):
     good = [jpeg(*shape) for shape in SHAPES[:3]]
     settings = config(write_imagenet(tmp_path, [good[0], good[1][:3000], good[2]]), 3)
-    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+    with pytest.raises(UserError) as error, sources.broken_image_named(settings):
         arrays(data.load(settings).measured)
-    named = str(sources.undecodable(settings, error.value))
     for part in ("imagenet2012", "n00000001.JPEG", str(tmp_path)):
-        assert part in named
+        assert part in str(error.value)
 
 
 def test_error_without_a_broken_image_is_not_explained(directory):
-    error = tf.errors.InvalidArgumentError(None, None, "shapes differ")
-    assert sources.undecodable(config(directory), error) is None
+    with (
+        pytest.raises(tf.errors.InvalidArgumentError, match="a jpeg"),
+        sources.broken_image_named(config(directory)),
+    ):
+        raise tf.errors.InvalidArgumentError(None, None, "about a jpeg, but none is broken")
 
 
 def test_data_made_up_by_tfds_is_read(monkeypatch):

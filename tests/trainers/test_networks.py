@@ -1,5 +1,7 @@
 """The networks are the specified ones, train, and have an exact Hessian."""
 
+import itertools
+
 import keras
 import numpy as np
 import pandas as pd
@@ -41,6 +43,35 @@ def num_parameters(model):
     return tuple(sum(int(np.prod(v.shape)) for v in kind) for kind in kinds)
 
 
+def test_fully_connected_network_is_the_specified_one():
+    model = training.build_model(config(schema.FullyConnected()))
+    shapes = [tuple(v.shape) for v in model.trainable_variables]
+    sizes = [3_072, 200, 200, 200, 200, 200, 10]
+    assert shapes == [s for n, m in itertools.pairwise(sizes) for s in ((n, m), (m,))]
+    for kernel, bias in zip(*[iter(model.trainable_variables)] * 2, strict=True):
+        values = kernel.numpy() * np.sqrt(kernel.shape[0])
+        # Mean and variance of n standard normal numbers, five standard errors wide.
+        error = 5 / np.sqrt(values.size)
+        assert abs(values.mean()) < error
+        assert abs(values.var() - 1) < np.sqrt(2) * error
+        assert not bias.numpy().any()
+    # A truncated normal would end at two standard deviations.
+    assert abs(model.trainable_variables[0].numpy()).max() * np.sqrt(3_072) > 3
+    activations = [layer.activation.__name__ for layer in model.layers if hasattr(layer, "units")]
+    assert activations == ["tanh"] * 5 + ["linear"]
+
+
+def test_layers_of_one_shape_differ_and_seeds_decide():
+    def kernels(seed):
+        settings = config(schema.FullyConnected(hidden_layers=3, width=8), seed=seed)
+        return [v.numpy() for v in training.build_model(settings).trainable_variables[::2]]
+
+    first, again, other = kernels(0), kernels(0), kernels(1)
+    assert not np.array_equal(first[1], first[2])
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
 def test_cnn_is_the_specified_one():
     model = training.build_model(config(schema.CNN()))
     convolutions = 75 * 64 + 64, 576 * 96 + 96, 864 * 128 + 128
@@ -61,9 +92,10 @@ def test_wide_resnet_has_the_parameters_of_wrn_28_10(data, millions):
     model = training.build_model(config(schema.WideResNet(), data))
     trainable, others = num_parameters(model)
     assert round(trainable / 1e6, 2) == millions
-    # A mean and a variance where there are a scale and an offset: of 25 normalisations.
-    channels = 16 + (2 * 4 - 1) * 160 + 160 + (2 * 4 - 1) * 320 + 320 + 8 * 640
-    assert others == 2 * (channels + 640 - 640)
+    # Each of the 25 normalisations keeps a mean and a variance of what it sees: the first of each
+    # block sees the output of the block before, the last one of all that of the last block.
+    channels = (16 + 7 * 160) + (160 + 7 * 320) + (320 + 7 * 640) + 640
+    assert others == 2 * channels
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert len(convolutions) == 25 + 3  # and the three 1×1 of the shortcuts
 

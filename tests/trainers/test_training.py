@@ -1,4 +1,3 @@
-import itertools
 import json
 from typing import Any
 
@@ -117,36 +116,6 @@ def test_one_trace_serves_every_step():
     assert after_two > 0
     # A second `fit` builds symbolically once more; seven epochs trace nothing.
     assert len(traces) <= after_two + 1
-
-
-def test_network_is_the_specified_one():
-    settings = schema.Config(model=schema.FullyConnected(), optimizer=schema.Adam(), output_dir="")
-    model = fully_connected.build_model(settings)
-    shapes = [tuple(v.shape) for v in model.trainable_variables]
-    sizes = [3_072, 200, 200, 200, 200, 200, 10]
-    assert shapes == [s for n, m in itertools.pairwise(sizes) for s in ((n, m), (m,))]
-    for kernel, bias in zip(*[iter(model.trainable_variables)] * 2, strict=True):
-        values = kernel.numpy() * np.sqrt(kernel.shape[0])
-        # Mean and variance of n standard normal numbers, five standard errors wide.
-        error = 5 / np.sqrt(values.size)
-        assert abs(values.mean()) < error
-        assert abs(values.var() - 1) < np.sqrt(2) * error
-        assert not bias.numpy().any()
-    # A truncated normal would end at two standard deviations.
-    assert abs(model.trainable_variables[0].numpy()).max() * np.sqrt(3_072) > 3
-    activations = [layer.activation.__name__ for layer in model.layers if hasattr(layer, "units")]
-    assert activations == ["tanh"] * 5 + ["linear"]
-
-
-def test_layers_of_one_shape_differ_and_seeds_decide():
-    def kernels(seed):
-        settings = config(model=schema.FullyConnected(hidden_layers=3, width=8), seed=seed)
-        return [v.numpy() for v in fully_connected.build_model(settings).trainable_variables[::2]]
-
-    first, again, other = kernels(0), kernels(0), kernels(1)
-    assert not np.array_equal(first[1], first[2])
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_run_writes_its_directory(tmp_path):

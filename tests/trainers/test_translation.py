@@ -1,239 +1,24 @@
-"""Sentences from text to micro-batches: reading, vocabulary, batches, broken input."""
+"""Sentences as micro-batches, and the runs that train on them."""
 
 import dataclasses
 import itertools
 import json
 import math
-import os
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
-from trainers import data, number_words, parallel_text, run_directory, schema, training, vocabulary
+from tests.trainers.sentences import SENTENCES, config, write_files
+from trainers import data, run_directory, schema, training
 from trainers.errors import UserError
 from trainers.schedules import WarmUp
 from trainers.translation import Sentences
-from trainers.vocabulary import BEGIN, END, PADDING
-
-SENTENCES = [
-    ("a dog runs", "ein hund läuft"),
-    ("two dogs run", "zwei hunde laufen"),
-    ("the cat sleeps on the red house", "die katze schläft auf dem roten haus"),
-    ("the man reads", "der mann liest"),
-    ("a woman sees the old dog", "eine frau sieht den alten hund"),
-    ("no", "nein"),
-]
-
-
-def write_files(directory, split="train", pairs=SENTENCES):
-    for side, language in enumerate(("en", "de")):
-        text = "".join(f"{pair[side]}\n" for pair in pairs)
-        (directory / f"{split}.{language}").write_text(text, encoding="utf-8")
-    return directory
-
-
-def config(directory, **changes):
-    """A run of seconds on six sentences."""
-    data_changes = changes.pop("data", {})
-    section = schema.Translation(
-        name="files",
-        data_dir=str(directory),
-        vocabulary_size=60,
-        buckets=[8, 16, 40],
-        batch_size=6,
-        micro_batch_size=6,
-    )
-    return schema.Config(
-        **{
-            "model": schema.Transformer(
-                num_layers=1, dim=8, heads=2, hidden=8, dropout=0.0, label_smoothing=0.1
-            ),
-            "data": dataclasses.replace(section, **data_changes),
-            "optimizer": schema.Adam(learning_rate=1e-2),
-            "steps": 4,
-            "monitor": schema.Monitor(update_freq=2, rtol=1e-2),
-            "evaluation": schema.TranslationEvaluation(freq=None, beam_width=2),
-            "output_dir": str(directory / "run"),
-            **changes,
-        }
-    )
-
-
-@pytest.fixture
-def files(tmp_path):
-    return write_files(write_files(tmp_path), "test", SENTENCES[2:4])
-
-
-def test_numbers_are_spelt_and_splits_are_apart():
-    train, test = (number_words.pairs("en", "de", split) for split in ("train", "test"))
-    assert (len(train), len(test)) == (20_000, 500)
-    assert len({*train, *test}) == 20_500
-    assert number_words._sentence(42, 701, "en") == (
-        "forty-two plus seven hundred and one is seven hundred and forty-three"
-    )
-    assert number_words._sentence(42, 701, "de") == (
-        "zweiundvierzig plus siebenhunderteins ist siebenhundertdreiundvierzig"
-    )
-    assert number_words.pairs("de", "en", "test") == [(de, en) for en, de in test]
-
-
-def test_files_are_read_line_by_line(tmp_path):
-    # A line separator within a sentence, Windows' line ends, and none after the last line.
-    (tmp_path / "train.en").write_bytes("one\u2028line\r\ntwo".encode())
-    (tmp_path / "train.de").write_bytes(b"eine\r\nzwei\r\n")
-    section = schema.Translation(name="files", data_dir=str(tmp_path))
-    pairs = parallel_text.read(section, "train")
-    assert pairs == [("one\u2028line", "eine"), ("two", "zwei")]
-    assert parallel_text.read(section, "train", 1) == pairs[:1]
-
-
-BROKEN = {
-    "uneven": (b"a\nb\n", b"c\n", "2 in .*train.en and 1 in .*train.de"),
-    "empty": (b"a\n\nb\n", b"c\nd\ne\n", "train.en, line 2: expected a sentence"),
-    "blank": (b"a\nb\n", b"c\n \t\n", "train.de, line 2: expected a sentence"),
-    "encoding": (b"a\nb\n", b"c\nsch\xf6n\n", "train.de, line 2: not valid UTF-8"),
-    "nothing": (b"", b"", "train.en, line 1: expected a sentence"),
-    "missing": (b"a\n", None, "no such file: .*train.de"),
-}
-
-
-@pytest.mark.parametrize(("english", "german", "message"), BROKEN.values(), ids=BROKEN)
-def test_broken_files_end_in_one_line(tmp_path, english, german, message):
-    for name, content in (("train.en", english), ("train.de", german)):
-        if content is not None:
-            (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=message) as error:
-        data.load(config(tmp_path))
-    assert "\n" not in str(error.value)
-
-
-with tfds.core.registered.skip_registration():
-
-    class SmallTranslate(tfds.core.GeneratorBasedBuilder):
-        """The sentences of this file, in the form of TFDS, with an empty side and a broken one."""
-
-        VERSION = tfds.core.Version("1.0.0")
-        BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="de-en"),)
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.Translation(languages=("de", "en"))
-            )
-
-        def _split_generators(self, dl_manager):
-            return {
-                "train": self._generate_examples(["", *range(6)]),
-                "broken": self._generate_examples([b"\xff"]),
-            }
-
-        def _generate_examples(self, rows):
-            for key, row in enumerate(rows):
-                english, german = SENTENCES[row] if isinstance(row, int) else ("so", row)
-                yield key, {"en": english, "de": german}
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("tfds")
-    SmallTranslate(data_dir=str(directory), config="de-en").download_and_prepare()
-    return str(directory)
-
-
-def small(prepared, **changes):
-    return schema.Translation(name="small_translate", data_dir=prepared, **changes)
-
-
-@pytest.mark.parametrize("name", ["small_translate", "small_translate/de-en"])
-def test_prepared_data_set_is_read_without_empty_sides(prepared, name):
-    section = dataclasses.replace(small(prepared), name=name)
-    assert sorted(parallel_text.read(section, "train")) == sorted(SENTENCES)
-    turned = dataclasses.replace(section, source="de", target="en")
-    assert sorted(parallel_text.read(turned, "train")) == sorted((b, a) for a, b in SENTENCES)
-
-
-LACKING = {
-    "pair": ({"target": "fr"}, "train", "no pair en-fr or fr-en.*Received.*: .*de-en"),
-    "language": (
-        {"target": "fr", "name": "small_translate/de-en"},
-        "train",
-        "no sentences in 'fr'.*de, en",
-    ),
-    "split": ({}, "test", "expected a split 'test'.*train"),
-    "data set": ({"name": "wmt17_translate"}, "train", "prepare_data.py wmt17_translate/de-en"),
-    "encoding": ({}, "broken", "not valid UTF-8"),
-}
-
-
-@pytest.mark.parametrize(("changes", "split", "message"), LACKING.values(), ids=LACKING)
-def test_what_a_data_set_lacks_is_said_in_one_line(prepared, changes, split, message):
-    section = dataclasses.replace(small(prepared), **changes)
-    with pytest.raises(UserError, match=message) as error:
-        parallel_text.read(section, split)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="needs a prepared data set")
-def test_multi30k_is_read(monkeypatch):
-    pairs = parallel_text.read(schema.Translation(name="multi30k_translate"), "test")
-    assert len(pairs) == 1_000
-
-
-@pytest.mark.parametrize("kind", schema.translation.VOCABULARIES)
-def test_vocabulary_gives_sentences_back(tmp_path, kind):
-    sentences = [sentence for pair in SENTENCES for sentence in pair]
-    learned = vocabulary.learn(sentences, kind, 60, tmp_path)
-    encoded = learned.encode(sentences)
-    rows = np.zeros((len(encoded), 60), np.int32)
-    for row, ids in zip(rows, encoded, strict=True):
-        assert min(ids) > END
-        row[: len(ids) + 1] = [*ids, END]
-        row[len(ids) + 1 : -1] = 7  # what follows an end mark is not read
-    assert learned.decode(rows) == sentences
-    assert max(map(max, encoded)) < len(learned) <= 60
-
-
-def test_a_small_corpus_has_a_small_vocabulary(tmp_path):
-    assert 8 < len(vocabulary.learn(["a b", "b a"] * 9, "bpe", 500, tmp_path)) < 500
-    with pytest.raises(UserError, match="vocabulary_size: no vocabulary of 8"):
-        vocabulary.learn(["abcdefghijklmnopqrstuvwxyz"], "bpe", 8, tmp_path)
-
-
-def test_vocabulary_is_learned_once_and_anew_for_another_corpus(tmp_path, monkeypatch):
-    import sentencepiece
-
-    trained = []
-    trainer = sentencepiece.SentencePieceTrainer
-    train = trainer.train
-
-    def counted(**settings):
-        trained.append(settings)
-        train(**settings)
-
-    monkeypatch.setattr(trainer, "train", counted)
-    sentences = ["ein hund läuft", "zwei hunde laufen"] * 5
-    cases = [
-        (sentences, "bpe", 40, 1),
-        (sentences, "bpe", 40, 1),  # the same: from the file
-        (sentences[1:], "bpe", 40, 2),
-        (sentences, "bpe", 39, 3),
-        (sentences, "unigram", 40, 4),
-        (sentences, "bpe", 40, 4),
-    ]
-    for corpus, kind, size, expected in cases:
-        vocabulary.learn(corpus, kind, size, tmp_path / "kept")
-        assert len(trained) == expected
-    assert len(list((tmp_path / "kept").iterdir())) == 4
-
-
-def test_vocabulary_is_kept_beside_the_run(files):
-    Sentences(config(files))
-    assert [path.suffix for path in (files / "vocabularies").iterdir()] == [".model"]
+from trainers.vocabulary import BEGIN, PADDING
 
 
 def decoded(source, batch):
