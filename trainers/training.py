@@ -236,6 +236,8 @@ def compile_accumulating(model: keras.Model, config: schema.Config, num_batches:
         gradient_accumulation_steps=num_batches if num_batches > 1 else None,
     )
     model.compile(optimizer, loss=loss, steps_per_execution=num_batches)
+    # Variables that are there spare a second tracing of the step, minutes on a deep network.
+    optimizer.build(model.trainable_variables)
 
 
 def learning_rate(config: schema.Config, num_batches: int) -> dict[str, Any]:
