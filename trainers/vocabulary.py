@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -83,6 +84,10 @@ def learn(sentences: Sequence[str], kind: str, size: int, directory: Path) -> Vo
     path = directory / f"{_fingerprint(sentences, settings)}.model"
     if not path.exists():
         model = io.BytesIO()
+        print(
+            f"learning a vocabulary of {size:,} subwords from {len(sentences):,} sentences",
+            file=sys.stderr,
+        )
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(sentences),
