@@ -177,23 +177,26 @@ def test_micro_batch_is_the_same_in_training_and_measuring(batch_size):
     assert measured == rows(micro_batches(digits(None, num_examples=20).measured, 3))
 
 
-def test_broken_image_is_named(tmp_path):
-    section = schema.Data(data_dir=write_cifar(tmp_path, broken=7), num_examples=120)
+def train_on(directory):
+    """A run on the small CIFAR-10 in a directory."""
+    section = schema.Data(data_dir=str(directory), num_examples=120)
     settings = schema.Config(
         model=schema.FullyConnected(), data=section, optimizer=schema.Adam(), output_dir=""
     )
+    training.train(settings, directory / "run", {})
+
+
+def test_broken_image_is_named(tmp_path):
+    write_cifar(tmp_path, broken=7)
     with pytest.raises(UserError, match=r"of cifar10 can't be decoded: .*train_7.* in .*3\.0\.2"):
-        training.train(settings, tmp_path / "run", {})
+        train_on(tmp_path)
 
 
 def test_damaged_file_is_named(tmp_path):
-    section = schema.Data(data_dir=write_cifar(tmp_path), num_examples=50)
-    settings = schema.Config(
-        model=schema.FullyConnected(), data=section, optimizer=schema.Adam(), output_dir=""
-    )
+    write_cifar(tmp_path)
     [file] = tmp_path.glob("cifar10/*/*train.tfrecord*")
     content = bytearray(file.read_bytes())
     content[len(content) // 4] ^= 255
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"a file of cifar10 in .*3\.0\.2 is damaged"):
-        training.train(settings, tmp_path / "run", {})
+        train_on(tmp_path)
