@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_aeos.curvature.trace import random_signs
-from keras_aeos.curvature.vectors import orthogonalise, unit
+from keras_aeos.curvature.vectors import Vectors, unit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,16 +77,18 @@ def lanczos_quadrature(matvec, like, num_probes, num_steps, seed=0):
     nodes = np.zeros((num_probes, num_steps))
     weights = np.zeros((num_probes, num_steps))
     for index in range(num_probes):
-        basis = [unit(random_signs(like, seed, index))]
+        vector = unit(random_signs(like, seed, index))
+        basis = Vectors([vector])
         projection = np.zeros((num_steps, num_steps))
         for step in range(num_steps):
-            product, components = orthogonalise(matvec(basis[step]), basis)
+            product, components = basis.orthogonalise(matvec(vector))
             projection[step, : step + 1] = projection[: step + 1, step] = components
             norm = float(tf.norm(product))
             scale = np.abs(projection).max()
             if norm <= 100.0 * np.finfo(like.dtype.as_numpy_dtype).eps * scale:
                 break  # the probe's Krylov space is exhausted, and the quadrature exact
-            basis.append(product / norm)
+            vector = product / norm
+            basis.append(vector)
         size = step + 1
         nodes[index, :size], vectors = np.linalg.eigh(projection[:size, :size])
         weights[index, :size] = vectors[0] ** 2

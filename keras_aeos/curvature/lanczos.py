@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_aeos.curvature.certificate import Basis, Certificate
 from keras_aeos.curvature.result import Eigenpairs, error_bounds, not_available, relative
-from keras_aeos.curvature.vectors import RandomDirections, combine, orthogonalise, unit
+from keras_aeos.curvature.vectors import RandomDirections, Vectors, unit
 
 # Norm of the fresh random part of a warm start, beside a unit vector of old Ritz vectors.
 _FRESH_NORM = 1.0
@@ -27,8 +27,8 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None,
 
     - the bound of the distance to the nearest eigenvalue is at most `rtol`, for each of the pairs,
     - no eigenvalue above ``(1 + margin) λ₁`` exists, with a probability of 99 % over the random
-      part of the start vector (`Certificate`); and none at ``(1 + margin) λᵢ``, or half the way
-      to λᵢ₋₁, for the next ones.
+      part of the start vector (`Certificate`); and, in a cold start, none at ``(1 + margin) λᵢ``,
+      or half the way to λᵢ₋₁, for the next ones.
 
     A warm start adds a fresh random direction to the given vectors, so that an old eigenvector,
     even an exact one, does not hide one that has overtaken it.
@@ -40,7 +40,8 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None,
         rtol: Tolerance of the relative error of each eigenvalue.
         max_hvps: Product limit.
         seed: Seed of the random directions.
-        margin: Relative margin of the certificate; ``30 rtol`` if None.
+        margin: Relative margin of the certificate of a warm start, for λ₁ alone; None for that
+            of a cold start: ``30 rtol``, for all of the pairs.
         earlier: Largest Ritz values of an earlier solve, descending: where they stood an
             eigenvalue may stand that this solve has not seen yet.
 
@@ -52,20 +53,20 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None,
     """
     size = start.shape[1]
     rounding = 100.0 * np.finfo(start.dtype.as_numpy_dtype).eps
+    num_checked = num_eigenvalues if margin is None else 1
     margin = _COLD_MARGIN * rtol if margin is None else margin
     capacity = min(max(20, 2 * num_eigenvalues + 10), size)
     num_kept = min(num_eigenvalues + 4, capacity - 1)
     random = RandomDirections(size, start.dtype, seed)
 
     vector, fraction = _start_vector(start, num_eigenvalues, random)
-    basis = [vector]
+    basis = Vectors([vector])
     projection = np.zeros((capacity, capacity))
     certificate, begin = Certificate(size, fraction), 0
     num_hvps = num_exhausted = 0
     while True:
-        product = matvec(basis[-1])
+        product, coefficients = basis.orthogonalise(matvec(vector))
         num_hvps += 1
-        product, coefficients = orthogonalise(product, basis)
         beta = float(tf.norm(product))
         last = len(basis) - 1
         projection[last, : last + 1] = projection[: last + 1, last] = coefficients
@@ -90,7 +91,7 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None,
         else:
             certified = all(
                 certificate.excludes(value, state)
-                for value in _above(values[:num_eigenvalues], margin, floor)
+                for value in _above(values[:num_checked], margin, floor)
             )
         found = min(num_eigenvalues, len(values))
         if found == num_eigenvalues and met[:found].all() and certified:
@@ -100,19 +101,20 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None,
 
         if exhausted:
             # Whatever lies outside of an invariant subspace is found from a fresh direction.
-            product, _ = orthogonalise(random(), basis)
+            product, _ = basis.orthogonalise(random())
             certificate, begin = Certificate(size, 1.0), len(basis)
         if len(basis) == capacity:
             if not exhausted:
                 certificate.restart(state)
-            basis = combine(basis, vectors[:, :num_kept])
+            basis = Vectors(basis.combine(vectors[:, :num_kept]))
             projection[:] = 0.0
             projection[range(num_kept), range(num_kept)] = values[:num_kept]
             begin = num_kept
-        basis.append(unit(product))
+        vector = unit(product)
+        basis.append(vector)
 
     shown = min(found + _NUM_GUARDS, len(values))
-    ritz = combine(basis, np.hstack([vectors[:, :shown], vectors[:, shown:][:, -1:]]))
+    ritz = basis.combine(np.hstack([vectors[:, :shown], vectors[:, shown:][:, -1:]]))
     missing = [np.nan] * (num_eigenvalues - found)
     return Eigenpairs(
         eigenvalues=np.append(values[:found], missing),

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_aeos.curvature.result import Eigenpairs, error_bounds, not_available, relative
-from keras_aeos.curvature.vectors import RandomDirections, combine, orthogonalise, unit
+from keras_aeos.curvature.vectors import RandomDirections, Vectors, unit
 
 # Iterations that the fresh column gets to show an eigenvector that the others miss.
 _MIN_ITERATIONS = 5
@@ -54,7 +54,7 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None, e
             return not_available(num_eigenvalues, num_hvps)
         values, rotation = np.linalg.eigh((projection + projection.T) / 2.0)
         values, rotation = values[::-1], rotation[:, ::-1]
-        block, images = combine(block, rotation), combine(images, rotation)
+        block, images = Vectors(block).combine(rotation), Vectors(images).combine(rotation)
 
         norms = np.array(
             [
@@ -93,11 +93,12 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None, e
 
 def _orthonormal(vectors, random=None):
     """Orthonormal basis of the span; a direction that vanishes is replaced by a random one."""
-    basis: list[tf.Tensor] = []
+    basis, columns = Vectors(), []
     for vector in vectors:
         norm = float(tf.norm(vector))
-        rest, _ = orthogonalise(vector, basis)
+        rest, _ = basis.orthogonalise(vector)
         if random is not None and float(tf.norm(rest)) <= 1e-6 * norm:
-            rest, _ = orthogonalise(random(), basis)
-        basis.append(unit(rest))
-    return basis
+            rest, _ = basis.orthogonalise(random())
+        columns.append(unit(rest))
+        basis.append(columns[-1])
+    return columns

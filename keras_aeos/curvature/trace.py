@@ -6,7 +6,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_aeos.curvature.vectors import orthogonalise
+from keras_aeos.curvature.vectors import Vectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +47,9 @@ def hutch_plus_plus(matvec, known_vectors, known_values, num_probes, seed=0):
     References:
         Meyer, Musco, Musco and Woodruff, "Hutch++: Optimal Stochastic Trace Estimation", 2021.
     """
-    samples = []
+    basis, samples = Vectors(known_vectors), []
     for index in range(num_probes):
-        rest, _ = orthogonalise(random_signs(known_vectors[0], seed, index), known_vectors)
+        rest, _ = basis.orthogonalise(random_signs(known_vectors[0], seed, index))
         samples.append(float(tf.tensordot(rest, matvec(rest), 1)))
     return TraceEstimate(
         value=float(np.sum(known_values)) + float(np.mean(samples)),

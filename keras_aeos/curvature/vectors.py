@@ -1,9 +1,9 @@
-"""Small linear algebra on lists of vectors of shape (n,), shared by the eigensolvers."""
+"""Small linear algebra on vectors of shape (n,), shared by the eigensolvers."""
 
 import numpy as np
 import tensorflow as tf
 
-# Vectors that are handled as one matrix at a time: as fast as all at once, without copying all.
+# Vectors in one matrix: a matrix is as fast for many as for all, and is made once.
 _BLOCK = 8
 
 
@@ -12,34 +12,62 @@ def unit(vector):
     return vector / tf.norm(vector)
 
 
-def orthogonalise(vector, basis):
-    """Remove the components along an orthonormal basis, twice for full precision.
+class Vectors:
+    """A growing list of vectors of shape (n,), kept as the rows of matrices of up to `_BLOCK` rows.
 
     Args:
-        vector: Tensor of shape (n,).
-        basis: List of j orthonormal tensors of shape (n,).
-
-    Returns:
-        The rest of the vector, and the removed components as a float64 array of shape (j,).
+        vectors: The first ones: tensors of shape (n,).
     """
-    components = np.zeros(len(basis))
-    for _ in range(2):
-        for begin in range(0, len(basis), _BLOCK):
-            block = tf.stack(basis[begin : begin + _BLOCK])
-            removed = tf.linalg.matvec(block, vector)
-            vector = vector - tf.linalg.matvec(block, removed, transpose_a=True)
-            components[begin : begin + _BLOCK] += removed.numpy()
-    return vector, components
 
+    def __init__(self, vectors=()):
+        self._full = []
+        self._rest = []
+        self._rest_matrix = None
+        for vector in vectors:
+            self.append(vector)
 
-def combine(basis, coefficients):
-    """The vectors ``Σᵢ cᵢ bᵢ``, one for each column c of an array of shape (j, m)."""
-    combined = 0.0
-    for begin in range(0, len(basis), _BLOCK):
-        block = tf.stack(basis[begin : begin + _BLOCK])
-        rows = tf.constant(coefficients[begin : begin + _BLOCK].T, block.dtype)
-        combined += tf.matmul(rows, block)
-    return tf.unstack(combined)
+    def __len__(self):
+        return _BLOCK * len(self._full) + len(self._rest)
+
+    def append(self, vector):
+        """Add a tensor of shape (n,)."""
+        self._rest.append(vector)
+        self._rest_matrix = None
+        if len(self._rest) == _BLOCK:
+            self._full.append(tf.stack(self._rest))
+            self._rest = []
+
+    def orthogonalise(self, vector):
+        """Remove the components along these vectors, which are orthonormal; twice, for precision.
+
+        Args:
+            vector: Tensor of shape (n,).
+
+        Returns:
+            The rest of the vector, and the removed components as a float64 array of shape (j,).
+        """
+        components = np.zeros(len(self))
+        for _ in range(2):
+            for begin, matrix in self._matrices():
+                removed = tf.linalg.matvec(matrix, vector)
+                vector = vector - tf.linalg.matvec(matrix, removed, transpose_a=True)
+                components[begin : begin + _BLOCK] += removed.numpy()
+        return vector, components
+
+    def combine(self, coefficients):
+        """List of the vectors ``Σᵢ cᵢ vᵢ``, one for each column c of an array of shape (j, m)."""
+        combined = 0.0
+        for begin, matrix in self._matrices():
+            rows = tf.constant(coefficients[begin : begin + _BLOCK].T, matrix.dtype)
+            combined += tf.matmul(rows, matrix)
+        return tf.unstack(combined)
+
+    def _matrices(self):
+        """The matrices, each with the index of its first vector."""
+        if self._rest and self._rest_matrix is None:
+            self._rest_matrix = tf.stack(self._rest)
+        matrices = [*self._full, self._rest_matrix] if self._rest else self._full
+        return [(_BLOCK * index, matrix) for index, matrix in enumerate(matrices)]
 
 
 class RandomDirections:

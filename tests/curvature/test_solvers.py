@@ -77,11 +77,26 @@ def test_warm_start_finds_an_eigenvector_that_has_overtaken(solver):
         np.testing.assert_allclose(result.eigenvalues, values[newcomer], rtol=1e-3)
 
 
-def test_warm_start_saves_products():
-    matvec, basis = operator(outliers([10.0, 9.7, 9.4], bulk=3.0))
-    cold = lanczos(matvec, no_start(SIZE), 1, 1e-3, 200)
-    warm = lanczos(matvec, tf.constant(basis[:, :1].T), 1, 1e-3, 200, margin=1.0)
+@pytest.mark.parametrize("count", [1, 3])
+def test_warm_start_saves_products(count):
+    top = [10.0, 9.7, 9.4]
+    matvec, basis = operator(outliers(top, bulk=3.0))
+    cold = lanczos(matvec, no_start(SIZE), count, 1e-3, 200)
+    warm = lanczos(matvec, tf.constant(basis[:, :count].T), count, 1e-3, 200, margin=1.0)
     assert warm.num_hvps < cold.num_hvps
+    np.testing.assert_allclose(warm.eigenvalues, top[:count], rtol=1e-3)
+
+
+def test_only_a_cold_start_looks_between_the_eigenvalues():
+    """With the same margin above λ₁: that no pair of close ones hides a third takes products."""
+    top = [10.0, 8.0, 7.99]
+    matvec, basis = operator(outliers(top, bulk=3.0))
+    old = tf.constant(basis[:, :3].T)
+    careful, quick = (lanczos(matvec, old, 3, 1e-3, 200, margin=m) for m in (None, 30.0 * 1e-3))
+    assert quick.num_hvps < careful.num_hvps
+    for result in careful, quick:
+        assert result.converged.all()
+        np.testing.assert_allclose(result.eigenvalues, top, rtol=1e-3)
 
 
 def test_repeated_eigenvalue_is_found_once_the_space_is_exhausted():
