@@ -96,12 +96,18 @@ def products(build: Callable) -> dict[str, str]:
     kept = {parts: made.linearise() for parts, made in objectives.items()}
     with limited(0):
         computed = {parts: made.linearise() for parts, made in objectives.items()}
-    arguments = next(kept[1]._arguments())
+    arguments = {parts: list(made._arguments()) for parts, made in kept.items()}
+
+    def gradient_of(parts: int) -> None:
+        for given in arguments[parts]:
+            objectives[parts].parts.fixed(*given)
+
     calls = {
-        "gradient": lambda: objectives[1].parts.fixed(*arguments),
+        "gradient": lambda: gradient_of(1),
         "linearise": objectives[1].linearise,
         "product": lambda: kept[1].hessian_product(ones),
         "product, nothing kept": lambda: computed[1].hessian_product(ones),
+        "gradient, 4 micro-batches": lambda: gradient_of(4),
         "product, 4 micro-batches": lambda: kept[4].hessian_product(ones),
         "4 micro-batches, nothing kept": lambda: computed[4].hessian_product(ones),
     }
