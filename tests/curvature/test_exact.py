@@ -1,6 +1,7 @@
 """Second derivatives against central differences of the gradient, layer by layer, in float64."""
 
 import contextlib
+import inspect
 import threading
 
 import keras
@@ -122,9 +123,6 @@ LAYERS = {
     "spatial_dropout": (lambda: layers.SpatialDropout1D(0.4, seed=1), SIGNAL),
     "gaussian_noise": (lambda: layers.GaussianNoise(0.2, seed=1), SIGNAL),
 }
-# The oldest supported Keras has no such layers.
-if not hasattr(keras, "RematScope"):
-    del LAYERS["rematerialised"], LAYERS["rms_norm"]
 # TensorFlow has these on a CPU in float32 alone.
 IN_FLOAT32 = {
     "conv_2d_grouped": (lambda: layers.Conv2D(4, 3, groups=2), IMAGE),
@@ -136,6 +134,11 @@ IN_FLOAT32 = {
     "resizing_antialiased": (lambda: layers.Resizing(3, 3, antialias=True), IMAGE),
     "resizing_lanczos": (lambda: layers.Resizing(5, 7, interpolation="lanczos3"), IMAGE),
 }
+# The oldest supported Keras has no such layers.
+if not hasattr(keras, "RematScope"):
+    del LAYERS["rematerialised"], LAYERS["rms_norm"]
+if "antialias" not in inspect.signature(layers.Resizing).parameters:
+    del IN_FLOAT32["resizing_antialiased"]
 
 
 def product_and_difference(model, x, y, *, step):
