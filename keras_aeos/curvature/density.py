@@ -4,7 +4,6 @@ import dataclasses
 import math
 
 import numpy as np
-import tensorflow as tf
 
 from keras_aeos.curvature.trace import random_signs
 from keras_aeos.curvature.vectors import Vectors, unit
@@ -81,13 +80,12 @@ def lanczos_quadrature(matvec, like, num_probes, num_steps, seed=0):
         basis = Vectors([vector])
         projection = np.zeros((num_steps, num_steps))
         for step in range(num_steps):
-            product, components = basis.orthogonalise(matvec(vector))
+            product, beta, components = basis.orthogonalise(matvec(vector))
             projection[step, : step + 1] = projection[: step + 1, step] = components
-            norm = float(tf.norm(product))
             scale = np.abs(projection).max()
-            if norm <= 100.0 * np.finfo(like.dtype.as_numpy_dtype).eps * scale:
+            if beta <= 100.0 * np.finfo(like.dtype.as_numpy_dtype).eps * scale:
                 break  # the probe's Krylov space is exhausted, and the quadrature exact
-            vector = product / norm
+            vector = product / beta
             basis.append(vector)
         size = step + 1
         nodes[index, :size], vectors = np.linalg.eigh(projection[:size, :size])

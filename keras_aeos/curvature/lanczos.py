@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_aeos.curvature.certificate import Basis, Certificate
 from keras_aeos.curvature.result import Eigenpairs, error_bounds, not_available, relative
-from keras_aeos.curvature.vectors import RandomDirections, Vectors, unit
+from keras_aeos.curvature.vectors import RandomDirections, Vectors, norm, unit
 
 # Norm of the fresh random part of a warm start, beside a unit vector of old Ritz vectors.
 _FRESH_NORM = 1.0
@@ -65,9 +65,8 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None,
     certificate, begin = Certificate(size, fraction), 0
     num_hvps = num_exhausted = 0
     while True:
-        product, coefficients = basis.orthogonalise(matvec(vector))
+        product, beta, coefficients = basis.orthogonalise(matvec(vector))
         num_hvps += 1
-        beta = float(tf.norm(product))
         last = len(basis) - 1
         projection[last, : last + 1] = projection[: last + 1, last] = coefficients
         if not np.isfinite(beta) or not np.all(np.isfinite(coefficients)):
@@ -101,7 +100,7 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None,
 
         if exhausted:
             # Whatever lies outside of an invariant subspace is found from a fresh direction.
-            product, _ = basis.orthogonalise(random())
+            product, beta, _ = basis.orthogonalise(random())
             certificate, begin = Certificate(size, 1.0), len(basis)
         if len(basis) == capacity:
             if not exhausted:
@@ -110,7 +109,7 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None,
             projection[:] = 0.0
             projection[range(num_kept), range(num_kept)] = values[:num_kept]
             begin = num_kept
-        vector = unit(product)
+        vector = product / beta
         basis.append(vector)
 
     shown = min(found + _NUM_GUARDS, len(values))
@@ -145,5 +144,5 @@ def _start_vector(start, num_eigenvalues, random):
     weights = 0.5 ** np.maximum(order - num_eigenvalues + 1, 0)
     old = unit(tf.linalg.matvec(start, tf.constant(weights, start.dtype), transpose_a=True))
     vector = old + _FRESH_NORM * random()
-    norm = float(tf.norm(vector))
-    return vector / norm, _FRESH_NORM / norm
+    length = norm(vector)
+    return vector / length, _FRESH_NORM / length

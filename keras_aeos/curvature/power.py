@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_aeos.curvature.result import Eigenpairs, error_bounds, not_available, relative
-from keras_aeos.curvature.vectors import RandomDirections, Vectors, unit
+from keras_aeos.curvature.vectors import RandomDirections, Vectors, norm, unit
 
 # Iterations that the fresh column gets to show an eigenvector that the others miss.
 _MIN_ITERATIONS = 5
@@ -57,10 +57,7 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None, e
         block, images = Vectors(block).combine(rotation), Vectors(images).combine(rotation)
 
         norms = np.array(
-            [
-                float(tf.norm(w - v * float(t)))
-                for t, v, w in zip(values, block, images, strict=True)
-            ]
+            [norm(w - v * float(t)) for t, v, w in zip(values, block, images, strict=True)]
         )
         errors = error_bounds(norms, values, earlier)
         met = errors[:num_eigenvalues] <= rtol * np.abs(values[:num_eigenvalues])
@@ -95,10 +92,9 @@ def _orthonormal(vectors, random=None):
     """Orthonormal basis of the span; a direction that vanishes is replaced by a random one."""
     basis, columns = Vectors(), []
     for vector in vectors:
-        norm = float(tf.norm(vector))
-        rest, _ = basis.orthogonalise(vector)
-        if random is not None and float(tf.norm(rest)) <= 1e-6 * norm:
-            rest, _ = basis.orthogonalise(random())
-        columns.append(unit(rest))
+        rest, left, _ = basis.orthogonalise(vector)
+        if random is not None and left <= 1e-6 * norm(vector):
+            rest, left, _ = basis.orthogonalise(random())
+        columns.append(rest / left)
         basis.append(columns[-1])
     return columns

@@ -49,7 +49,7 @@ def hutch_plus_plus(matvec, known_vectors, known_values, num_probes, seed=0):
     """
     basis, samples = Vectors(known_vectors), []
     for index in range(num_probes):
-        rest, _ = basis.orthogonalise(random_signs(known_vectors[0], seed, index))
+        rest, *_ = basis.orthogonalise(random_signs(known_vectors[0], seed, index))
         samples.append(float(tf.tensordot(rest, matvec(rest), 1)))
     return TraceEstimate(
         value=float(np.sum(known_values)) + float(np.mean(samples)),

@@ -1,15 +1,24 @@
 """Small linear algebra on vectors of shape (n,), shared by the eigensolvers."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
 # Vectors in one matrix: a matrix is as fast for many as for all, and is made once.
 _BLOCK = 8
+# Where less than this share of a vector is left, removing components once is not precise enough.
+_ENOUGH_LEFT = 0.1
+
+
+def norm(vector):
+    """The Euclidean norm, a float."""
+    return math.sqrt(2.0 * float(tf.nn.l2_loss(vector)))
 
 
 def unit(vector):
     """The vector scaled to norm 1."""
-    return vector / tf.norm(vector)
+    return vector / norm(vector)
 
 
 class Vectors:
@@ -38,13 +47,17 @@ class Vectors:
             self._rest = []
 
     def orthogonalise(self, vector):
-        """Remove the components along these vectors, which are orthonormal; twice, for precision.
+        """Remove the components along these vectors, which are orthonormal.
+
+        Rounding leaves of the components about the precision of the dtype, as a share of the
+        vector that was given. Where little of it is left, they are removed a second time.
 
         Args:
             vector: Tensor of shape (n,).
 
         Returns:
-            The rest of the vector, and the removed components as a float64 array of shape (j,).
+            The rest of the vector, its norm, and the removed components as a float64 array of
+            shape (j,).
         """
         components = np.zeros(len(self))
         for _ in range(2):
@@ -52,7 +65,10 @@ class Vectors:
                 removed = tf.linalg.matvec(matrix, vector)
                 vector = vector - tf.linalg.matvec(matrix, removed, transpose_a=True)
                 components[begin : begin + _BLOCK] += removed.numpy()
-        return vector, components
+            left = norm(vector)
+            if left > _ENOUGH_LEFT * np.linalg.norm(components):
+                break
+        return vector, left, components
 
     def combine(self, coefficients):
         """List of the vectors ``Σᵢ cᵢ vᵢ``, one for each column c of an array of shape (j, m)."""
