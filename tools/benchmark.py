@@ -14,12 +14,13 @@ optimizer the time of an update against that of the Keras optimizer of the same 
 """
 
 import argparse
+import functools
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -82,48 +83,77 @@ def seconds(call: Callable) -> float:
     return time.perf_counter() - began
 
 
-def products(build: Callable) -> dict[str, str]:
-    """What a product costs, in gradients, and what tracing costs."""
-    model, x, y = compiled(build)
-    objectives = {1: Objective(model, from_data((x, y), len(x)))}
-    ones = tf.ones([objectives[1].num_parameters])
-
-    def first() -> None:
-        objectives[1].linearise().hessian_product(ones)
-
-    tracing = seconds(first) - seconds(first)
-    objectives[4] = Objective(model, from_data((x, y), -(-len(x) // 4)))
-    kept = {parts: made.linearise() for parts, made in objectives.items()}
-    with limited(0):
-        computed = {parts: made.linearise() for parts, made in objectives.items()}
-    arguments = {parts: list(made._arguments()) for parts, made in kept.items()}
-
-    def gradient_of(parts: int) -> None:
-        for given in arguments[parts]:
-            objectives[parts].parts.fixed(*given)
-
-    calls = {
-        "gradient": lambda: gradient_of(1),
-        "linearise": objectives[1].linearise,
-        "product": lambda: kept[1].hessian_product(ones),
-        "product, nothing kept": lambda: computed[1].hessian_product(ones),
-        "gradient, 4 micro-batches": lambda: gradient_of(4),
-        "product, 4 micro-batches": lambda: kept[4].hessian_product(ones),
-        "4 micro-batches, nothing kept": lambda: computed[4].hessian_product(ones),
-    }
+def medians(calls: Mapping[str, Callable]) -> dict[str, float]:
+    """Median wall time of each call, over interleaved repeats."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(NUM_REPEATS + 1):
         for name, call in calls.items():
             took = seconds(call)
             if repeat:  # the first call may trace
                 times[name].append(took)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    gradient = medians.pop("gradient")
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def gradient_of(objective: Objective) -> Callable:
+    """A function that computes loss and gradient of each micro-batch."""
+    arguments = list(objective.linearise()._arguments())
+
+    def call() -> None:
+        for given in arguments:
+            objective.parts.fixed(*given)
+
+    return call
+
+
+def products(build: Callable) -> dict[str, str]:
+    """What a product costs, in gradients, and what tracing costs."""
+    model, x, y = compiled(build)
+    made = Objective(model, from_data((x, y), len(x)))
+    ones = tf.ones([made.num_parameters])
+
+    def first() -> None:
+        made.linearise().hessian_product(ones)
+
+    tracing = seconds(first) - seconds(first)
+    kept = made.linearise()
+    with limited(0):
+        computed = made.linearise()
+    times = medians(
+        {
+            "gradient": gradient_of(made),
+            "linearise": made.linearise,
+            "product": lambda: kept.hessian_product(ones),
+            "product, nothing kept": lambda: computed.hessian_product(ones),
+        }
+    )
+    gradient = times.pop("gradient")
     return {
         "network": build.__name__,
         "gradient, ms": f"{1e3 * gradient:.0f}",
-        **{name: f"{value / gradient:.2f}" for name, value in medians.items()},
+        **{name: f"{value / gradient:.2f}" for name, value in times.items()},
         "tracing, s": f"{tracing:.1f}",
+    }
+
+
+def micro_batches(build: Callable) -> dict[str, str]:
+    """What a product and a gradient cost in micro-batches, against all examples at once."""
+    model, x, y = compiled(build)
+    data = tuple(np.concatenate([array] * 4) for array in (x, y))
+    calls: dict[str, Callable] = {}
+    for parts in (1, 4, 16):
+        made = Objective(model, from_data(data, 4 * len(x) // parts))
+        ones = tf.ones([made.num_parameters])
+        calls[f"product in {parts}"] = functools.partial(made.linearise().hessian_product, ones)
+        calls[f"gradient in {parts}"] = gradient_of(made)
+    times = medians(calls)
+    return {
+        "network": build.__name__,
+        "examples": str(4 * len(x)),
+        **{
+            f"{name} in {parts}": f"{times[f'{name} in {parts}'] / times[f'{name} in 1']:.2f}"
+            for name in ("product", "gradient")
+            for parts in (4, 16)
+        },
     }
 
 
@@ -262,8 +292,10 @@ def print_rows(rows: Iterable[dict[str, str]]) -> None:
 
 
 def measure_curvature() -> None:
-    """Print products, then solves."""
+    """Print products, whole and in micro-batches, then solves."""
     print_rows(products(build) for build in NETWORKS)
+    print()
+    print_rows(micro_batches(build) for build in NETWORKS)
     print()
     print_rows(solves(build) for build in NETWORKS)
 

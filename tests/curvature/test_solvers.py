@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_aeos.curvature.lanczos import lanczos
 from keras_aeos.curvature.power import power
+from keras_aeos.curvature.vectors import Vectors
 
 SIZE = 400
 SOLVERS = {"lanczos": lanczos, "power": power}
@@ -129,3 +130,18 @@ def test_operator_that_is_not_finite(solver):
     assert np.isnan(result.eigenvalues).all()
     assert not result.converged.any()
     assert result.eigenvectors == []
+
+
+@pytest.mark.parametrize("left", [1e-3, 0.05, 0.5])
+def test_orthogonalise_keeps_precision_however_little_is_left(left):
+    generator = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(generator.standard_normal((2000, 22)))
+    old, new = basis[:, :21].astype(np.float32), basis[:, 21].astype(np.float32)
+    coefficients = generator.standard_normal(21)
+    coefficients *= np.sqrt(1.0 - left**2) / np.linalg.norm(coefficients)
+    vector = tf.constant(old @ coefficients.astype(np.float32) + np.float32(left) * new)
+
+    rest, norm, components = Vectors(map(tf.constant, old.T)).orthogonalise(vector)
+    np.testing.assert_allclose(components, coefficients, atol=1e-6)
+    np.testing.assert_allclose(norm, left, rtol=1e-3)
+    assert np.abs(old.T @ rest.numpy()).max() <= 2e-6 * norm
