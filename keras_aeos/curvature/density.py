@@ -80,7 +80,7 @@ def lanczos_quadrature(matvec, like, num_probes, num_steps, seed=0):
         basis = Vectors([vector])
         projection = np.zeros((num_steps, num_steps))
         for step in range(num_steps):
-            product, beta, components = basis.orthogonalise(matvec(vector))
+            product, beta, components = basis.orthogonalise(matvec(vector), only_last=True)
             projection[step, : step + 1] = projection[: step + 1, step] = components
             scale = np.abs(projection).max()
             if beta <= 100.0 * np.finfo(like.dtype.as_numpy_dtype).eps * scale:

@@ -65,9 +65,9 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None,
     certificate, begin = Certificate(size, fraction), 0
     num_hvps = num_exhausted = 0
     while True:
-        product, beta, coefficients = basis.orthogonalise(matvec(vector))
-        num_hvps += 1
         last = len(basis) - 1
+        product, beta, coefficients = basis.orthogonalise(matvec(vector), only_last=last > begin)
+        num_hvps += 1
         projection[last, : last + 1] = projection[: last + 1, last] = coefficients
         if not np.isfinite(beta) or not np.all(np.isfinite(coefficients)):
             return not_available(num_eigenvalues, num_hvps)

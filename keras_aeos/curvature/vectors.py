@@ -7,8 +7,6 @@ import tensorflow as tf
 
 # Vectors in one matrix: a matrix is as fast for many as for all, and is made once.
 _BLOCK = 8
-# Where less than this share of a vector is left, removing components once is not precise enough.
-_ENOUGH_LEFT = 0.1
 
 
 def norm(vector):
@@ -32,6 +30,7 @@ class Vectors:
         self._full = []
         self._rest = []
         self._rest_matrix = None
+        self._last = []
         for vector in vectors:
             self.append(vector)
 
@@ -40,35 +39,41 @@ class Vectors:
 
     def append(self, vector):
         """Add a tensor of shape (n,)."""
+        self._last = [*self._last[-1:], vector]
         self._rest.append(vector)
         self._rest_matrix = None
         if len(self._rest) == _BLOCK:
             self._full.append(tf.stack(self._rest))
             self._rest = []
 
-    def orthogonalise(self, vector):
+    def orthogonalise(self, vector, only_last=False):
         """Remove the components along these vectors, which are orthonormal.
 
-        Rounding leaves of the components about the precision of the dtype, as a share of the
-        vector that was given. Where little of it is left, they are removed a second time.
+        They are removed twice: what rounding leaves the first time, a share of the vector that was
+        given, would else grow from vector to vector of a Lanczos basis, by 1 over what is left.
 
         Args:
             vector: Tensor of shape (n,).
+            only_last: Whether the vector has components along the last two alone, but for
+                rounding, as a product in the Lanczos recurrence: the first time only these are
+                removed.
 
         Returns:
             The rest of the vector, its norm, and the removed components as a float64 array of
             shape (j,).
         """
         components = np.zeros(len(self))
-        for _ in range(2):
+        if only_last:
+            for index, last in enumerate(self._last, len(self) - len(self._last)):
+                removed = tf.tensordot(last, vector, 1)
+                vector = vector - removed * last
+                components[index] += float(removed)
+        for _ in range(1 if only_last else 2):
             for begin, matrix in self._matrices():
                 removed = tf.linalg.matvec(matrix, vector)
                 vector = vector - tf.linalg.matvec(matrix, removed, transpose_a=True)
                 components[begin : begin + _BLOCK] += removed.numpy()
-            left = norm(vector)
-            if left > _ENOUGH_LEFT * np.linalg.norm(components):
-                break
-        return vector, left, components
+        return vector, norm(vector), components
 
     def combine(self, coefficients):
         """List of the vectors ``Σᵢ cᵢ vᵢ``, one for each column c of an array of shape (j, m)."""
