@@ -1,13 +1,15 @@
 """What curvature and the optimizers cost, as ratios within one run.
 
     python tools/benchmark.py curvature
+    python tools/benchmark.py solves
     python tools/benchmark.py memory
     python tools/benchmark.py batch
     python tools/benchmark.py overhead
     python tools/benchmark.py optimizers
 
 `curvature` prints for each network the cost of a Hessian-vector product, whole and in
-micro-batches, and of solves for the top eigenvalue, in gradients of the loss. `memory` prints how
+micro-batches, in gradients of the loss, and `solves` that of the top eigenvalue, on natural and on
+random data; for the natural images CIFAR-10 has to be prepared. `memory` prints how
 the memory of a product grows with the number of examples, `batch` that of training with the batch,
 `overhead` what share of the training time a monitor takes by default. `optimizers` prints for each
 optimizer the time of an update against that of the Keras optimizer of the same name.
@@ -40,10 +42,21 @@ from keras_aeos.curvature.lanczos import lanczos
 from keras_aeos.curvature.objective import Objective
 from keras_aeos.curvature.power import power
 from keras_aeos.curvature.tracking import EigenpairTracker
+from keras_aeos.curvature.vectors import RandomDirections
 from tools.memory import limited, of_product, of_update, peaks
-from tools.networks import NETWORKS, compiled, fully_connected
+from tools.networks import (
+    NETWORKS,
+    compiled,
+    fully_connected,
+    natural_examples,
+    random_examples,
+)
+from tools.peer_solvers import TOLERANCE, tridiagonal, tune_lanczos
+from trainers.errors import UserError
 
 NUM_REPEATS = 7
+# Steps of a Lanczos run that shows in hindsight how many would have done.
+NUM_HINDSIGHT_STEPS = 40
 # A monitored training goes on for so many times the length of its first row, from fifty times of
 # which on the monitor keeps its limit.
 OVERHEAD_LENGTH = 60.0
@@ -157,13 +170,22 @@ def micro_batches(build: Callable) -> dict[str, str]:
     }
 
 
-def solves(build: Callable) -> dict[str, str]:
+def least_products(product: Callable, size: int, exact: float, seed: int) -> int:
+    """Products after which a cold Lanczos run is within `TOLERANCE`: only hindsight stops there."""
+    start = RandomDirections(size, tf.float32, seed)().numpy()
+    matrix, _ = tridiagonal(
+        lambda v: product(tf.constant(v, tf.float32)).numpy(), start, NUM_HINDSIGHT_STEPS
+    )
+    return tune_lanczos([matrix], exact)
+
+
+def solves(build: Callable, examples: Callable) -> dict[str, str]:
     """Cold and warm solves after 30 and 40 steps of Adam, in products and in gradients."""
-    model, x, y = compiled(build)
+    model, x, y = compiled(build, examples)
     made = Objective(model, from_data((x, y), len(x)))
     like = tf.zeros([made.num_parameters])
-    trackers = {k: EigenpairTracker("lanczos", 1e-3, 100) for k in (1, 5)}
-    row = {"network": build.__name__}
+    trackers = {k: EigenpairTracker("lanczos", TOLERANCE, 100) for k in (1, 5)}
+    row = {"network": build.__name__, "data": examples.__name__.removesuffix("_examples")}
     for name, steps in (("cold", 30), ("warm", 10)):
         model.fit(x, y, batch_size=len(x), epochs=steps, verbose=0)
         hessian = made.linearise()
@@ -187,9 +209,15 @@ def solves(build: Callable) -> dict[str, str]:
         result = trackers[1].solve("H", matvec, like, 1, seed=steps)
         took = time.perf_counter() - began
         solve_overhead = (took - sum(spent)) / sum(spent)
-        row[f"{name}: products"] = str(result.num_hvps)
-        row[f"{name}: gradients"] = f"{took / gradient:.1f}"
         reference = lanczos(hessian.hessian_product, tf.zeros([0, *like.shape]), 1, 1e-5, 100, 1)
+        row[f"{name}: products"] = str(result.num_hvps)
+        if name == "cold":
+            row["in hindsight"] = str(
+                least_products(
+                    hessian.hessian_product, len(like), reference.eigenvalues[0], seed=steps
+                )
+            )
+        row[f"{name}: gradients"] = f"{took / gradient:.1f}"
         error = abs(1.0 - result.eigenvalues[0] / reference.eigenvalues[0])
         row[f"{name}: error"] = f"{error:.0e}"
         row[f"{name}: bound"] = f"{result.error_bounds[0]:.0e}"
@@ -202,7 +230,7 @@ def solves(build: Callable) -> dict[str, str]:
             linearised = seconds(made.linearise)
             row["solver / products"] = f"{solve_overhead - linearised / sum(spent):.1%}"
             power_result = power(
-                hessian.hessian_product, tf.zeros([0, *like.shape]), 1, 1e-3, 100, 1
+                hessian.hessian_product, tf.zeros([0, *like.shape]), 1, TOLERANCE, 100, 1
             )
             row["power: products"] = str(power_result.num_hvps)
     return row
@@ -292,18 +320,27 @@ def print_rows(rows: Iterable[dict[str, str]]) -> None:
 
 
 def measure_curvature() -> None:
-    """Print products, whole and in micro-batches, then solves."""
+    """Print products, whole and in micro-batches."""
     print_rows(products(build) for build in NETWORKS)
     print()
     print_rows(micro_batches(build) for build in NETWORKS)
-    print()
-    print_rows(solves(build) for build in NETWORKS)
+
+
+def measure_solves() -> None:
+    """Print solves on natural data, then on random data."""
+    for examples in (natural_examples, random_examples):
+        try:
+            print_rows(solves(build, examples) for build in NETWORKS)
+        except UserError as error:
+            print(f"Natural data is left out: {error}")
+        print()
 
 
 def main() -> None:
     """Run the part that the command line names."""
     parts = {
         "curvature": measure_curvature,
+        "solves": measure_solves,
         "memory": lambda: print_rows(peaks(of_product, 500, (4, 16, 64))),
         "batch": lambda: print_rows(peaks(of_update, 256, (16, 64, 256))),
         "overhead": lambda: print_rows(overhead(build) for build in NETWORKS[:3]),

@@ -1,4 +1,4 @@
-"""Networks on random data, for benchmarks."""
+"""Networks and what they are trained on, for benchmarks."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers
 
 from keras_aeos import optimizers
+from trainers import images, number_words, schema
 
 
 def fully_connected() -> tuple[keras.Model, int]:
@@ -56,14 +57,42 @@ def residual() -> tuple[keras.Model, int]:
 NETWORKS = (fully_connected, convolutional, transformer, residual)
 
 
-def compiled(build: Callable) -> tuple[keras.Model, np.ndarray, np.ndarray]:
-    """A network with Adam and random examples, `(model, x, y)`; each time the same ones."""
+def random_examples(model: keras.Model, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Normally distributed inputs and labels drawn from ten classes."""
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((num_examples, *model.input_shape[1:]), dtype=np.float32)
+    return x, generator.integers(0, 10, (num_examples, *model.output_shape[1:-1]))
+
+
+def natural_examples(model: keras.Model, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images of CIFAR-10; for sequences, numbers in words whose next character is to be told.
+
+    Raises:
+        UserError: CIFAR-10 is not on this machine.
+    """
+    if len(model.output_shape) == 3:
+        return _characters(num_examples, *model.input_shape[1:])
+    examples, _ = images.load(schema.Data(name="cifar10", num_examples=num_examples))
+    return examples.inputs.reshape(num_examples, *model.input_shape[1:]), examples.labels
+
+
+def _characters(num_sequences: int, length: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows of a text, a fixed random vector a character, and the characters that follow."""
+    text = " ".join(source for source, _ in number_words.pairs("en", "de", "train"))
+    characters = sorted(set(text))
+    codes = np.array([characters.index(c) for c in text[: num_sequences * length + 1]])
+    vectors = np.random.default_rng(0).standard_normal((len(characters), width), dtype=np.float32)
+    shape = num_sequences, length
+    return vectors[codes[:-1].reshape(shape)], codes[1:].reshape(shape)
+
+
+def compiled(
+    build: Callable, examples: Callable = random_examples
+) -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    """A network with Adam and its examples, `(model, x, y)`; each time the same ones."""
     keras.utils.set_random_seed(0)
     model, num_examples = build()
     model.compile(
         optimizers.Adam(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
-    generator = np.random.default_rng(0)
-    x = generator.standard_normal((num_examples, *model.input_shape[1:]), dtype=np.float32)
-    y = generator.integers(0, 10, (num_examples, *model.output_shape[1:-1]))
-    return model, x, y
+    return model, *examples(model, num_examples)
