@@ -77,10 +77,10 @@ def lanczos_quadrature(matvec, like, num_probes, num_steps, seed=0):
     weights = np.zeros((num_probes, num_steps))
     for index in range(num_probes):
         vector = unit(random_signs(like, seed, index))
-        basis = Vectors([vector])
+        basis = Vectors(vector[None])
         projection = np.zeros((num_steps, num_steps))
         for step in range(num_steps):
-            product, beta, components = basis.orthogonalise(matvec(vector), only_last=True)
+            product, beta, components = basis.orthogonalise(matvec(vector))
             projection[step, : step + 1] = projection[: step + 1, step] = components
             scale = np.abs(projection).max()
             if beta <= 100.0 * np.finfo(like.dtype.as_numpy_dtype).eps * scale:

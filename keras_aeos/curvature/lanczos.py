@@ -60,13 +60,13 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None,
     random = RandomDirections(size, start.dtype, seed)
 
     vector, fraction = _start_vector(start, num_eigenvalues, random)
-    basis = Vectors([vector])
+    basis = Vectors(vector[None])
     projection = np.zeros((capacity, capacity))
     certificate, begin = Certificate(size, fraction), 0
     num_hvps = num_exhausted = 0
     while True:
         last = len(basis) - 1
-        product, beta, coefficients = basis.orthogonalise(matvec(vector), only_last=last > begin)
+        product, beta, coefficients = basis.orthogonalise(matvec(vector))
         num_hvps += 1
         projection[last, : last + 1] = projection[: last + 1, last] = coefficients
         if not np.isfinite(beta) or not np.all(np.isfinite(coefficients)):

@@ -54,7 +54,7 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None, e
             return not_available(num_eigenvalues, num_hvps)
         values, rotation = np.linalg.eigh((projection + projection.T) / 2.0)
         values, rotation = values[::-1], rotation[:, ::-1]
-        block, images = Vectors(block).combine(rotation), Vectors(images).combine(rotation)
+        block, images = (Vectors(tf.stack(rows)).combine(rotation) for rows in (block, images))
 
         norms = np.array(
             [norm(w - v * float(t)) for t, v, w in zip(values, block, images, strict=True)]
@@ -90,7 +90,7 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None, e
 
 def _orthonormal(vectors, random=None):
     """Orthonormal basis of the span; a direction that vanishes is replaced by a random one."""
-    basis, columns = Vectors(), []
+    basis, columns = Vectors(tf.stack(vectors)[:0]), []
     for vector in vectors:
         rest, left, _ = basis.orthogonalise(vector)
         if random is not None and left <= 1e-6 * norm(vector):

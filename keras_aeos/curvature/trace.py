@@ -47,7 +47,7 @@ def hutch_plus_plus(matvec, known_vectors, known_values, num_probes, seed=0):
     References:
         Meyer, Musco, Musco and Woodruff, "Hutch++: Optimal Stochastic Trace Estimation", 2021.
     """
-    basis, samples = Vectors(known_vectors), []
+    basis, samples = Vectors(tf.stack(known_vectors)), []
     for index in range(num_probes):
         rest, *_ = basis.orthogonalise(random_signs(known_vectors[0], seed, index))
         samples.append(float(tf.tensordot(rest, matvec(rest), 1)))

@@ -138,12 +138,12 @@ def test_float32_basis_stays_orthogonal_over_a_cycle(num_old):
     values = network_like(size)
     old = tf.reduce_sum(tf.one_hot(range(num_old), size), 0)
     vector = unit(RandomDirections(size, tf.float32, 0)() + old)
-    basis = Vectors([vector])
+    basis = Vectors(vector[None])
     for _ in range(20):
-        product, length, _ = basis.orthogonalise(values * vector, only_last=True)
+        product, length, _ = basis.orthogonalise(values * vector)
         vector = product / length
         basis.append(vector)
-    rows = np.stack([v.numpy() for v in basis.combine(np.eye(len(basis)))]).astype(float)
+    rows = basis.combine(np.eye(len(basis))).numpy().astype(float)
     assert np.abs(rows @ rows.T - np.eye(len(basis))).max() <= 1e-5
 
 
@@ -164,7 +164,7 @@ def test_orthogonalise_keeps_precision_however_little_is_left(left):
     coefficients *= np.sqrt(1.0 - left**2) / np.linalg.norm(coefficients)
     vector = tf.constant(old @ coefficients.astype(np.float32) + np.float32(left) * new)
 
-    rest, norm, components = Vectors(map(tf.constant, old.T)).orthogonalise(vector)
+    rest, norm, components = Vectors(tf.constant(old.T)).orthogonalise(vector)
     np.testing.assert_allclose(components, coefficients, atol=1e-6)
     np.testing.assert_allclose(norm, left, rtol=1e-3)
     assert np.abs(old.T @ rest.numpy()).max() <= 2e-6 * norm
