@@ -9,6 +9,7 @@ from keras import layers
 
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
+from tools.networks import natural_examples
 from tools.peer_solvers import tridiagonal
 
 NUM_REPEATS = 3
@@ -64,7 +65,7 @@ def convolutional(dtype: str = "float32") -> keras.Model:
     )
 
 
-BUILDERS = {"fully_connected": (fully_connected, 1000), "convolutional": (convolutional, 500)}
+BUILDERS = {"fully_connected": (fully_connected, 5000), "convolutional": (convolutional, 500)}
 
 
 def compiled(model: keras.Model) -> keras.Model:
@@ -74,14 +75,18 @@ def compiled(model: keras.Model) -> keras.Model:
 
 
 def prepare(name: str) -> Problem:
-    """A network after some steps of full-batch Adam on random data."""
+    """A network after some steps of full-batch Adam on images of CIFAR-10.
+
+    Raises:
+        UserError: CIFAR-10 is not on this machine.
+    """
     keras.utils.set_random_seed(0)
     build, num_examples = BUILDERS[name]
     model = compiled(build())
-    generator = np.random.default_rng(0)
-    x = generator.standard_normal((num_examples, *model.input_shape[1:]), dtype=np.float32)
-    y = generator.integers(0, 10, num_examples)
+    x, y = natural_examples(model, num_examples)
+    y = y.astype(np.int64)  # PyTorch's cross-entropy takes no other integers
     model.fit(x, y, batch_size=num_examples, epochs=NUM_STEPS, shuffle=False, verbose=0)
+    generator = np.random.default_rng(0)
     starts = [
         generator.standard_normal(model.count_params(), dtype=np.float32)
         for _ in range(NUM_REPEATS)

@@ -1,6 +1,7 @@
 """The top eigenvalue of one Hessian, by keras_aeos and by its peers, in one run.
 
     pip install -e ".[benchmark]"
+    python tools/prepare_data.py cifar10
     python tools/peers.py
 
 Every contender gets the same network with the same weights, the same data and one thread. One
@@ -46,6 +47,7 @@ from tools.peer_contenders import (
     torch_contenders,
 )
 from tools.peer_problems import BUILDERS, NUM_REPEATS, Problem, prepare, refer
+from trainers.errors import UserError
 
 # More threads than free cores would measure how the frameworks wait for each other's threads.
 NUM_THREADS = 1
@@ -186,8 +188,11 @@ def main() -> None:
         torch.set_num_threads(NUM_THREADS)
     if "jax" not in reasons:
         start_jax()
-    for name in BUILDERS:
-        compare(prepare(name), set(reasons))
+    try:
+        for name in BUILDERS:
+            compare(prepare(name), set(reasons))
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

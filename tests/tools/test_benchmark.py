@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tools import benchmark, networks
+
+VALUES = tf.constant(0.9 ** np.arange(500), tf.float32)
+
+
+@pytest.mark.parametrize("exact", [1.0, 2.0])
+def test_least_products_are_those_of_the_first_run_within_the_tolerance(exact):
+    number = benchmark.least_products(lambda v: exact * VALUES * v, 500, exact, seed=3)
+    start = benchmark.RandomDirections(500, tf.float32, 3)().numpy()
+
+    def top(num_steps):
+        matrix, _ = benchmark.tridiagonal(lambda v: exact * VALUES.numpy() * v, start, num_steps)
+        return np.linalg.eigvalsh(matrix)[-1]
+
+    assert abs(top(number) / exact - 1.0) <= benchmark.TOLERANCE
+    assert abs(top(number - 1) / exact - 1.0) > benchmark.TOLERANCE
+
+
+def test_labels_of_a_text_are_the_characters_that_follow():
+    model, num_sequences = networks.transformer()
+    x, y = networks.natural_examples(model, num_sequences)
+    assert x.shape == (num_sequences, *model.input_shape[1:])
+    assert y.shape == (num_sequences, *model.output_shape[1:-1])
+    assert y.max() < model.output_shape[-1]
+
+    vectors, labels = x.reshape(-1, x.shape[-1])[1:], y.ravel()[:-1]
+    assert len(np.unique(labels)) > 10
+    for label in np.unique(labels):
+        assert len(np.unique(vectors[labels == label], axis=0)) == 1
+    assert len(np.unique(vectors, axis=0)) == len(np.unique(labels))
+
+
+@pytest.mark.parametrize("build", networks.NETWORKS)
+def test_random_examples_fit_each_network(build):
+    model, num_examples = build()
+    x, y = networks.random_examples(model, num_examples)
+    assert x.shape == (num_examples, *model.input_shape[1:])
+    assert y.shape == (num_examples, *model.output_shape[1:-1])
+    assert y.max() < model.output_shape[-1]
