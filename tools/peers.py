@@ -175,6 +175,7 @@ def start_jax() -> None:
 def main() -> None:
     """Print one table a network."""
     tf.config.threading.set_intra_op_parallelism_threads(NUM_THREADS)
+    tf.config.threading.set_inter_op_parallelism_threads(NUM_THREADS)
     # PyHessian keeps gradients with their graph in the parameters; PyTorch warns of it.
     warnings.filterwarnings("ignore", "Using backward", UserWarning)
     # Triton, which PyTorch's GPU wheels bring along, crashes beside TensorFlow; nothing needs it.
