@@ -2,6 +2,7 @@
 
 import functools
 import math
+import weakref
 
 import tensorflow as tf
 
@@ -40,11 +41,13 @@ class Measurement:
         self.preconditioner = preconditioner
         self.update = update
         ones = tf.ones([objective.num_parameters], objective.dtype)
-        self.raw = Curvature(self, ones, lambda a: solve("raw", a), seed)
+        # Weak: in a cycle the kept values, a GiB, would wait for the garbage collector.
+        point = weakref.proxy(self)
+        self.raw = Curvature(point, ones, lambda a: solve("raw", a), seed)
         self.preconditioned = None
         if preconditioner is not None:
             self.preconditioned = Curvature(
-                self, tf.math.rsqrt(preconditioner), lambda a: solve("preconditioned", a), seed
+                point, tf.math.rsqrt(preconditioner), lambda a: solve("preconditioned", a), seed
             )
             if bool(tf.reduce_all(preconditioner == 1.0)):
                 self.raw = self.preconditioned
@@ -84,7 +87,7 @@ class Curvature:
     Gradients in these coordinates are ``S g`` and updates ``u/S``.
 
     Args:
-        measurement: The `Measurement` of the point.
+        measurement: The `Measurement` of the point, which has to live as long as this.
         scale: Diagonal of S, shape (n,): ones, or the diagonal of ``P^-½``.
         solve: Function ``matvec -> Eigenpairs`` that solves for the largest eigenpairs.
         seed: Seed of the random probes.

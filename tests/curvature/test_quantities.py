@@ -1,7 +1,9 @@
 """Every quantity against the dense Hessian, in float64, and the products that it may take."""
 
 import functools
+import gc
 import math
+import weakref
 
 import keras
 import numpy as np
@@ -219,6 +221,21 @@ def solve(matvec, size):
 def measure(measurement, names):
     row = quantities.measure(names, measurement, RATE, 2.0 / RATE)
     return row, quantities.densities(names, measurement, 7)
+
+
+def test_measurement_is_freed_at_once():
+    """Not by the garbage collector, which comes late where few objects hold much memory."""
+    measurement, _ = point_of()
+    gc.disable()
+    try:
+        point = measurement(list(QUANTITIES), 2.0)
+        measure(point, list(QUANTITIES))
+        kept = weakref.ref(point.hessian)
+        assert kept() is not None
+        del point
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 BATCH = ["batch_sharpness", "preconditioned_batch_sharpness"]
