@@ -51,6 +51,8 @@ _SETTINGS = (
 _PINNED = ("callbacks", "hydra_logging", "job_logging", "launcher", "sweeper", "searchpath")
 # Keys that say where files are, not what is computed.
 _PLACES = ("output_dir", "data.data_dir")
+# Bytes of a file's name that the usual file systems take.
+_MAX_NAME = 255
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,6 +104,7 @@ def hydra_arguments(options: argparse.Namespace) -> list[str]:
             composed = _compose(options.config_name, directory, list(job) + settings)
             _check_pinned(composed.hydra, pristine.hydra)
             typed(composed)
+            _check_name(composed.hydra.sweep.subdir if swept else composed.hydra.run.dir, unnamed)
     flags = ["--multirun"] if options.multirun else ["--cfg", options.cfg] if options.cfg else []
     return ["--config-name", options.config_name, *flags, *options.overrides, *settings]
 
@@ -172,6 +175,18 @@ def _run_directory(overrides: list[Override], unnamed: Sequence[str]) -> str:
     if "output_dir" in keys or keys <= set(unnamed):
         return "${output_dir}"
     return "${output_dir}__${hydra:job.override_dirname}"
+
+
+def _check_name(directory: str, unnamed: Sequence[str]) -> None:
+    """Find a run's directory that can't be made, as its name tells too many settings."""
+    size = max(len(part.encode()) for part in Path(directory).parts)
+    if size > _MAX_NAME:
+        exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(unnamed)},KEY]"
+        raise UserError(
+            f"the directory of the run is named by its settings, in {size} bytes where "
+            f"{_MAX_NAME} are possible. Set output_dir and leave long settings, KEY, out of the "
+            f"name by '{exclude}', or put them into a file. Received: {directory}"
+        )
 
 
 def _compose(name: str | None, directory: Path, overrides: list[str]) -> DictConfig:

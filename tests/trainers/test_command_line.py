@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from keras_aeos.curvature.quantities import DEFAULT, QUANTITIES
 from trainers import command_line, schema
 from trainers.errors import UserError
 
@@ -27,6 +29,8 @@ def written(directory, text, defaults="fully_connected"):
 
 
 QUICKSTART = ("-cn", "quickstart")
+# Together longer than 255 bytes.
+LONG = [name for name in QUANTITIES if name.startswith("preconditioned_")] + list(DEFAULT)
 MISTAKES = {
     "misspelt key in a section": (
         (*QUICKSTART, "optimizer.learning_rat=1"),
@@ -112,6 +116,14 @@ MISTAKES = {
         (*QUICKSTART, "monitor.num_examples=5000"),
         ["monitor.num_examples", "expected at most", "5000"],
     ),
+    "settings too long for the name of a directory": (
+        (*QUICKSTART, "-m", f"monitor.quantities=[{','.join(LONG)}]"),
+        ["exclude_keys=[output_dir,data.data_dir,KEY]", "255", "sharpness"],
+    ),
+    "settings of a single run too long": (
+        (*QUICKSTART, f"monitor.quantities=[{','.join(LONG)}]"),
+        ["exclude_keys=[", "255", "runs/quickstart__monitor.quantities"],
+    ),
     "unequal measured micro-batches": (
         (
             *(*QUICKSTART, "data.num_examples=1500", "data.micro_batch_size=500"),
@@ -126,6 +138,13 @@ MISTAKES = {
 def test_mistake_on_the_command_line_is_named_in_one_line(arguments, parts):
     message = error_of(*arguments)
     assert [part for part in parts if part not in message] == []
+
+
+def test_settings_can_be_left_out_of_the_name_of_the_directory():
+    too_long = (*QUICKSTART, "-m", "steps=1,2", f"monitor.quantities=[{','.join(LONG)}]")
+    offered = re.search(r"'(hydra.*)'", error_of(*too_long)).group(1)
+    mended = (*too_long, offered.replace("KEY", "monitor.quantities"), "output_dir=mine")
+    command_line.hydra_arguments(command_line.parse(mended))
 
 
 FILES = {
