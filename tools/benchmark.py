@@ -10,9 +10,10 @@
 `curvature` prints for each network the cost of a Hessian-vector product, whole and in
 micro-batches, in gradients of the loss, and `solves` that of the top eigenvalue, on natural and on
 random data; for the natural images CIFAR-10 has to be prepared. `memory` prints how
-the memory of a product grows with the number of examples, `batch` that of training with the batch,
-`overhead` what share of the training time a monitor takes by default. `optimizers` prints for each
-optimizer the time of an update against that of the Keras optimizer of the same name.
+the memory of a product grows with the number of examples and that of a monitor with the number of
+rows, `batch` that of training with the batch, `overhead` what share of the training time a monitor
+takes by default. `optimizers` prints for each optimizer the time of an update against that of the
+Keras optimizer of the same name.
 """
 
 import argparse
@@ -43,7 +44,7 @@ from keras_aeos.curvature.objective import Objective
 from keras_aeos.curvature.power import power
 from keras_aeos.curvature.tracking import EigenpairTracker
 from keras_aeos.curvature.vectors import RandomDirections
-from tools.memory import limited, of_product, of_update, peaks
+from tools.memory import limited, of_measurements, of_product, of_update, peaks
 from tools.networks import (
     NETWORKS,
     compiled,
@@ -332,13 +333,20 @@ def measure_solves() -> None:
         print()
 
 
+def measure_memory() -> None:
+    """Print the memory of one product, then that of a monitor's rows."""
+    print_rows(peaks(of_product, (4, 16, 64), "examples", 500))
+    print()
+    print_rows(peaks(of_measurements, (1, 5, 20), "rows"))
+
+
 def main() -> None:
     """Run the part that the command line names."""
     parts = {
         "curvature": measure_curvature,
         "solves": measure_solves,
-        "memory": lambda: print_rows(peaks(of_product, 500, (4, 16, 64))),
-        "batch": lambda: print_rows(peaks(of_update, 256, (16, 64, 256))),
+        "memory": measure_memory,
+        "batch": lambda: print_rows(peaks(of_update, (16, 64, 256), "examples", 256)),
         "overhead": lambda: print_rows(overhead(build) for build in NETWORKS[:3]),
         "optimizers": compare_optimizers,
     }

@@ -1,13 +1,15 @@
-"""Peak memory against the number of examples, each in a process of its own."""
+"""Peak memory against the number of examples or measurements, each in a process of its own."""
 
 import contextlib
 import multiprocessing
 import resource
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import tensorflow as tf
 
+from keras_aeos import AEoSMonitor
 from keras_aeos.curvature import objective
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
@@ -29,16 +31,22 @@ def limited(num_bytes: int) -> Iterator[None]:
 def of_product(num_batches: int) -> float:
     """Peak memory, in MB, of a product over so many micro-batches of 500 random examples."""
     model, _, _ = compiled(fully_connected)
-
-    def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        x = tf.random.stateless_normal([500, 3072], tf.stack([index, 0]))
-        return x, tf.zeros([500], tf.int64)
-
     with limited(2**26):
-        made = Objective(model, from_data(tf.data.Dataset.range(num_batches).map(batch)))
-        hessian = made.linearise()
+        hessian = Objective(model, from_data(_vectors(num_batches))).linearise()
         hessian.hessian_product(hessian.gradient)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return _peak()
+
+
+def of_measurements(number: int) -> float:
+    """Peak memory, in MB, of so many rows of a monitor, on four micro-batches as above.
+
+    Four products a solve, which can't converge on random data, do for the memory.
+    """
+    model, _, _ = compiled(fully_connected)
+    with limited(2**26), tempfile.TemporaryDirectory() as directory:
+        monitor = AEoSMonitor(_vectors(4), update_freq=1, max_hvps=4, log_dir=directory)
+        model.fit(_vectors(1), epochs=number, shuffle=False, verbose=0, callbacks=[monitor])
+    return _peak()
 
 
 def of_update(num_batches: int) -> float:
@@ -53,13 +61,29 @@ def of_update(num_batches: int) -> float:
 
     batches = tf.data.Dataset.range(num_batches).map(batch)
     model.fit(batches, steps_per_epoch=num_batches, shuffle=False, verbose=0)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return _peak()
 
 
-def peaks(measure: Callable[[int], float], size: int, numbers: Iterable[int]) -> Iterator[dict]:
-    """A row for each number of micro-batches of a size: examples and peak memory of a process."""
+def peaks(
+    measure: Callable[[int], float], numbers: Iterable[int], column: str, size: int = 1
+) -> Iterator[dict]:
+    """A row for each number: `size` times it, under the name `column`, and a process's peak."""
     spawn = multiprocessing.get_context("spawn")
     for number in numbers:
         with ProcessPoolExecutor(1, spawn) as pool:
             peak = pool.submit(measure, number).result()
-        yield {"examples": str(size * number), "peak memory, MB": f"{peak:.0f}"}
+        yield {column: str(size * number), "peak memory, MB": f"{peak:.0f}"}
+
+
+def _vectors(num_batches: int) -> tf.data.Dataset:
+    """Micro-batches of 500 random examples of the fully connected network."""
+
+    def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        x = tf.random.stateless_normal([500, 3072], tf.stack([index, 0]))
+        return x, tf.zeros([500], tf.int64)
+
+    return tf.data.Dataset.range(num_batches).map(batch)
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
