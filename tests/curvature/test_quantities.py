@@ -273,7 +273,8 @@ def test_products_are_shared(batch_size):
     for diagonal, column in ((2.0, 1), (1.0, 2)):
         solves = {}
         for operator in (RAW, PRECONDITIONED):
-            solves[operator] = solve(getattr(at((), diagonal), operator).matvec, size).num_hvps
+            point = at((), diagonal)
+            solves[operator] = solve(getattr(point, operator).matvec, size).num_hvps
         for names, entry in table.items():
             measurement = at(names, diagonal)
             measure(measurement, names)
