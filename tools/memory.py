@@ -32,7 +32,7 @@ def of_product(num_batches: int) -> float:
     """Peak memory, in MB, of a product over so many micro-batches of 500 random examples."""
     model, _, _ = compiled(fully_connected)
     with limited(2**26):
-        hessian = Objective(model, from_data(_vectors(num_batches))).linearise()
+        hessian = Objective(model, from_data(_examples(num_batches, 500, 3072))).linearise()
         hessian.hessian_product(hessian.gradient)
     return _peak()
 
@@ -44,8 +44,9 @@ def of_measurements(number: int) -> float:
     """
     model, _, _ = compiled(fully_connected)
     with limited(2**26), tempfile.TemporaryDirectory() as directory:
-        monitor = AEoSMonitor(_vectors(4), update_freq=1, max_hvps=4, log_dir=directory)
-        model.fit(_vectors(1), epochs=number, shuffle=False, verbose=0, callbacks=[monitor])
+        measured, trained = _examples(4, 500, 3072), _examples(1, 500, 3072)
+        monitor = AEoSMonitor(measured, update_freq=1, max_hvps=4, log_dir=directory)
+        model.fit(trained, epochs=number, shuffle=False, verbose=0, callbacks=[monitor])
     return _peak()
 
 
@@ -54,12 +55,7 @@ def of_update(num_batches: int) -> float:
     config = schema.Config(model=schema.CNN(), optimizer=schema.Adam(), output_dir="")
     model = training.build_model(config)
     training.compile_accumulating(model, config, num_batches)
-
-    def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        x = tf.random.stateless_normal([256, 32, 32, 3], tf.stack([index, 0]))
-        return x, tf.zeros([256], tf.int64)
-
-    batches = tf.data.Dataset.range(num_batches).map(batch)
+    batches = _examples(num_batches, 256, 32, 32, 3)
     model.fit(batches, steps_per_epoch=num_batches, shuffle=False, verbose=0)
     return _peak()
 
@@ -75,12 +71,12 @@ def peaks(
         yield {column: str(size * number), "peak memory, MB": f"{peak:.0f}"}
 
 
-def _vectors(num_batches: int) -> tf.data.Dataset:
-    """Micro-batches of 500 random examples of the fully connected network."""
+def _examples(num_batches: int, *shape: int) -> tf.data.Dataset:
+    """So many micro-batches of random inputs of a shape, all of them of class 0."""
 
     def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        x = tf.random.stateless_normal([500, 3072], tf.stack([index, 0]))
-        return x, tf.zeros([500], tf.int64)
+        x = tf.random.stateless_normal(shape, tf.stack([index, 0]))
+        return x, tf.zeros(shape[:1], tf.int64)
 
     return tf.data.Dataset.range(num_batches).map(batch)
 

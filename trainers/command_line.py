@@ -179,7 +179,7 @@ def _run_directory(overrides: list[Override], unnamed: Sequence[str]) -> str:
 
 def _check_name(directory: str, unnamed: Sequence[str]) -> None:
     """Find a run's directory that can't be made, as its name tells too many settings."""
-    size = max(len(part.encode()) for part in Path(directory).parts)
+    size = max((len(part.encode()) for part in Path(directory).parts), default=0)
     if size > _MAX_NAME:
         exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(unnamed)},KEY]"
         raise UserError(

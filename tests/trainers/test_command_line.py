@@ -147,6 +147,11 @@ def test_settings_can_be_left_out_of_the_name_of_the_directory():
     command_line.hydra_arguments(command_line.parse(mended))
 
 
+def test_sweep_may_name_no_setting_at_all():
+    arguments = command_line.hydra_arguments(command_line.parse((*QUICKSTART, "-m")))
+    assert "--multirun" in arguments
+
+
 FILES = {
     "misspelt key": ("stps: 1", ["'stps'", "mine.yaml", "'steps'?"]),
     "misspelt key in a section": (
