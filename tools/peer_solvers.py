@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 TOLERANCE = 1e-3
 MAX_PRODUCTS = 100
@@ -97,13 +98,17 @@ def tune_power(matrices: Iterable[np.ndarray], exact: float) -> int:
     return max(reached(matrix) for matrix in matrices)
 
 
-def tune_lanczos(matrices: Iterable[np.ndarray], exact: float) -> int:
-    """Smallest number of Lanczos steps whose largest Ritz value is within `TOLERANCE`."""
+def tune_lanczos(matrices: Iterable[np.ndarray], exact: npt.ArrayLike) -> int:
+    """Smallest number of Lanczos steps whose largest Ritz values are within `TOLERANCE` of `exact`.
+
+    `exact` is the largest eigenvalue, or several of them, ascending.
+    """
+    exact = np.atleast_1d(exact)
 
     def reached(matrix: np.ndarray) -> int:
-        for number in range(1, len(matrix)):
-            value = np.linalg.eigvalsh(matrix[:number, :number])[-1]
-            if abs(value / exact - 1.0) <= TOLERANCE:
+        for number in range(len(exact), len(matrix)):
+            values = np.linalg.eigvalsh(matrix[:number, :number])[-len(exact) :]
+            if np.all(np.abs(values / exact - 1.0) <= TOLERANCE):
                 return number
         return len(matrix)
 
