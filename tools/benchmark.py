@@ -210,9 +210,13 @@ def solves(build: Callable, examples: Callable) -> dict[str, str]:
         began = time.perf_counter()
         result = trackers[1].solve("H", matvec, like, 1, seed=steps)
         took = time.perf_counter() - began
-        largest = np.linalg.eigvalsh(reference_run(hessian.hessian_product, random))
+        reference = reference_run(hessian.hessian_product, random)
+        largest = np.linalg.eigvalsh(reference)
         exact = largest[-1]
-        own_run = reference_run(hessian.hessian_product, start)
+        own_run, several_run = (
+            reference if begin is random else reference_run(hessian.hessian_product, begin)
+            for begin in (start, several_start)
+        )
         row[f"{name}: products"] = str(result.num_hvps)
         row[f"{name}: in hindsight"] = str(tune_lanczos([own_run], exact))
         start = result.eigenvectors[0]
@@ -224,7 +228,6 @@ def solves(build: Callable, examples: Callable) -> dict[str, str]:
         row[f"{name}: excluded above"] = f"+{above:.1%}"
         several = trackers[5].solve("H", hessian.hessian_product, like, 5, seed=steps)
         row[f"{name}: top 5, products"] = str(several.num_hvps)
-        several_run = reference_run(hessian.hessian_product, several_start)
         row[f"{name}: top 5, in hindsight"] = str(tune_lanczos([several_run], largest[-5:]))
         several_start = unit(tf.add_n(several.eigenvectors))
         if name == "cold":
