@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from keras_aeos.curvature.lanczos import lanczos
-from keras_aeos.curvature.result import Eigenpairs
-from keras_aeos.curvature.tracking import EigenpairTracker
+from keras_aeos.solvers.lanczos import lanczos
+from keras_aeos.solvers.result import Eigenpairs
+from keras_aeos.solvers.tracking import EigenpairTracker
 
 COLD_SIZE, WARM_SIZE, SEQUENCE = 2000, 300, 12
 TOLERANCES = (1e-2, 1e-3, 1e-4)

@@ -39,20 +39,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import keras_aeos
 from keras_aeos import optimizers
 from keras_aeos.curvature.batches import from_data
-from keras_aeos.curvature.lanczos import lanczos
 from keras_aeos.curvature.objective import Objective
-from keras_aeos.curvature.power import power
-from keras_aeos.curvature.tracking import EigenpairTracker
-from keras_aeos.curvature.vectors import RandomDirections, unit
-from tools.memory import limited, of_measurements, of_product, of_update, peaks
-from tools.networks import (
+from keras_aeos.solvers.lanczos import lanczos
+from keras_aeos.solvers.power import power
+from keras_aeos.solvers.tracking import EigenpairTracker
+from keras_aeos.solvers.vectors import RandomDirections, unit
+from tools.benchmarking.memory import limited, of_measurements, of_product, of_update, peaks
+from tools.benchmarking.networks import (
     NETWORKS,
     compiled,
     fully_connected,
     natural_examples,
     random_examples,
 )
-from tools.peer_solvers import TOLERANCE, tridiagonal, tune_lanczos
+from tools.benchmarking.reference_solvers import TOLERANCE, tridiagonal, tune_lanczos
 from trainers.errors import UserError
 
 NUM_REPEATS = 7

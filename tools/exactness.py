@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from keras_aeos.curvature.exact import exact_second_derivatives
+from keras_aeos.curvature.second_derivatives import exact_second_derivatives
 
 SIGNAL, IMAGE = (8, 6), (6, 6, 4)
 LAYERS = {

@@ -21,30 +21,30 @@ from matplotlib.figure import Figure
 # A script has its own directory on the path, not the checkout's root.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools import instability, quadratics, solutions, trainings, warmup
+from tools.plotting import crossings, edge, quadratic, solutions, warmup
 from trainers.errors import UserError
 
 Draw = Callable[[list[Any]], tuple[Figure, pd.DataFrame]]
 # name: how its runs are read and how they are drawn
 FIGURES: dict[str, tuple[Callable[[Path, str], list[Any]], Draw]] = {
-    "fig01": (trainings.read_runs, trainings.draw_fig01),
-    "fig02": (quadratics.read_runs, quadratics.draw_fig02),
-    "fig03": (trainings.read_runs, trainings.draw_fig03),
-    "fig04": (trainings.read_fig04, trainings.draw_fig04),
-    "fig05": (trainings.read_runs, trainings.draw_fig05),
-    "fig06": (trainings.read_runs, trainings.draw_fig06),
+    "fig01": (edge.read_runs, edge.draw_fig01),
+    "fig02": (quadratic.read_runs, quadratic.draw_fig02),
+    "fig03": (edge.read_runs, edge.draw_fig03),
+    "fig04": (edge.read_fig04, edge.draw_fig04),
+    "fig05": (edge.read_runs, edge.draw_fig05),
+    "fig06": (edge.read_runs, edge.draw_fig06),
     "fig07": (warmup.read_runs, warmup.draw_fig07),
-    "fig08": (trainings.read_runs, trainings.draw_fig08),
-    "fig09": (instability.read_runs, instability.draw_fig09),
+    "fig08": (edge.read_runs, edge.draw_fig08),
+    "fig09": (crossings.read_runs, crossings.draw_fig09),
     "fig10": (solutions.read_fig10, solutions.draw_fig10),
     "fig11": (solutions.read_fig11, solutions.draw_fig11),
-    "fig12": (quadratics.read_runs, quadratics.draw_fig12),
-    "fig13": (trainings.read_runs, trainings.draw_fig13),
-    "fig14": (quadratics.read_runs, quadratics.draw_fig14),
-    "fig15": (trainings.read_runs, trainings.draw_fig15),
-    "fig16": (trainings.read_fig16, trainings.draw_fig16),
-    "fig17": (quadratics.read_runs, quadratics.draw_fig17),
-    "fig18": (instability.read_runs, instability.draw_fig18),
+    "fig12": (quadratic.read_runs, quadratic.draw_fig12),
+    "fig13": (edge.read_runs, edge.draw_fig13),
+    "fig14": (quadratic.read_runs, quadratic.draw_fig14),
+    "fig15": (edge.read_runs, edge.draw_fig15),
+    "fig16": (edge.read_fig16, edge.draw_fig16),
+    "fig17": (quadratic.read_runs, quadratic.draw_fig17),
+    "fig18": (crossings.read_runs, crossings.draw_fig18),
     "fig19": (solutions.read_fig10, solutions.draw_fig19),
 }
 

@@ -40,13 +40,13 @@ import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.peer_contenders import (
+from tools.benchmarking.contenders import (
     Contender,
     jax_contenders,
     keras_contenders,
     torch_contenders,
 )
-from tools.peer_problems import BUILDERS, NUM_REPEATS, Problem, prepare, refer
+from tools.benchmarking.problems import BUILDERS, NUM_REPEATS, Problem, prepare, refer
 from trainers.errors import UserError
 
 # More threads than free cores would measure how the frameworks wait for each other's threads.

@@ -1,1 +1,1 @@
-"""Trainers: one model a module, configured from YAML, run by ``python -m trainers``."""
+"""Experiments: networks trained and measured from YAML files by ``python -m trainers``."""

@@ -16,12 +16,14 @@ import keras
 import tensorflow as tf
 
 import keras_aeos
-from trainers import data, report, run_directory, schema, sources
+from trainers import report, run_directory, schema
 from trainers.callbacks import Evaluation, OnceBelow, ProgressBar, StopCriteria
+from trainers.data import feed as data
+from trainers.data import source as sources
 from trainers.errors import UserError
+from trainers.evaluation.translation import TranslationEvaluation
+from trainers.models.transformer import TokenCrossEntropy
 from trainers.schedules import WarmUp
-from trainers.transformer import TokenCrossEntropy
-from trainers.translation_evaluation import TranslationEvaluation
 
 OPTIMIZERS = {
     "gradient_descent": keras_aeos.optimizers.GradientDescent,
@@ -182,7 +184,7 @@ def build_model(config: schema.Config, feed: data.Feed | None = None) -> keras.M
     Raises:
         UserError: The images of the data set don't suit it.
     """
-    module = import_module(f"trainers.{config.model.name}")
+    module = import_module(f"trainers.models.{config.model.name}")
     if feed is not None and feed.sentences is not None:
         return module.build_model(config, len(feed.sentences.vocabulary))
     try:

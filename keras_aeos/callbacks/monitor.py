@@ -11,19 +11,19 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from keras_aeos.callbacks import quantities as quantities_of_row
 from keras_aeos.callbacks import schedule
 from keras_aeos.callbacks.probe import FitProbe
+from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, QUANTITIES
 from keras_aeos.callbacks.writers import CsvWriter, TensorBoardWriter
 from keras_aeos.curvature import batches
-from keras_aeos.curvature import quantities as quantities_of_row
-from keras_aeos.curvature.check import check_second_derivatives
-from keras_aeos.curvature.eigenpairs import check_solver
 from keras_aeos.curvature.measurement import Measurement
 from keras_aeos.curvature.objective import Objective
-from keras_aeos.curvature.quantities import DENSITY_COLUMNS, QUANTITIES
-from keras_aeos.curvature.result import Eigenpairs
-from keras_aeos.curvature.tracking import EigenpairTracker
+from keras_aeos.curvature.second_derivative_check import check_second_derivatives
 from keras_aeos.optimizers import dynamics
+from keras_aeos.solvers.by_name import check_solver
+from keras_aeos.solvers.result import Eigenpairs
+from keras_aeos.solvers.tracking import EigenpairTracker
 
 
 class AEoSMonitor(keras.callbacks.Callback):

@@ -1,7 +1,6 @@
-"""Hessian-vector products of a Keras model's training loss, and eigensolvers on them."""
+"""The training loss of a Keras model as a function of its parameters, and its Hessian."""
 
-from keras_aeos.curvature.check import check_second_derivatives
 from keras_aeos.curvature.eigenpairs import top_eigenpairs
-from keras_aeos.curvature.result import Eigenpairs
+from keras_aeos.curvature.second_derivative_check import check_second_derivatives
 
-__all__ = ["Eigenpairs", "check_second_derivatives", "top_eigenpairs"]
+__all__ = ["check_second_derivatives", "top_eigenpairs"]

@@ -6,8 +6,8 @@ import weakref
 
 import tensorflow as tf
 
-from keras_aeos.curvature.density import lanczos_quadrature
-from keras_aeos.curvature.trace import hutch_plus_plus
+from keras_aeos.solvers.density import lanczos_quadrature
+from keras_aeos.solvers.trace import hutch_plus_plus
 
 # Random vectors for a trace; for a spectral density, and the products with each of them.
 _TRACE_PROBES = 10

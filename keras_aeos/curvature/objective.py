@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 
 from keras_aeos.curvature.batches import flatten, unflatten
-from keras_aeos.curvature.exact import exact_second_derivatives, refuse_inexact
-from keras_aeos.curvature.linearise import PartialEvaluation
+from keras_aeos.curvature.partial_evaluation import PartialEvaluation
+from keras_aeos.curvature.second_derivatives import exact_second_derivatives, refuse_inexact
 
 # Bytes of intermediate values that a linearisation keeps, of as many micro-batches as fit. Those
 # of the others are computed anew for each product.

@@ -7,8 +7,8 @@ import tensorflow as tf
 from keras import layers
 
 from keras_aeos.curvature.batches import from_data
-from keras_aeos.curvature.exact import refuse_inexact
 from keras_aeos.curvature.objective import Objective
+from keras_aeos.curvature.second_derivatives import refuse_inexact
 from tests.cases import model_with
 
 IMAGE = (4, 4, 4)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tools import benchmark, networks
+from tools import benchmark
+from tools.benchmarking import networks
 
 
 @pytest.mark.parametrize("num_values", [2, 3, 4])

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from tools import figures, trainings
+from tools import figures
+from tools.plotting import edge
 from trainers import schema
 from trainers.errors import UserError
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TRAININGS = [
     name
     for name, (read_runs, draw) in figures.FIGURES.items()
-    if (read_runs, draw.__module__) == (trainings.read_runs, "tools.trainings") and name != "fig06"
+    if (read_runs, draw.__module__) == (edge.read_runs, "tools.plotting.edge") and name != "fig06"
 ]
 PANELS = {
     "a": [{"learning_rate": rate} for rate in (3e-5, 1e-4, 3.2e-4, 1e-3)],
@@ -147,7 +148,7 @@ def test_figures_of_many_optimizers_have_a_panel_for_each(tmp_path, figure, labe
     drawing, table = drawn(tmp_path, figure)
     assert len(drawing.axes) == len(names)
     titles = [axes.get_title() for axes in drawing.axes]
-    assert sorted(titles) == sorted(trainings.TITLES[name] for name in names)
+    assert sorted(titles) == sorted(edge.TITLES[name] for name in names)
     assert label in drawing.axes[0].get_ylabel()
     for axes in drawing.axes:
         curves, thresholds = axes.get_lines()[:2], axes.get_lines()[2:]
@@ -156,7 +157,7 @@ def test_figures_of_many_optimizers_have_a_panel_for_each(tmp_path, figure, labe
             assert curve.get_ydata()[-1] == pytest.approx(threshold.get_ydata()[-1])
     # Smaller learning rate first, optimizers as in the panels.
     assert list(table["learning_rate"]) == [1e-4, 1e-3] * len(names)
-    assert [trainings.TITLES[name] for name in table["optimizer"][::2]] == titles
+    assert [edge.TITLES[name] for name in table["optimizer"][::2]] == titles
 
 
 def test_figure_3_draws_frozen_adam(tmp_path):

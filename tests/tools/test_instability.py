@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from tools import figures, instability
+from tools import figures
+from tools.plotting import crossings
 from trainers import schema
 from trainers.errors import UserError
 
@@ -92,12 +93,12 @@ PATHS = {
 @pytest.mark.parametrize(("values", "expected"), PATHS.values(), ids=PATHS)
 def test_upward_crossings(values, expected):
     steps = np.arange(10, 10 + len(values))
-    found = instability.upward_crossings(steps, np.array(values))
+    found = crossings.upward_crossings(steps, np.array(values))
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_crossing_between_distant_steps():
-    found = instability.upward_crossings(np.array([20, 40]), np.array([0.8, 1.6]))
+    found = crossings.upward_crossings(np.array([20, 40]), np.array([0.8, 1.6]))
     np.testing.assert_allclose(found, [25], rtol=1e-12)
 
 
@@ -122,14 +123,14 @@ SERIES = {
 
 @pytest.mark.parametrize(("steps", "values", "expected"), SERIES.values(), ids=SERIES)
 def test_spikes_stand_out_from_their_surroundings(steps, values, expected):
-    assert list(steps[instability.in_spikes(steps, values)]) == expected
+    assert list(steps[crossings.in_spikes(steps, values)]) == expected
 
 
 @pytest.mark.parametrize(
     ("steps", "count"), [([], 0), ([5], 1), ([5, 15], 1), ([5, 16], 2), ([5, 7, 9, 40, 42], 2)]
 )
 def test_number_of_spikes(steps, count):
-    assert instability.num_spikes(np.array(steps)) == count
+    assert crossings.num_spikes(np.array(steps)) == count
 
 
 def test_figure_9_marks_the_crossings_in_a_column_for_each_learning_rate(tmp_path):

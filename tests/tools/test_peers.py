@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tools import peer_solvers, peers
+from tools import peers
+from tools.benchmarking import reference_solvers as solvers
 
 VALUES = np.concatenate([[10.0, 8.0], np.linspace(-1.0, 1.0, 58)])
 MATRIX = np.diag(VALUES)
@@ -16,11 +17,11 @@ def product(vector):
 
 @pytest.fixture(scope="module")
 def matrices():
-    return [peer_solvers.tridiagonal(product, START, 30)[0]]
+    return [solvers.tridiagonal(product, START, 30)[0]]
 
 
 def test_tridiagonal_is_the_matrix_in_an_orthonormal_basis():
-    matrix, basis = peer_solvers.tridiagonal(product, START, 30)
+    matrix, basis = solvers.tridiagonal(product, START, 30)
     np.testing.assert_allclose(basis @ basis.T, np.eye(30), atol=1e-12)
     np.testing.assert_allclose(basis @ MATRIX @ basis.T, matrix, atol=1e-12)
     assert np.linalg.eigvalsh(matrix)[-1] == pytest.approx(10.0, rel=1e-12)
@@ -28,35 +29,33 @@ def test_tridiagonal_is_the_matrix_in_an_orthonormal_basis():
 
 @pytest.mark.parametrize(("tol", "limit", "num_products"), [(0.0, 7, 7), (0.9, 100, 2)])
 def test_power_iteration_ends_at_the_tolerance_or_the_limit(tol, limit, num_products):
-    counted = peer_solvers.Counted(product)
-    peer_solvers.power(counted, np.ones(len(VALUES)) + 100.0 * MATRIX[0], tol, limit)
+    counted = solvers.Counted(product)
+    solvers.power(counted, np.ones(len(VALUES)) + 100.0 * MATRIX[0], tol, limit)
     assert counted.count == num_products
 
 
 def test_tuned_power_iteration_is_the_shortest_one_that_reaches_the_tolerance(matrices):
-    number = peer_solvers.tune_power(matrices, 10.0)
-    errors = [
-        abs(peer_solvers.power(product, START, 0.0, n) / 10.0 - 1.0) for n in (number - 1, number)
-    ]
-    assert errors[1] <= peer_solvers.TOLERANCE < errors[0]
+    number = solvers.tune_power(matrices, 10.0)
+    errors = [abs(solvers.power(product, START, 0.0, n) / 10.0 - 1.0) for n in (number - 1, number)]
+    assert errors[1] <= solvers.TOLERANCE < errors[0]
 
 
 @pytest.mark.parametrize("exact", [[10.0], [8.0, 10.0]])
 def test_tuned_lanczos_is_the_shortest_one_that_reaches_the_tolerance(matrices, exact):
-    number = peer_solvers.tune_lanczos(matrices, exact)
+    number = solvers.tune_lanczos(matrices, exact)
     errors = [
         np.max(np.abs(np.linalg.eigvalsh(run)[-len(exact) :] / exact - 1.0))
-        for run, _ in (peer_solvers.tridiagonal(product, START, n) for n in (number - 1, number))
+        for run, _ in (solvers.tridiagonal(product, START, n) for n in (number - 1, number))
     ]
-    assert errors[1] <= peer_solvers.TOLERANCE < errors[0]
+    assert errors[1] <= solvers.TOLERANCE < errors[0]
 
 
 def test_tuned_arpack_reaches_the_tolerance_with_fewer_products(matrices):
     pytest.importorskip("scipy")
-    tuned, default = peer_solvers.Counted(product), peer_solvers.Counted(product)
-    value = peer_solvers.arpack(tuned, START, **peer_solvers.tune_arpack(matrices, 10.0))
-    assert value == pytest.approx(10.0, rel=peer_solvers.TOLERANCE)
-    assert peer_solvers.arpack(default, START) == pytest.approx(10.0, rel=1e-12)
+    tuned, default = solvers.Counted(product), solvers.Counted(product)
+    value = solvers.arpack(tuned, START, **solvers.tune_arpack(matrices, 10.0))
+    assert value == pytest.approx(10.0, rel=solvers.TOLERANCE)
+    assert solvers.arpack(default, START) == pytest.approx(10.0, rel=1e-12)
     assert tuned.count < default.count
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tools import figures, quadratics, runs
+from tools import figures
+from tools.plotting import quadratic as plotting
+from tools.plotting import runs
 from trainers import quadratic, schema
 from trainers.__main__ import main
 from trainers.errors import UserError
@@ -43,7 +45,7 @@ def test_figure_and_table_can_be_written(root, tmp_path, name):
     figure, table = drawn(root, name)
     figure.savefig(tmp_path / "figure.png")
     table.to_csv(tmp_path / "table.csv", index=False)
-    assert len(pd.read_csv(tmp_path / "table.csv")) == len(quadratics.read_runs(root, name))
+    assert len(pd.read_csv(tmp_path / "table.csv")) == len(plotting.read_runs(root, name))
 
 
 def test_figure_2_has_a_curve_for_each_learning_rate(root):
@@ -93,9 +95,9 @@ def test_figure_12_heals(root):
 
 
 def test_figure_12_needs_both_columns(root):
-    some = [r for r in quadratics.read_runs(root, "fig12") if r.setting("learning_rate") != 2.2]
+    some = [r for r in plotting.read_runs(root, "fig12") if r.setting("learning_rate") != 2.2]
     with pytest.raises(UserError, match=r"no run has learning_rate=2\.2"):
-        quadratics.draw_fig12(some)
+        plotting.draw_fig12(some)
 
 
 def test_figure_14_measures_the_growth_factor_of_the_theory(root):
@@ -155,7 +157,7 @@ GROWTH = {
 
 @pytest.mark.parametrize(("iterates", "expected", "tolerance"), GROWTH.values(), ids=GROWTH)
 def test_growth_factor(iterates, expected, tolerance):
-    assert quadratics.growth_factor(iterates) == pytest.approx(expected, abs=tolerance)
+    assert plotting.growth_factor(iterates) == pytest.approx(expected, abs=tolerance)
 
 
 @pytest.fixture
@@ -202,14 +204,14 @@ BROKEN = {
 def test_broken_run_is_named_in_one_line(one, damage, parts):
     damage(one)
     with pytest.raises(UserError) as error:
-        quadratics.read_runs(one.parent, "fig02")
+        plotting.read_runs(one.parent, "fig02")
     assert "\n" not in str(error.value)
     assert [part for part in parts if part not in str(error.value)] == []
 
 
 def test_no_such_directory(tmp_path):
     with pytest.raises(UserError, match="absent"):
-        quadratics.read_runs(tmp_path / "absent", "fig02")
+        plotting.read_runs(tmp_path / "absent", "fig02")
 
 
 def test_two_runs_of_the_same_settings_are_refused(one):

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from tools import figures, warmup
+from tools import figures
+from tools.plotting import warmup
 from trainers import schema
 from trainers.errors import UserError
 

@@ -1,6 +1,6 @@
 import pytest
 
-from trainers.batching import micro_batch_size
+from trainers.micro_batches import micro_batch_size
 
 SIZES = [
     (50_000, 2_500, 2_500),

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from keras_aeos.curvature.quantities import DEFAULT, QUANTITIES
+from keras_aeos.callbacks.quantities import DEFAULT, QUANTITIES
 from trainers import command_line, schema
 from trainers.errors import UserError
 

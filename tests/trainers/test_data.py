@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from tests.trainers.prepared import write_cifar
-from trainers import data, images, schema, training
+from trainers import schema, training
+from trainers.data import feed as data
+from trainers.data import images
 from trainers.errors import UserError
 
 

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from tests.trainers.test_transformer import VOCABULARY, micro_batch, network
-from trainers.decoding import Decoder, beam_search, greedy_search
-from trainers.vocabulary import BEGIN, END, PADDING
+from trainers.data.vocabulary import BEGIN, END, PADDING
+from trainers.evaluation.decoding import Decoder, beam_search, greedy_search
 
 LIMIT = 6
 

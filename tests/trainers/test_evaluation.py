@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from tests.trainers.prepared import write_cifar
-from trainers import data, schema, training
+from trainers import schema, training
 from trainers.callbacks import OnceBelow, StopCriteria, TrainingLoss
+from trainers.data import feed as data
 from trainers.errors import UserError
 from trainers.schema import check
 

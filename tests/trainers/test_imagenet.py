@@ -9,7 +9,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tests.trainers.prepared import LABELS, SHAPES, jpeg, write_imagenet
-from trainers import data, imagenet, schema, sources
+from trainers import schema
+from trainers.data import feed as data
+from trainers.data import imagenet
+from trainers.data import source as sources
 from trainers.errors import UserError
 
 SIDE = 224

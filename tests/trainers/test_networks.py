@@ -11,8 +11,9 @@ import tensorflow as tf
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
 from tests.cases import flat_parameters, training_gradient
-from trainers import resnet50, schema, training, wide_resnet
+from trainers import schema, training
 from trainers.errors import UserError
+from trainers.models import resnet50, wide_resnet
 
 # A few hundred parameters each, for images of 32 × 32.
 TINY = {

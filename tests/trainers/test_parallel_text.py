@@ -7,7 +7,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tests.trainers.sentences import SENTENCES, config
-from trainers import data, number_words, parallel_text, schema
+from trainers import schema
+from trainers.data import feed as data
+from trainers.data import number_words, parallel_text
 from trainers.errors import UserError
 
 

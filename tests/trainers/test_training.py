@@ -7,11 +7,15 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from keras_aeos.curvature import quantities
-from trainers import data, fully_connected, images, run_directory, schema, sources, training
+from keras_aeos.callbacks import quantities
+from trainers import run_directory, schema, training
 from trainers.__main__ import main
 from trainers.callbacks import ProgressBar, StopCriteria
+from trainers.data import feed as data
+from trainers.data import images
+from trainers.data import source as sources
 from trainers.errors import UserError
+from trainers.models import fully_connected
 
 
 def config(**changes):

@@ -9,12 +9,13 @@ import pytest
 import tensorflow as tf
 
 from keras_aeos.curvature.batches import from_list
-from keras_aeos.curvature.lanczos import lanczos
 from keras_aeos.curvature.objective import Objective
+from keras_aeos.solvers.lanczos import lanczos
 from tests.cases import flat, flat_parameters
-from trainers import schema, transformer
-from trainers.transformer import TokenCrossEntropy, Transformer
-from trainers.vocabulary import BEGIN, END, PADDING
+from trainers import schema
+from trainers.data.vocabulary import BEGIN, END, PADDING
+from trainers.models import transformer
+from trainers.models.transformer import TokenCrossEntropy, Transformer
 
 VOCABULARY = 11
 # Whose whole Hessian is built from differences of the gradient, which takes its time.

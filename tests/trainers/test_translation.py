@@ -14,11 +14,12 @@ import tensorflow as tf
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
 from tests.trainers.sentences import SENTENCES, config, write_files
-from trainers import data, run_directory, schema, training
+from trainers import run_directory, schema, training
+from trainers.data import feed as data
+from trainers.data.sentences import Sentences
+from trainers.data.vocabulary import BEGIN, PADDING
 from trainers.errors import UserError
 from trainers.schedules import WarmUp
-from trainers.translation import Sentences
-from trainers.vocabulary import BEGIN, PADDING
 
 
 def decoded(source, batch):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from tests.trainers.sentences import SENTENCES, config
-from trainers import schema, vocabulary
+from trainers import schema
+from trainers.data import vocabulary
+from trainers.data.sentences import Sentences
+from trainers.data.vocabulary import END
 from trainers.errors import UserError
-from trainers.translation import Sentences
-from trainers.vocabulary import END
 
 
 @pytest.mark.parametrize("kind", schema.translation.VOCABULARIES)

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from trainers.batching import micro_batch_size
-from trainers.conditions import Condition
 from trainers.errors import UserError
+from trainers.micro_batches import micro_batch_size
+from trainers.schema.conditions import Condition
 from trainers.schema.datasets import DATASETS
 from trainers.schema.models import Transformer
 from trainers.schema.optimizers import FrozenAdam, GradientDescent, HeavyBall

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from trainers.conditions import Condition, at_least, fraction, one_of
+from trainers.schema.conditions import Condition, at_least, fraction, one_of
 
 ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "softplus")
 NORMS = ("pre", "post")

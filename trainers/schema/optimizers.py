@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from trainers.conditions import Condition, above_zero, at_least, fraction, one_of, setting
+from trainers.schema.conditions import Condition, above_zero, at_least, fraction, one_of, setting
 
 AFTER_WARM_UP = ("constant", "inverse_square_root")
 

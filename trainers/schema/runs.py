@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from trainers.conditions import Condition, above_zero, at_least, finite, one_of, setting
+from trainers.schema.conditions import Condition, above_zero, at_least, finite, one_of, setting
 from trainers.schema.datasets import DATASETS
 from trainers.schema.models import Model
 from trainers.schema.optimizers import Optimizer, Schedule

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from trainers.conditions import Condition, at_least, one_of, setting
+from trainers.schema.conditions import Condition, at_least, one_of, setting
 from trainers.schema.runs import Data, Evaluation
 
 VOCABULARIES = ("bpe", "unigram")

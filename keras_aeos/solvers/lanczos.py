@@ -1,0 +1,148 @@
+"""Largest eigenpairs by thick-restart Lanczos with full re-orthogonalisation."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_aeos.solvers.certificate import Basis, Certificate
+from keras_aeos.solvers.result import Eigenpairs, error_bounds, not_available, relative
+from keras_aeos.solvers.vectors import RandomDirections, Vectors, norm, unit
+
+# Norm of the fresh random part of a warm start, beside a unit vector of old Ritz vectors.
+_FRESH_NORM = 1.0
+# Ritz vectors below the wanted ones that are passed on to the next solve.
+_NUM_GUARDS = 2
+# Tolerance of the certificate of a cold start, in units of `rtol`.
+_COLD_MARGIN = 30.0
+
+
+def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None, earlier=()):
+    """Largest eigenpairs of a symmetric operator A from products with it alone.
+
+    Builds an orthonormal basis V of a Krylov space with ``AV = VT + β q eᵀ`` and takes the
+    eigenpairs of T, whose residuals ``‖Ay - θy‖ = β |s_last|`` cost nothing. When the basis is
+    full it is restarted from its best Ritz vectors.
+
+    A small residual says that an eigenvalue is near, not that it is the largest. So a solve ends
+    only when both
+
+    - the bound of the distance to the nearest eigenvalue is at most `rtol`, for each of the pairs,
+    - no eigenvalue above ``(1 + margin) λ₁`` exists, with a probability of 99 % over the random
+      part of the start vector (`Certificate`); and, in a cold start, none at ``(1 + margin) λᵢ``,
+      or half the way to λᵢ₋₁, for the next ones.
+
+    A warm start adds a fresh random direction to the given vectors, so that an old eigenvector,
+    even an exact one, does not hide one that has overtaken it.
+
+    Args:
+        matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
+        start: Tensor of shape (s, n): vectors of an earlier solve, best first; or (0, n).
+        num_eigenvalues: Number k of eigenpairs, at most n.
+        rtol: Tolerance of the relative error of each eigenvalue.
+        max_hvps: Product limit.
+        seed: Seed of the random directions.
+        margin: Relative margin of the certificate of a warm start, for λ₁ alone; None for that
+            of a cold start: ``30 rtol``, for all of the pairs.
+        earlier: Largest Ritz values of an earlier solve, descending: where they stood an
+            eigenvalue may stand that this solve has not seen yet.
+
+    Returns:
+        An `Eigenpairs` with vectors of shape (n,).
+
+    References:
+        Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", 2000.
+    """
+    size = start.shape[1]
+    rounding = 100.0 * np.finfo(start.dtype.as_numpy_dtype).eps
+    num_checked = num_eigenvalues if margin is None else 1
+    margin = _COLD_MARGIN * rtol if margin is None else margin
+    capacity = min(max(20, 2 * num_eigenvalues + 10), size)
+    num_kept = min(num_eigenvalues + 4, capacity - 1)
+    random = RandomDirections(size, start.dtype, seed)
+
+    vector, fraction = _start_vector(start, num_eigenvalues, random)
+    basis = Vectors(vector[None])
+    projection = np.zeros((capacity, capacity))
+    certificate, begin = Certificate(size, fraction), 0
+    num_hvps = num_exhausted = 0
+    while True:
+        last = len(basis) - 1
+        product, beta, coefficients = basis.orthogonalise(matvec(vector))
+        num_hvps += 1
+        projection[last, : last + 1] = projection[: last + 1, last] = coefficients
+        if not np.isfinite(beta) or not np.all(np.isfinite(coefficients)):
+            return not_available(num_eigenvalues, num_hvps)
+
+        values, vectors = np.linalg.eigh(projection[: last + 1, : last + 1])
+        values, vectors = values[::-1], vectors[:, ::-1]
+        complete = len(basis) == size
+        norms = np.zeros(len(values)) if complete else beta * np.abs(vectors[-1])
+        errors = error_bounds(norms, values, earlier)
+        floor = rounding * np.abs(values).max()
+        met = errors <= np.maximum(rtol * np.abs(values), floor)
+        exhausted = beta <= floor
+        num_exhausted += exhausted
+        state = Basis(values, vectors, beta, begin)
+        if complete:
+            certified = True
+        elif exhausted:
+            # An invariant subspace has one eigenvector of each eigenvalue; there may be k of one.
+            certified = num_exhausted >= num_eigenvalues
+        else:
+            certified = all(
+                certificate.excludes(value, state)
+                for value in _above(values[:num_checked], margin, floor)
+            )
+        found = min(num_eigenvalues, len(values))
+        if found == num_eigenvalues and met[:found].all() and certified:
+            break
+        if num_hvps >= max_hvps:
+            break
+
+        if exhausted:
+            # Whatever lies outside of an invariant subspace is found from a fresh direction.
+            product, beta, _ = basis.orthogonalise(random())
+            certificate, begin = Certificate(size, 1.0), len(basis)
+        if len(basis) == capacity:
+            if not exhausted:
+                certificate.restart(state)
+            basis = Vectors(basis.combine(vectors[:, :num_kept]))
+            projection[:] = 0.0
+            projection[range(num_kept), range(num_kept)] = values[:num_kept]
+            begin = num_kept
+        vector = product / beta
+        basis.append(vector)
+
+    shown = min(found + _NUM_GUARDS, len(values))
+    ritz = basis.combine(np.hstack([vectors[:, :shown], vectors[:, shown:][:, -1:]]))
+    missing = [np.nan] * (num_eigenvalues - found)
+    return Eigenpairs(
+        eigenvalues=np.append(values[:found], missing),
+        eigenvectors=[unit(vector) for vector in ritz[:found]],
+        residuals=np.append(relative(norms, values)[:found], missing),
+        error_bounds=np.append(relative(errors, values)[:found], missing),
+        upper_bound=values[0] if complete else certificate.upper_bound(state),
+        converged=np.append(met[:found], np.zeros(len(missing), bool))
+        & np.append(certified, np.ones(num_eigenvalues - 1, bool)),
+        num_hvps=num_hvps,
+        ritz_values=values,
+        guard_vectors=[unit(vector) for vector in ritz[found:]],
+    )
+
+
+def _above(values, margin, floor):
+    """A number above each of the descending values, by the margin or half the way to the next."""
+    steps = np.maximum(margin * np.abs(values), floor)
+    steps[1:] = np.minimum(steps[1:], -np.diff(values) / 2.0)
+    return values + steps
+
+
+def _start_vector(start, num_eigenvalues, random):
+    """A unit vector, and the norm of its part that is random."""
+    if start.shape[0] == 0:
+        return random(), 1.0
+    order = np.arange(start.shape[0])
+    weights = 0.5 ** np.maximum(order - num_eigenvalues + 1, 0)
+    old = unit(tf.linalg.matvec(start, tf.constant(weights, start.dtype), transpose_a=True))
+    vector = old + _FRESH_NORM * random()
+    length = norm(vector)
+    return vector / length, _FRESH_NORM / length

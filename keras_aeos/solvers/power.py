@@ -1,0 +1,100 @@
+"""Largest eigenpairs by block power iteration with a shift."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_aeos.solvers.result import Eigenpairs, error_bounds, not_available, relative
+from keras_aeos.solvers.vectors import RandomDirections, Vectors, norm, unit
+
+# Iterations that the fresh column gets to show an eigenvector that the others miss.
+_MIN_ITERATIONS = 5
+# Residual of the additional column that ends a solve, in units of the wanted columns' tolerance.
+_GUARD_TOLERANCE = 10.0
+
+
+def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None, earlier=()):
+    """Largest eigenpairs of a symmetric operator A by power iteration on a block of vectors.
+
+    One iteration takes the Ritz pairs of the block V, of k wanted columns and one more, from its
+    image AV, and continues with an orthonormal basis of ``(A + σI)V``. The shift σ starts at 0.
+    Whenever a Ritz value shows that the negative end of the spectrum rivals the positive one, σ is
+    raised to minus that value, after which the most positive eigenvalues are the largest in
+    magnitude.
+
+    The additional column starts as a fresh random direction. The solve ends only when that column,
+    too, has nearly converged, to an eigenvalue below the wanted ones, and not before
+    `_MIN_ITERATIONS`: an eigenvector that has overtaken those of the last solve is found.
+
+    Args:
+        matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
+        start: Tensor of shape (s, n): vectors of an earlier solve, best first; or (0, n).
+        num_eigenvalues: Number k of eigenpairs, at most n.
+        rtol: Tolerance of the relative error of each eigenvalue.
+        max_hvps: Product limit.
+        seed: Seed of the random directions.
+        margin: Not used: power iteration has no certificate.
+        earlier: Largest Ritz values of an earlier solve, for the error bounds.
+
+    Returns:
+        An `Eigenpairs` with vectors of shape (n,).
+    """
+    size = start.shape[1]
+    width = min(num_eigenvalues + 1, size)
+    random = RandomDirections(size, start.dtype, seed)
+    old = tf.unstack(start)[: min(num_eigenvalues, width)]
+    block = _orthonormal(old + [random() for _ in range(width - len(old))])
+
+    shift, num_hvps, iteration = 0.0, 0, 0
+    while True:
+        images = [matvec(column) for column in block]
+        num_hvps += width
+        iteration += 1
+        projection = np.array([[float(tf.reduce_sum(v * w)) for w in images] for v in block])
+        if not np.all(np.isfinite(projection)):
+            return not_available(num_eigenvalues, num_hvps)
+        values, rotation = np.linalg.eigh((projection + projection.T) / 2.0)
+        values, rotation = values[::-1], rotation[:, ::-1]
+        block, images = (Vectors(tf.stack(rows)).combine(rotation) for rows in (block, images))
+
+        norms = np.array(
+            [norm(w - v * float(t)) for t, v, w in zip(values, block, images, strict=True)]
+        )
+        errors = error_bounds(norms, values, earlier)
+        met = errors[:num_eigenvalues] <= rtol * np.abs(values[:num_eigenvalues])
+        settled = iteration >= _MIN_ITERATIONS and np.all(
+            norms[num_eigenvalues:] <= _GUARD_TOLERANCE * rtol * abs(values[num_eigenvalues - 1])
+        )
+        rivalled = -values[-1] > max(shift, values[0] / 2.0)
+        if rivalled and width < size:
+            shift = -values[-1]
+        elif met.all() and (settled or width == size):
+            break
+        if num_hvps + width > max_hvps:
+            break
+        block = _orthonormal(
+            [w + v * float(shift) for v, w in zip(block, images, strict=True)], random
+        )
+
+    return Eigenpairs(
+        eigenvalues=values[:num_eigenvalues],
+        eigenvectors=[unit(v) for v in block[:num_eigenvalues]],
+        residuals=relative(norms, values)[:num_eigenvalues],
+        error_bounds=relative(errors, values)[:num_eigenvalues],
+        upper_bound=np.nan,
+        converged=met,
+        num_hvps=num_hvps,
+        ritz_values=values,
+        guard_vectors=[unit(v) for v in block[num_eigenvalues:]],
+    )
+
+
+def _orthonormal(vectors, random=None):
+    """Orthonormal basis of the span; a direction that vanishes is replaced by a random one."""
+    basis, columns = Vectors(tf.stack(vectors)[:0]), []
+    for vector in vectors:
+        rest, left, _ = basis.orthogonalise(vector)
+        if random is not None and left <= 1e-6 * norm(vector):
+            rest, left, _ = basis.orthogonalise(random())
+        columns.append(rest / left)
+        basis.append(columns[-1])
+    return columns

@@ -1,0 +1,374 @@
+"""Every quantity against the dense Hessian, in float64, and the products that it may take."""
+
+import functools
+import gc
+import math
+import weakref
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_aeos
+from keras_aeos import AEoSMonitor
+from keras_aeos.callbacks import quantities
+from keras_aeos.callbacks.quantities import QUANTITIES
+from keras_aeos.curvature.batches import from_data
+from keras_aeos.curvature.measurement import Measurement
+from keras_aeos.curvature.objective import Objective
+from keras_aeos.solvers.lanczos import lanczos
+from tests.cases import dense_hessian, flat, flat_parameters, training_gradient
+
+RATE = 0.01
+NUM_EXAMPLES = 12
+DENSITIES = ("spectral_density", "preconditioned_spectral_density")
+
+
+def small_model(optimizer):
+    """15 parameters, fewer than the steps of a quadrature, and its data ``(model, x, y)``."""
+    keras.utils.set_random_seed(0)
+    keras.config.set_floatx("float64")
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(2, "tanh"), layers.Dense(3)])
+    model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True))
+    generator = np.random.default_rng(1)
+    x = generator.standard_normal((NUM_EXAMPLES, 2))
+    return model, x, np.eye(3)[generator.integers(0, 3, NUM_EXAMPLES)]
+
+
+class Weights(keras.callbacks.Callback):
+    """Keeps the weights before the last update."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.before = flat_parameters(self.model)
+
+
+@functools.cache
+def measured(optimizer, batch_size):
+    """The only row of a run with every quantity, its densities, and what both should be.
+
+    Returns:
+        The row, the table of its densities, eigenvalues and eigenvectors of H and ``P^-½ H P^-½``,
+        and a dictionary of the columns that follow from dense matrices.
+    """
+    model, x, y = small_model(optimizer(RATE))
+    monitor = AEoSMonitor(
+        (x, y),
+        batch_size=batch_size,
+        update_freq=3,
+        quantities=list(QUANTITIES),
+        num_eigenvalues=2,
+        rtol=1e-12,  # eigenvectors are good to its root
+        max_hvps=500,
+    )
+    weights = Weights()
+    model.fit(x, y, batch_size=NUM_EXAMPLES, epochs=3, verbose=0, callbacks=[weights, monitor])
+    [row] = monitor.history.to_dict("records")
+
+    hessian, gradient = dense_hessian(model, x, y), training_gradient(model, x, y)
+    p, point = flat(keras_aeos.preconditioner(model.optimizer)), flat_parameters(model)
+    update = point - weights.before
+    g = gradient(point)
+    batches = [
+        (training_gradient(model, *batch)(point), dense_hessian(model, *batch))
+        for batch in (
+            (x[i : i + batch_size], y[i : i + batch_size])
+            for i in range(0, NUM_EXAMPLES, batch_size)
+        )
+    ]
+    expected = {
+        "gradient_norm_squared": g @ g,
+        "preconditioner_norm_squared": p @ p,
+    }
+    spectra = {}
+    for prefix, scale in (("", np.ones_like(p)), ("preconditioned_", p**-0.5)):
+        operator = scale[:, None] * hessian * scale
+        values, vectors = spectra[prefix] = np.linalg.eigh(operator)
+        expected |= {
+            f"{prefix}sharpness": values[-1],
+            f"{prefix}gradient_curvature": quotient(operator, scale * g),
+            f"{prefix}update_curvature": quotient(operator, update / scale),
+            f"{prefix}batch_sharpness": np.mean(
+                [quotient(scale[:, None] * h * scale, scale * b) for b, h in batches]
+            ),
+        }
+    semi = p**-0.5 * g
+    alignment = np.sum((vectors[:, -2:].T @ semi) ** 2)
+    return (
+        row,
+        monitor.spectral_densities,
+        spectra,
+        expected
+        | {
+            "semi_preconditioned_gradient_norm_squared": semi @ semi,
+            "alignment": alignment,
+            "alignment_remainder": semi @ semi - alignment,
+            "largest_stable_learning_rate": RATE * row["stability_threshold"] / values[-1],
+            "preconditioned_sharpness_2": values[-2],
+            "smallest_eigenvalue": values[0],
+        },
+    )
+
+
+def quotient(matrix, vector):
+    return vector @ matrix @ vector / (vector @ vector)
+
+
+RUNS = [(keras_aeos.optimizers.Adam, 4), (keras_aeos.optimizers.GradientDescent, NUM_EXAMPLES)]
+RUN_NAMES = ["micro-batches", "without preconditioning"]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=RUN_NAMES)
+def test_quantities_are_those_of_the_dense_hessian(run):
+    """Differences of the gradient are good to 1e-6 of the largest eigenvalue."""
+    row, _, spectra, expected = measured(*run)
+    assert row["converged"]
+    scale = {prefix: values[-1] for prefix, (values, _) in spectra.items()}
+    for column, value in expected.items():
+        size = scale["preconditioned_" if column.startswith("preconditioned_") else ""]
+        assert row[column] == pytest.approx(value, rel=1e-5, abs=1e-6 * size), column
+    of_quantities = set(quantities.columns(QUANTITIES)) - {
+        *("trace", "trace_error", "preconditioned_trace", "preconditioned_trace_error")
+    }
+    assert of_quantities <= set(expected)
+
+
+@pytest.mark.parametrize("prefix", ["", "preconditioned_"])
+@pytest.mark.parametrize("run", RUNS, ids=RUN_NAMES)
+def test_trace_is_within_its_error(run, prefix):
+    """Four standard errors of ten probes; and the error is not a way out."""
+    row, _, spectra, _ = measured(*run)
+    values, _ = spectra[prefix]
+    error = row[f"{prefix}trace_error"]
+    assert abs(row[f"{prefix}trace"] - values.sum()) <= 4.0 * error
+    assert 0.0 < error < 0.1 * np.abs(values).sum()
+
+
+@pytest.mark.parametrize("operator", ["raw", "preconditioned"])
+@pytest.mark.parametrize("run", RUNS, ids=RUN_NAMES)
+def test_spectral_density_is_that_of_the_dense_hessian(run, operator):
+    """The quadrature is exact here, and only the probes are random.
+
+    For random signs z and the projector M of an interval, ``zᵀMz`` has the variance
+    ``2(‖M‖² - Σ Mᵢᵢ²)``. Of that, five probes: all fractions within four standard errors.
+    """
+    _, table, spectra, _ = measured(*run)
+    table = table[table["operator"] == operator]
+    values, vectors = spectra["" if operator == "raw" else "preconditioned_"]
+    fraction, error = (table[column].to_numpy(copy=True) for column in ("fraction", "error"))
+    edges = np.array([*table["low"], table["high"].iloc[-1]])
+    assert set(table["step"]) == {3}
+    assert fraction.sum() == pytest.approx(1.0, rel=1e-9)
+    np.testing.assert_array_equal(table["high"].iloc[:-1], table["low"].iloc[1:])
+    assert np.abs(values).max() == pytest.approx(edges[-1], rel=1e-6)
+
+    # Zeros of the Hessian, which its differences miss by 1e-10, lie on both sides of 0.
+    zero = int(np.flatnonzero(edges == 0.0)[0])
+    edges = np.delete(edges, zero)
+    edges[[0, -1]] *= 1.0 + 1e-7
+    fraction[zero - 1] += fraction[zero]
+    error[zero - 1] = np.hypot(*error[zero - 1 : zero + 1])
+    fraction, error = np.delete(fraction, zero), np.delete(error, zero)
+    expected_error = []
+    for low, high, part in zip(edges[:-1], edges[1:], fraction, strict=True):
+        within = (values >= low) & (values < high)
+        projector = vectors[:, within] @ vectors[:, within].T
+        variance = 2.0 * (np.sum(projector**2) - np.sum(np.diag(projector) ** 2)) / 5.0
+        expected_error.append(math.sqrt(max(variance, 0.0)) / len(values))
+        assert abs(part - np.mean(within)) <= 4.0 * expected_error[-1] + 1e-9
+    assert np.count_nonzero(expected_error) >= 4
+    # Each of the errors is itself random, but not all of them together.
+    assert 0.5 < np.linalg.norm(error) / np.linalg.norm(expected_error) < 2.0
+
+
+def test_batches_make_a_difference():
+    """Else the tests above could not tell the micro-batches from all examples."""
+    _, _, _, expected = measured(*RUNS[0])
+    for prefix in ("", "preconditioned_"):
+        whole, batches = (
+            expected[f"{prefix}{name}"] for name in ("gradient_curvature", "batch_sharpness")
+        )
+        assert abs(batches / whole - 1.0) > 0.01
+
+
+# ------------------------------------------------------------------------------------ products
+
+
+def point_of(batch_size=NUM_EXAMPLES, model_and_data=None):
+    """A function ``(names, diagonal of P) -> Measurement`` at one point, and the number n."""
+    model, x, y = model_and_data or small_model("sgd")
+    objective = Objective(model, from_data((x, y), batch_size))
+    size = objective.num_parameters
+    update = tf.constant(np.random.default_rng(5).standard_normal(size))
+
+    def measurement(names, diagonal, update=update):
+        return Measurement(
+            objective,
+            lambda name, matvec: solve(matvec, size),
+            None if diagonal is None else tf.constant(diagonal * np.ones(size)),
+            update,
+            [QUANTITIES[name].per_batch for name in names],
+        )
+
+    return measurement, size
+
+
+def solve(matvec, size):
+    return lanczos(matvec, tf.zeros([0, size], tf.float64), 1, 1e-9, 100)
+
+
+def measure(measurement, names):
+    row = quantities.measure(names, measurement, RATE, 2.0 / RATE)
+    return row, quantities.densities(names, measurement, 7)
+
+
+def test_measurement_is_freed_at_once():
+    """Not by the garbage collector, which comes late where few objects hold much memory."""
+    measurement, _ = point_of()
+    gc.disable()
+    try:
+        point = measurement(list(QUANTITIES), 2.0)
+        measure(point, list(QUANTITIES))
+        kept = weakref.ref(point.hessian)
+        assert kept() is not None
+        del point
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+BATCH = ["batch_sharpness", "preconditioned_batch_sharpness"]
+GRADIENT = ["gradient_curvature", "preconditioned_gradient_curvature"]
+UPDATE = ["update_curvature", "preconditioned_update_curvature"]
+RAW, PRECONDITIONED = "raw", "preconditioned"
+
+
+@pytest.mark.parametrize("batch_size", [NUM_EXAMPLES, 4])
+def test_products_are_shared(batch_size):
+    """Beside the eigensolves, of which there is one for each operator that needs one."""
+    several = batch_size < NUM_EXAMPLES
+    # quantities: (operators that are solved for, other products with P = 2, those with P = 1)
+    table = {
+        ("gradient_norm_squared", "preconditioner_norm_squared"): ((), 0, 0),
+        ("sharpness",): ((RAW,), 0, 0),
+        ("alignment", "largest_stable_learning_rate"): ((PRECONDITIONED,), 0, 0),
+        ("sharpness", "alignment"): ((RAW, PRECONDITIONED), 0, 0),
+        ("gradient_curvature",): ((), 1, 1),
+        tuple(GRADIENT): ((), 2, 1),
+        ("update_curvature",): ((), 1, 1),
+        tuple(UPDATE): ((), 1, 1),
+        ("batch_sharpness",): ((), 1, 1),
+        tuple(BATCH): ((), 2, 1),
+        ("batch_sharpness", "gradient_curvature"): ((), 1 + several, 1 + several),
+        ("gradient_curvature", "batch_sharpness"): ((), 1 + several, 1 + several),
+        ("batch_sharpness", "preconditioned_gradient_curvature"): ((), 2, 1 + several),
+        (*BATCH, *GRADIENT, *UPDATE): ((), 3 + 2 * several, 2 + several),
+        ("trace",): ((RAW,), 10, 10),
+        ("trace", "preconditioned_trace"): ((RAW, PRECONDITIONED), 20, 10),
+        ("spectral_density",): ((), 65, 65),  # five probes; 13 different eigenvalues
+        DENSITIES: ((), 130, 65),
+    }
+    at, size = point_of(batch_size)
+    for diagonal, column in ((2.0, 1), (1.0, 2)):
+        solves = {}
+        for operator in (RAW, PRECONDITIONED):
+            point = at((), diagonal)
+            solves[operator] = solve(getattr(point, operator).matvec, size).num_hvps
+        for names, entry in table.items():
+            measurement = at(names, diagonal)
+            measure(measurement, names)
+            solved = entry[0] if diagonal != 1.0 else entry[0][:1]
+            expected = entry[column] + sum(solves[operator] for operator in solved)
+            assert measurement.num_hvps == expected, (names, diagonal)
+            measure(measurement, names)  # all of it is known now
+            assert measurement.num_hvps == expected, (names, diagonal)
+
+
+def test_trace_is_exact_where_the_known_vectors_span_everything():
+    """Three parameters, two of them in eigenvectors and guards, the lowest one as the last."""
+    keras.config.set_floatx("float64")
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x, y = np.random.default_rng(0).standard_normal((2, 8, 2))
+    at, size = point_of(8, (model, x, y[:, :1]))
+    assert size == 3
+    row, _ = measure(at(["trace"], None), ["trace"])
+    design = np.c_[x, np.ones(8)]
+    expected = 2.0 * np.sum(design**2) / 8
+    assert row["trace"] == pytest.approx(expected, rel=1e-9)
+    assert row["trace_error"] <= 1e-9 * expected
+
+
+# --------------------------------------------------------------------------------- what is not
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["alignement"], "Did you mean 'alignment'.*Received: 'alignement'"),
+        (["sharpness", "sharpnes"], "Did you mean 'sharpness'.*Received: 'sharpnes'"),
+        (["preconditoned_trace"], "Did you mean 'preconditioned_trace'"),
+        (["Trace"], "Did you mean 'trace'"),
+        ([3], r"Received: 3 in quantities=\[3\]"),
+        (["trace", "sharpness", "trace"], r"once. Received: quantities=\['trace', 'sharpness', "),
+    ],
+)
+def test_names_that_are_not_known_or_given_twice(names, message):
+    with pytest.raises(ValueError, match=message):
+        AEoSMonitor(quantities=names)
+
+
+def test_nothing_near_is_nothing_meant():
+    with pytest.raises(ValueError, match="Unknown quantity") as caught:
+        AEoSMonitor(quantities=["xyz"])
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_without_preconditioner_or_update_what_needs_them_is_missing():
+    at, _ = point_of()
+    row, densities = measure(at(QUANTITIES, None, update=None), QUANTITIES)
+    present = {column for column, value in row.items() if not math.isnan(value)}
+    assert present == {
+        *("sharpness", "gradient_norm_squared", "gradient_curvature", "batch_sharpness"),
+        *("trace", "trace_error"),
+    }
+    assert {line["operator"] for line in densities} == {"raw"}
+    assert set(row) == set(quantities.columns(QUANTITIES))
+
+
+def test_where_the_loss_is_not_finite_all_is_missing():
+    model, x, y = small_model("sgd")
+    x[0, 0] = np.nan
+    at, _ = point_of(NUM_EXAMPLES, (model, x, y))
+    names = [name for name in QUANTITIES if name not in BATCH]
+    measurement = at(names, 2.0)
+    row, densities = measure(measurement, names)
+    assert np.isnan(list(row.values())).all()
+    assert set(row) == set(quantities.columns(names))
+    assert densities == []
+    assert measurement.num_hvps == 0
+    row, _ = measure(at(BATCH, 2.0), BATCH)
+    assert np.isnan(list(row.values())).all()
+
+
+def test_no_learning_rate_is_too_large_without_positive_curvature():
+    at, size = point_of()
+    measurement = at((), 2.0)
+    negative = measurement.preconditioned
+    negative.eigenpairs = lanczos(lambda v: -v, tf.zeros([0, size], tf.float64), 1, 1e-3, 5)
+    row, _ = measure(measurement, ["largest_stable_learning_rate"])
+    assert row == {"largest_stable_learning_rate": math.inf}
+
+
+def test_zero_gradient_has_no_curvature_along_it():
+    """A direction is missing there, in the batches as in the whole."""
+    keras.config.set_floatx("float64")
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1, kernel_initializer="zeros")])
+    model.compile("sgd", "mse")
+    at, _ = point_of(4, (model, np.ones((4, 2)), np.zeros((4, 1))))
+    names = ["gradient_curvature", "batch_sharpness", "sharpness"]
+    row, _ = measure(at(names, None), names)
+    assert math.isnan(row["gradient_curvature"])
+    assert math.isnan(row["batch_sharpness"])
+    assert row["sharpness"] == pytest.approx(2.0 * 3.0, rel=1e-6)  # 2 (x, x, 1)ᵀ(x, x, 1) at x = 1

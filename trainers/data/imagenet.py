@@ -1,0 +1,143 @@
+"""ImageNet as TFDS prepares it, decoded while the model trains.
+
+Training in minibatches sees a random crop of each image, resized, and flipped in half of the cases;
+full batches, measurements and evaluation see its centre. The random numbers of an image follow from
+`config.seed` and its place in the order of training, so that a run can be repeated.
+
+References:
+    Szegedy et al., "Going deeper with convolutions", 2015 (random crops).
+"""
+
+import tensorflow as tf
+
+from trainers import schema
+from trainers.data import source as sources
+
+# Mean and standard deviation of the channels over the training images, of 255.
+MEAN = (123.675, 116.28, 103.53)
+DEVIATION = (58.395, 57.12, 57.375)
+# Random crops: part of the image's area, and width over height.
+_AREA = (0.08, 1.0)
+_ASPECT = (3 / 4, 4 / 3)
+# The centre crop is this part of the shorter side.
+_CENTRE = 0.875
+# Decoded images up to this size are kept in memory where each pass sees the same.
+_CACHED_BYTES = 2**31
+# Encoded images among which a random one is drawn, 0.1 MB each.
+_SHUFFLED = 8_192
+
+
+def source(config: schema.Config) -> "ImageNet":
+    """The source of a run on ImageNet."""
+    return ImageNet(config)
+
+
+class ImageNet:
+    """A `Source` of images that are read and decoded in parallel to training."""
+
+    def __init__(self, config: schema.Config) -> None:
+        self._config = config
+        self._builder = sources.prepared(config.data)
+        self._count = schema.num_examples(config.data)
+        self._side = schema.DATASETS[config.data.name].input_shape[0]
+        sources.check_split(self._builder, "train", self._count)
+
+    def ordered(self, num_examples: int, size: int) -> tf.data.Dataset:
+        """Centres of the first images; decoded once if they are few."""
+        centres = self._centres(f"train[:{num_examples}]", size)
+        return centres.cache() if num_examples * 12 * self._side**2 <= _CACHED_BYTES else centres
+
+    def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
+        """Endless random crops of random images."""
+        seed = self._config.seed
+        images = self._encoded(f"train[:{self._count}]", shuffle=True)
+        images = images.shuffle(min(_SHUFFLED, self._count), seed=seed)
+        images = images.take(self._count // batch * batch).repeat().enumerate()
+
+        def example(index: tf.Tensor, image: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            random = tf.stack([tf.constant(seed, tf.int64), index])
+            return random_crop(image["image"], random, self._side), self._target(image)
+
+        return self._batched(images.map(example, tf.data.AUTOTUNE), size, drop_remainder=True)
+
+    def test(self, size: int) -> tf.data.Dataset:
+        """Centres of the images of the validation split."""
+        split = schema.DATASETS[self._config.data.name].test_split
+        sources.check_split(self._builder, split)
+        return self._centres(split, size)
+
+    def _centres(self, split: str, size: int) -> tf.data.Dataset:
+        def example(image: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            return centre_crop(image["image"], self._side), self._target(image)
+
+        images = self._encoded(split, shuffle=False).map(example, tf.data.AUTOTUNE)
+        return self._batched(images, size, drop_remainder=False)
+
+    def _target(self, image: dict[str, tf.Tensor]) -> tf.Tensor:
+        return sources.targets(self._config, image["label"])
+
+    def _encoded(self, split: str, shuffle: bool) -> tf.data.Dataset:
+        import tensorflow_datasets as tfds
+
+        return self._builder.as_dataset(
+            split=split,
+            shuffle_files=shuffle,
+            decoders={"image": tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(shuffle_seed=self._config.seed, try_autocache=False),
+        )
+
+    @staticmethod
+    def _batched(images: tf.data.Dataset, size: int, drop_remainder: bool) -> tf.data.Dataset:
+        options = tf.data.Options()
+        options.autotune.enabled = True
+        options.deterministic = True
+        batches = images.batch(size, drop_remainder, num_parallel_calls=tf.data.AUTOTUNE)
+        return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def random_crop(encoded: tf.Tensor, seed: tf.Tensor, side: int) -> tf.Tensor:
+    """A random part of a JPEG image, resized to a square and flipped in half of the cases.
+
+    Args:
+        encoded: The file's content, a string.
+        seed: Two integers that the random numbers follow from.
+        side: Height and width of the result, in pixels.
+
+    Returns:
+        float32 (side, side, 3), standardised.
+    """
+    whole = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.image.extract_jpeg_shape(encoded),
+        whole,
+        seed=seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=_ASPECT,
+        area_range=_AREA,
+        max_attempts=10,
+    )
+    window = tf.concat([begin[:2], size[:2]], axis=0)
+    image = _resized(tf.image.decode_and_crop_jpeg(encoded, window, channels=3), side)
+    return tf.image.stateless_random_flip_left_right(image, seed + tf.constant([0, 1], seed.dtype))
+
+
+def centre_crop(encoded: tf.Tensor, side: int) -> tf.Tensor:
+    """The centre of a JPEG image, seven eighths of its shorter side, resized to a square.
+
+    Args:
+        encoded: The file's content, a string.
+        side: Height and width of the result, in pixels.
+
+    Returns:
+        float32 (side, side, 3), standardised.
+    """
+    shape = tf.image.extract_jpeg_shape(encoded)[:2]
+    shorter = tf.cast(tf.reduce_min(shape), tf.float32)
+    cropped = tf.maximum(tf.cast(tf.round(_CENTRE * shorter), tf.int32), 1)
+    window = tf.stack([*tf.unstack((shape - cropped) // 2), cropped, cropped])
+    return _resized(tf.image.decode_and_crop_jpeg(encoded, window, channels=3), side)
+
+
+def _resized(image: tf.Tensor, side: int) -> tf.Tensor:
+    image = tf.image.resize(image, [side, side], tf.image.ResizeMethod.BILINEAR, antialias=True)
+    return (image - tf.constant(MEAN)) / tf.constant(DEVIATION)

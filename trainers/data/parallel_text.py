@@ -1,0 +1,117 @@
+"""Pairs of sentences as text: number words, plain files, or TFDS data sets of translations."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from trainers import schema
+from trainers.data import number_words
+from trainers.data import source as sources
+from trainers.errors import UserError
+
+Pair = tuple[str, str]
+_READ_AT_ONCE = 10_000
+
+
+def read(section: schema.Translation, split: str, count: int | None = None) -> list[Pair]:
+    """The first `count` pairs (source, target) of a split, all of them if None.
+
+    Pairs of a TFDS data set with an empty side are left out: large corpora have some. A line of a
+    plain file must not be empty, because files that have got out of step look like that. White
+    space around a sentence goes.
+
+    Raises:
+        UserError: The data set, the language pair, the split or a file is missing, or a file is
+            broken: lines without a partner, empty lines, invalid UTF-8.
+    """
+    if section.name == "numbers":
+        return number_words.pairs(section.source, section.target, split)[:count]
+    if section.name == "files":
+        return _read_files(Path(section.data_dir or ""), section, split)[:count]
+    return _read_tfds(section, split, count)
+
+
+def _read_files(directory: Path, section: schema.Translation, split: str) -> list[Pair]:
+    paths = [directory / f"{split}.{language}" for language in (section.source, section.target)]
+    sides = [_lines(path) for path in paths]
+    if len(sides[0]) != len(sides[1]):
+        counts = " and ".join(
+            f"{len(side):,} in {path}" for side, path in zip(sides, paths, strict=True)
+        )
+        raise UserError(f"expected as many lines in one file as in the other. Received: {counts}")
+    return list(zip(*sides, strict=True))
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise UserError(f"no such file: {path}. Expected one sentence a line, in UTF-8")
+    lines = []
+    # Only a line feed ends a line: text has other characters that Python takes for line ends.
+    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
+        try:
+            sentence = line.decode().strip()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}, line {number}: not valid UTF-8, {error.reason}") from error
+        if not sentence:
+            raise UserError(f"{path}, line {number}: expected a sentence, the line is empty")
+        lines.append(sentence)
+    return lines
+
+
+def _read_tfds(section: schema.Translation, split: str, count: int | None) -> list[Pair]:
+    builder = _prepared(section)
+    sources.check_split(builder, split)
+    languages = getattr(builder.info.features, "languages", None) or list(builder.info.features)
+    for language in (section.source, section.target):
+        if language not in languages:
+            raise UserError(
+                f"{builder.data_path} has no sentences in '{language}'. "
+                f"Received: the languages {', '.join(languages)}"
+            )
+    wanted = split if count is None else f"{split}[:{count}]"
+    pairs = []
+    for batch in builder.as_dataset(split=wanted, batch_size=_READ_AT_ONCE, shuffle_files=False):
+        columns = [batch[name].numpy() for name in (section.source, section.target)]
+        for sentences in zip(*columns, strict=True):
+            try:
+                source, target = (sentence.decode().strip() for sentence in sentences)
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"a sentence of the split '{split}' in {builder.data_path} is not valid UTF-8: "
+                    f"{error.object!r:.80}"
+                ) from error
+            if source and target:
+                pairs.append((source, target))
+    if not pairs:
+        raise UserError(
+            f"expected pairs of sentences in the split '{split}' of {builder.data_path}. "
+            "Received: none without an empty side"
+        )
+    return pairs
+
+
+def _prepared(section: schema.Translation) -> Any:
+    """The builder of a data set that is on this machine, with the two languages in any order."""
+    import tensorflow_datasets as tfds
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    data_dir = section.data_dir or os.environ.get("TFDS_DATA_DIR")
+    name, _, pair = section.name.partition("/")
+    languages = section.source, section.target
+    wanted = [pair] if pair else ["-".join(languages), "-".join(reversed(languages))]
+    for candidate in wanted:
+        try:
+            builder = tfds.builder(f"{name}/{candidate}", data_dir=data_dir)
+        except (tfds.core.DatasetNotFoundError, ValueError):
+            continue  # a data set without this pair
+        if builder.is_prepared():
+            return builder
+    place = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    found = sorted(path.name for path in (place / name).glob("*-*") if path.is_dir())
+    if found:
+        raise UserError(
+            f"{name} in {place} has no pair {' or '.join(wanted)}. "
+            f"Received: the language pairs {', '.join(found)}"
+        )
+    raise sources.unprepared(f"{name}/{wanted[-1]}", place / name, data_dir)

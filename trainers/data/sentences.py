@@ -1,0 +1,174 @@
+"""Pairs of sentences as micro-batches of subwords.
+
+A batch of sentences is sorted by length before it is cut into micro-batches of equally many
+sentences, and each is padded to the next of a few lengths: batches stay as random as without
+buckets, little of them is padding, and few shapes occur.
+
+Every target token counts alike, over the whole batch: with T real target tokens in a batch of K
+micro-batches the weight of a token is K/T, that of padding 0, and the loss of a micro-batch the
+weighted sum. The mean of the K losses, which accumulation applies and the monitor measures, is then
+the mean over the T tokens, however they are spread.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import tensorflow as tf
+
+from trainers import schema
+from trainers.data import parallel_text
+from trainers.data.vocabulary import BEGIN, END, PADDING, learn
+from trainers.errors import UserError
+
+VOCABULARIES = "vocabularies"
+
+
+@dataclass(frozen=True)
+class TestPairs:
+    """Test sentences as text, in the order of the test split's micro-batches."""
+
+    __test__ = False  # not a case for pytest
+
+    sources: list[str]
+    references: list[str]
+
+
+class Sentences:
+    """A `Source` of micro-batches ``((source, target), labels, weights)``.
+
+    `source` is int32 (N, S), subwords and an end mark; `target` and `labels` are int32 (N, L), the
+    subwords of the translation behind a begin mark and before an end mark; `weights` is float32
+    (N, L). S and L differ from one micro-batch to the next.
+
+    Attributes:
+        vocabulary: Subwords of both languages.
+        num_examples: Training pairs: those that are not too long, without what fills no
+            micro-batch in the end.
+        test_pairs: The test split's text.
+    """
+
+    def __init__(self, config: schema.Config) -> None:
+        self._config = config
+        self._section = section = cast(schema.Translation, config.data)
+        corpus = parallel_text.read(section, section.train_split, section.num_examples)
+        if section.num_examples is not None and len(corpus) < section.num_examples:
+            raise UserError(
+                f"data.num_examples: {section.name} has {len(corpus)} pairs in its split "
+                f"'{section.train_split}'. Received: data.num_examples={section.num_examples}"
+            )
+        self.vocabulary = learn(
+            [sentence for pair in corpus for sentence in pair],
+            section.vocabulary,
+            section.vocabulary_size,
+            Path(section.vocabulary_dir or Path(config.output_dir).parent / VOCABULARIES),
+        )
+        self._boundaries = tf.constant(section.buckets)
+        sides = self._encode(corpus)
+        longest = np.max([side.row_lengths() for side in sides], axis=0)
+        [kept] = np.nonzero(longest < section.buckets[-1])
+        self.num_examples = self._count(len(kept), len(corpus))
+        self._pairs = _Pairs(*(tf.gather(side, kept[: self.num_examples]) for side in sides))
+        self.test_pairs: TestPairs | None = None
+
+    def ordered(self, num_examples: int, size: int) -> tf.data.Dataset:
+        """The first `num_examples`, sorted by length, in micro-batches of `size`."""
+        rows = np.argsort(self._pairs.lengths[:num_examples], kind="stable").reshape(-1, size)
+        scale = len(rows) / self._pairs.num_labels[:num_examples].sum()
+        return self._batches(tf.data.Dataset.from_tensor_slices(rows), np.float32(scale))
+
+    def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
+        """Endless random batches, each sorted by length and cut into micro-batches of `size`."""
+        lengths = tf.constant(self._pairs.lengths)
+        num_labels = tf.constant(self._pairs.num_labels)
+
+        def cut(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            by_length = tf.gather(rows, tf.argsort(tf.gather(lengths, rows), stable=True))
+            num_tokens = tf.reduce_sum(tf.gather(num_labels, rows))
+            scale = tf.cast(batch // size, tf.float32) / tf.cast(num_tokens, tf.float32)
+            return tf.reshape(by_length, [-1, size]), tf.fill([batch // size], scale)
+
+        rows = tf.data.Dataset.range(self.num_examples)
+        rows = rows.shuffle(self.num_examples, seed=self._config.seed)
+        rows = rows.batch(batch, drop_remainder=True).repeat().map(cut).unbatch()
+        return rows.map(self._pairs.micro_batch(self._boundaries), tf.data.AUTOTUNE).prefetch(4)
+
+    def test(self, size: int) -> tf.data.Dataset:
+        """The test split, sorted by length, in micro-batches of `size`, with weights of 1."""
+        evaluation = cast(schema.TranslationEvaluation, self._config.evaluation)
+        text = parallel_text.read(self._section, self._section.test_split, evaluation.num_examples)
+        pairs = _Pairs(*self._encode(text))
+        order = np.argsort(pairs.lengths, kind="stable")
+        self.test_pairs = TestPairs(
+            *(list(side) for side in zip(*(text[row] for row in order), strict=True))
+        )
+        rows = tf.data.Dataset.from_tensor_slices(order).batch(size)
+        return rows.map(lambda row: pairs.micro_batch(self._boundaries)(row, 1.0)).cache()
+
+    def _batches(self, rows: tf.data.Dataset, scale: np.float32) -> tf.data.Dataset:
+        micro_batch = self._pairs.micro_batch(self._boundaries)
+        return rows.map(lambda row: micro_batch(row, scale), tf.data.AUTOTUNE).cache()
+
+    def _encode(self, pairs: Sequence[parallel_text.Pair]) -> list[tf.RaggedTensor]:
+        """Sources and targets."""
+        return [self.vocabulary.encode(side) for side in zip(*pairs, strict=True)]
+
+    def _count(self, num_kept: int, num_read: int) -> int:
+        """Training pairs to use, of those that are not too long."""
+        size = min(self._section.micro_batch_size, max(num_kept, 1))
+        batch = self._section.batch_size or size
+        measured = self._config.monitor.num_examples or size
+        if num_kept < max(batch, measured):
+            raise UserError(
+                f"{num_kept} of {num_read} pairs have fewer than {self._section.buckets[-1]} "
+                "tokens, the largest of data.buckets. Expected at least data.batch_size and "
+                f"monitor.num_examples. Received: data.batch_size={self._section.batch_size}, "
+                f"monitor.num_examples={self._config.monitor.num_examples}"
+            )
+        if num_kept < num_read:
+            print(
+                f"{num_read - num_kept:,} of {num_read:,} pairs left out: more tokens than "
+                f"{self._section.buckets[-1]}, the largest of data.buckets",
+                file=sys.stderr,
+            )
+        return num_kept // size * size
+
+
+class _Pairs:
+    """Pairs of sentences: subwords of the sources and of the targets, int32 (N, None) each."""
+
+    def __init__(self, sources: tf.RaggedTensor, targets: tf.RaggedTensor) -> None:
+        self._sources, self._targets = sources, targets
+        # With the end mark.
+        self.num_labels = targets.row_lengths().numpy() + 1
+        self.lengths = self.num_labels + sources.row_lengths().numpy() + 1
+
+    def micro_batch(self, boundaries: tf.Tensor):
+        """What makes a micro-batch of rows, padded to the next of `boundaries`, and a weight."""
+
+        def gather(rows: tf.Tensor, weight: tf.Tensor) -> tuple:
+            size = rows.shape[0] or tf.shape(rows)[0]
+            mark = tf.ones([size, 1], tf.int32)
+            sources, targets = tf.gather(self._sources, rows), tf.gather(self._targets, rows)
+            source = _padded(tf.concat([sources, END * mark], 1), boundaries)
+            labels = _padded(tf.concat([targets, END * mark], 1), boundaries)
+            target = _padded(tf.concat([BEGIN * mark, targets], 1), boundaries)
+            return (source, target), labels, tf.cast(labels != PADDING, tf.float32) * weight
+
+        return gather
+
+
+def _padded(rows: tf.RaggedTensor, boundaries: tf.Tensor) -> tf.Tensor:
+    """Dense rows of the smallest length in `boundaries` that holds them, or of their own."""
+    dense = rows.to_tensor(PADDING)
+    length = tf.shape(dense)[1]
+    place = tf.searchsorted(boundaries, [length])[0]
+    room = tf.cond(
+        place < tf.size(boundaries), lambda: tf.gather(boundaries, place), lambda: length
+    )
+    padded = tf.pad(dense, [[0, 0], [0, room - length]], constant_values=PADDING)
+    padded.set_shape([rows.shape[0], None])
+    return padded

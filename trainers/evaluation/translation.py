@@ -1,0 +1,110 @@
+"""Evaluation by translating the test split: BLEU and exact matches."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from trainers import run_directory, schema
+from trainers.callbacks import Evaluation
+from trainers.data.sentences import TestPairs
+from trainers.data.vocabulary import Vocabulary
+from trainers.errors import UserError
+from trainers.evaluation.decoding import Decoder
+from trainers.models.transformer import TokenCrossEntropy
+
+
+class TranslationEvaluation(Evaluation):
+    """Writes `evaluation.csv` and TensorBoard events, and the last translations.
+
+    ``test_loss`` is the mean cross-entropy of the test split's tokens, without label smoothing, and
+    ``test_error`` the part of them that is not the most probable, each with the reference before it
+    given; ``bleu`` is that of the translations, from 0 to 100, ``exact_match`` the part of them
+    that is the reference letter by letter, and ``copied_source_bleu`` the BLEU of the sources.
+
+    Args:
+        test: Micro-batches ``((source, target), labels, weights)`` with weights of 1.
+        directory: The run's directory.
+        section: When and how to evaluate.
+        updates_per_epoch: Batches that the training loss is the mean of.
+        vocabulary: Turns tokens into text.
+        pairs: Text of the test split, in the order of `test`.
+
+    References:
+        Post, "A call for clarity in reporting BLEU scores", 2018.
+    """
+
+    columns = (
+        *run_directory.EVALUATION_COLUMNS,
+        *("bleu", "exact_match", "copied_source_bleu"),
+    )
+
+    def __init__(
+        self,
+        test: tf.data.Dataset,
+        directory: Path,
+        section: schema.TranslationEvaluation,
+        updates_per_epoch: int,
+        vocabulary: Vocabulary,
+        pairs: TestPairs,
+    ) -> None:
+        super().__init__(test, directory, section.freq, updates_per_epoch)
+        self._translations = directory / run_directory.TRANSLATIONS
+        self._section = section
+        self._vocabulary = vocabulary
+        self._pairs = pairs
+        self._loss = TokenCrossEntropy()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Write the header, and make what translates."""
+        super().on_train_begin(logs)
+        section = self._section
+        self._decoder = Decoder(
+            self.model, section.beam_width, section.length_penalty, section.extra_tokens
+        )
+
+    def _evaluate(self) -> tuple[float, ...]:
+        """Loss and error of the tokens, and how good the translations are."""
+        hypotheses: list[str] = []
+        for (source, _), *_ in self._test:
+            hypotheses += self._vocabulary.decode(self._decoder(source).numpy())
+        sources, references = self._pairs.sources, self._pairs.references
+        self._write_translations(hypotheses)
+        matches = sum(a == b for a, b in zip(hypotheses, references, strict=True))
+        return (
+            *super()._evaluate(),
+            bleu(hypotheses, references),
+            matches / len(references),
+            bleu(sources, references),
+        )
+
+    def _evaluate_batch(self, inputs: Any, targets: tf.Tensor, *weights) -> tuple[tf.Tensor, ...]:
+        logits = self.model(inputs, training=False)
+        wrong = tf.cast(tf.argmax(logits, -1, targets.dtype) != targets, tf.float32)
+        [of_tokens] = weights
+        loss = self._loss(targets, logits, sample_weight=of_tokens)
+        return loss, tf.reduce_sum(of_tokens * wrong), tf.reduce_sum(of_tokens)
+
+    def _write_translations(self, hypotheses: list[str]) -> None:
+        with self._translations.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("source", "reference", "translation"))
+            writer.writerows(
+                zip(self._pairs.sources, self._pairs.references, hypotheses, strict=True)
+            )
+
+
+def bleu(hypotheses: list[str], references: list[str]) -> float:
+    """BLEU of a corpus, from 0 to 100, as sacrebleu computes it by default.
+
+    Raises:
+        UserError: sacrebleu is not installed.
+    """
+    try:
+        import sacrebleu
+    except ImportError as error:
+        raise UserError(
+            "BLEU needs sacrebleu: python -m pip install -e '.[translation]'"
+        ) from error
+    return sacrebleu.corpus_bleu(hypotheses, [references]).score
