@@ -1,15 +1,11 @@
-"""Tables that drive the tests: models with their data, and optimizers with what they claim."""
+"""The table of models that drives the tests, with their data and their dense Hessians."""
 
-import dataclasses
 import functools
-from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-
-import keras_aeos.optimizers as ours
 
 NUM_EXAMPLES = 12
 
@@ -241,114 +237,3 @@ def random_preconditioner(model):
 def mirrored():
     """The strategy on both logical devices; one for all tests, whose collectives TF numbers."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
-SCHEDULE = {"decay_steps": 7, "decay_rate": 0.5}
-
-
-def schedule(rate):
-    """A learning rate that falls from step to step."""
-    return keras.optimizers.schedules.ExponentialDecay(rate, **SCHEDULE)
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerCase:
-    """An optimizer and what it claims.
-
-    Attributes:
-        make: Constructor taking the learning rate and base arguments.
-        threshold: λ*·η without weight decay.
-        buffer: What the momentum buffer takes up: "gradients"; "preconditioned" ones; or "steps",
-            which have been multiplied by the learning rate too.
-        twin: The row of the Keras optimizer that makes the same path; None if there is none.
-    """
-
-    make: Callable
-    threshold: float
-    buffer: str = "gradients"
-    twin: str | None = None
-
-
-def _with(make, **settings):
-    return functools.partial(make, **settings)
-
-
-def _frozen_adam(rate, **settings):
-    generator = np.random.default_rng(4)
-    moments = [generator.uniform(0.1, 2.0, shape) for shape in SHAPES]
-    return ours.FrozenAdam(rate, moments, **settings)
-
-
-# Shapes of the variables that the optimizers are tried on.
-SHAPES = [(3, 4), (5,), (), (2, 3, 4)]
-# So small that its place does not matter.
-TINY = 1e-14
-CUSTOM_OPTIMIZERS = {
-    "gradient_descent": OptimizerCase(ours.GradientDescent, 2.0, twin="keras_sgd"),
-    "heavy_ball": OptimizerCase(ours.HeavyBall, 3.8, twin="keras_sgd_momentum"),
-    "heavy_ball_ema": OptimizerCase(_with(ours.HeavyBall, ema=True), 38.0),
-    "nesterov": OptimizerCase(ours.Nesterov, 3.8 / 2.8, twin="keras_sgd_nesterov"),
-    "nesterov_ema": OptimizerCase(_with(ours.Nesterov, ema=True), 38.0 / 2.8),
-    "rmsprop": OptimizerCase(
-        _with(ours.RMSprop, beta_2=0.9, epsilon=TINY), 2.0, twin="keras_rmsprop_tiny"
-    ),
-    "rmsprop_epsilon": OptimizerCase(_with(ours.RMSprop, epsilon=1e-2), 2.0),
-    "adagrad": OptimizerCase(_with(ours.Adagrad, epsilon=TINY), 2.0, twin="keras_adagrad_tiny"),
-    "adam": OptimizerCase(_with(ours.Adam, epsilon=TINY), 38.0, twin="keras_adam_tiny"),
-    "adam_epsilon": OptimizerCase(_with(ours.Adam, beta_1=0.5, beta_2=0.9, epsilon=1e-2), 6.0),
-    "adam_plain": OptimizerCase(_with(ours.Adam, bias_correction=False), 38.0),
-    "adamw": OptimizerCase(_with(ours.AdamW, epsilon=TINY), 38.0, twin="keras_adamw_tiny"),
-    "amsgrad": OptimizerCase(_with(ours.AMSGrad, beta_2=0.9), 38.0),
-    "amsgrad_corrected": OptimizerCase(
-        _with(ours.AMSGrad, bias_correction=True, epsilon=TINY), 38.0, twin="keras_amsgrad_tiny"
-    ),
-    "padam": OptimizerCase(ours.Padam, 38.0),
-    "padam_corrected": OptimizerCase(
-        _with(ours.Padam, exponent=0.4, epsilon=1e-2, bias_correction=True), 38.0
-    ),
-    "nadam": OptimizerCase(ours.Nadam, 38.0 / 2.8),
-    "adafactor": OptimizerCase(ours.Adafactor, 38.0, buffer="preconditioned"),
-    "adafactor_scaled": OptimizerCase(
-        _with(ours.Adafactor, beta_1=0.0, clip_threshold=1.0, parameter_scaling=True),
-        2.0,
-        buffer="preconditioned",
-        twin="keras_adafactor",
-    ),
-    "frozen_adam": OptimizerCase(_frozen_adam, 38.0),
-}
-KERAS_OPTIMIZERS = {
-    "keras_sgd": OptimizerCase(keras.optimizers.SGD, 2.0),
-    "keras_sgd_momentum": OptimizerCase(_with(keras.optimizers.SGD, momentum=0.9), 3.8, "steps"),
-    "keras_sgd_nesterov": OptimizerCase(
-        _with(keras.optimizers.SGD, momentum=0.9, nesterov=True), 3.8 / 2.8, "steps"
-    ),
-    "keras_rmsprop": OptimizerCase(keras.optimizers.RMSprop, 2.0),
-    "keras_rmsprop_tiny": OptimizerCase(_with(keras.optimizers.RMSprop, epsilon=TINY), 2.0),
-    "keras_rmsprop_momentum": OptimizerCase(
-        _with(keras.optimizers.RMSprop, momentum=0.9, centered=True, epsilon=1e-2), 3.8, "steps"
-    ),
-    "keras_adagrad": OptimizerCase(_with(keras.optimizers.Adagrad, epsilon=1e-2), 2.0),
-    "keras_adagrad_tiny": OptimizerCase(
-        _with(keras.optimizers.Adagrad, initial_accumulator_value=0.0, epsilon=TINY), 2.0
-    ),
-    "keras_adam": OptimizerCase(_with(keras.optimizers.Adam, epsilon=1e-2), 38.0),
-    "keras_adam_tiny": OptimizerCase(_with(keras.optimizers.Adam, epsilon=TINY), 38.0),
-    "keras_amsgrad": OptimizerCase(_with(keras.optimizers.Adam, amsgrad=True), 38.0),
-    "keras_amsgrad_tiny": OptimizerCase(
-        _with(keras.optimizers.Adam, amsgrad=True, epsilon=TINY), 38.0
-    ),
-    "keras_adamw": OptimizerCase(keras.optimizers.AdamW, 38.0),
-    "keras_adamw_tiny": OptimizerCase(_with(keras.optimizers.AdamW, epsilon=TINY), 38.0),
-    "keras_adamax": OptimizerCase(_with(keras.optimizers.Adamax, epsilon=1e-2), 38.0),
-    "keras_lamb": OptimizerCase(_with(keras.optimizers.Lamb, epsilon=1e-2), 38.0),
-}
-# Their momentum changes from step to step, so that there is no one threshold.
-SCHEDULED_MOMENTUM = {
-    "keras_nadam": OptimizerCase(_with(keras.optimizers.Nadam, epsilon=1e-2), np.nan),
-}
-# P is known up to a detail that they don't keep.
-APPROXIMATE = {
-    "keras_adadelta": OptimizerCase(keras.optimizers.Adadelta, 2.0),
-    "keras_adafactor": OptimizerCase(_with(keras.optimizers.Adafactor, relative_step=False), 2.0),
-}
-OPTIMIZERS = CUSTOM_OPTIMIZERS | KERAS_OPTIMIZERS

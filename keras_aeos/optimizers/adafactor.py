@@ -1,9 +1,14 @@
 """Adafactor: a second moment kept as the means of its rows and columns."""
 
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
 import keras
+import tensorflow as tf
 from keras import ops
 
-from keras_aeos.optimizers.base import PreconditionedOptimizer
+from keras_aeos import constraints
+from keras_aeos.optimizers.base import LearningRate, PreconditionedOptimizer
 from keras_aeos.stability import Momentum
 
 
@@ -26,17 +31,19 @@ class Adafactor(PreconditionedOptimizer):
     Differs from `keras.optimizers.Adafactor`, which has no momentum and always clips and scales.
 
     Args:
-        learning_rate: Step size η: a float, a `LearningRateSchedule` or a callable.
-        beta_1: Decay β₁ of the averaged preconditioned gradient, in [0, 1).
-        decay_exponent: Exponent d of ``β₂ₜ``.
-        epsilon: Constant ε added to the squared gradient.
-        clip_threshold: Largest root mean square c of ``g/√ν̂``; None for no clipping.
-        parameter_scaling: Whether a step is proportional to the variable's root mean square.
-        name: Name of the optimizer.
+        learning_rate: Float, `LearningRateSchedule` or callable. Step size η, 0.001 by default.
+        beta_1: Float in [0, 1). Decay β₁ of the averaged preconditioned gradient, 0.9 by default.
+        decay_exponent: Positive float. Exponent d of ``β₂ₜ``, 0.8 by default.
+        epsilon: Float of at least 0. Constant ε added to the squared gradient, 1e-30 by default.
+        clip_threshold: Positive float or None. Largest root mean square c of ``g/√ν̂``; None
+            (default) for no clipping.
+        parameter_scaling: Boolean. Whether a step is proportional to the variable's root mean
+            square, False by default.
+        name: String. Name of the optimizer, "adafactor" by default.
         **kwargs: Base arguments of Keras optimizers (`weight_decay`, `clipnorm`, ...).
 
     Raises:
-        ValueError: If `beta_1` lies outside [0, 1).
+        ValueError: If an argument is out of range.
 
     Attributes:
         first_moments: List of m, one per variable, of the variable's shape and dtype; available
@@ -50,26 +57,39 @@ class Adafactor(PreconditionedOptimizer):
 
     momentum_of_preconditioned = True
 
+    not_supported: ClassVar[dict[str, str]] = {
+        "beta_2_decay": "Its negative is `decay_exponent` here.",
+        "epsilon_1": "It is `epsilon` here.",
+        "epsilon_2": "With `parameter_scaling` it is 1e-3 here.",
+        "relative_step": "Give `learning_rate` a schedule instead.",
+    }
+
     def __init__(
         self,
-        learning_rate=0.001,
-        beta_1=0.9,
-        decay_exponent=0.8,
-        epsilon=1e-30,
-        clip_threshold=None,
-        parameter_scaling=False,
-        name="adafactor",
-        **kwargs,
-    ):
+        learning_rate: LearningRate = 0.001,
+        beta_1: float = 0.9,
+        decay_exponent: float = 0.8,
+        epsilon: float = 1e-30,
+        clip_threshold: float | None = None,
+        parameter_scaling: bool = False,
+        name: str = "adafactor",
+        **kwargs: Any,
+    ) -> None:
+        constraints.check(
+            beta_1=beta_1,
+            decay_exponent=decay_exponent,
+            epsilon=epsilon,
+            clip_threshold=clip_threshold,
+            parameter_scaling=parameter_scaling,
+        )
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.beta_1 = beta_1
         self.decay_exponent = decay_exponent
         self.epsilon = epsilon
         self.clip_threshold = clip_threshold
         self.parameter_scaling = parameter_scaling
-        self.momentum()  # checks beta_1
 
-    def build(self, variables):
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create m and ν̂, zero, for each variable, and the scalar s if it can differ from 1."""
         if self.built:
             return
@@ -82,11 +102,11 @@ class Adafactor(PreconditionedOptimizer):
                 for v in variables
             ]
 
-    def momentum(self):
+    def momentum(self) -> Momentum:
         """Heavy ball on an exponential moving average."""
         return Momentum.heavy_ball(self.beta_1, ema=True)
 
-    def accumulate(self, index, gradient, variable):
+    def accumulate(self, index: int, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """``r⁺`` and ``c⁺``, or ``ν̂⁺``; then s."""
         dtype = gradient.dtype
         step = ops.cast(self.iterations + 1, dtype)
@@ -103,7 +123,7 @@ class Adafactor(PreconditionedOptimizer):
             new = self._new_scale(index, gradient, variable)
             self.assign(scale, ops.where(ops.equal(self.frozen_at, 0), new, scale))
 
-    def root(self, index, step):
+    def root(self, index: int, step: tf.Tensor | None) -> tf.Tensor:
         """``√ν̂``."""
         moment = self.second_moments[index]
         if not isinstance(moment, tuple):
@@ -115,11 +135,11 @@ class Adafactor(PreconditionedOptimizer):
             ops.expand_dims(ops.sqrt(row), -1), ops.expand_dims(ops.sqrt(column), -2)
         )
 
-    def scale(self, index, step):
+    def scale(self, index: int, step: tf.Tensor) -> tf.Tensor | float:
         """S of the last update."""
         return ops.convert_to_tensor(self.scales[index]) if self.scales else 1.0
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {
             **super().get_config(),
@@ -130,7 +150,7 @@ class Adafactor(PreconditionedOptimizer):
             "parameter_scaling": self.parameter_scaling,
         }
 
-    def _add_moment(self, variable):
+    def _add_moment(self, variable: keras.Variable) -> keras.Variable | tuple[keras.Variable, ...]:
         shape = tuple(variable.shape)
         if len(shape) < 2:
             return self.add_variable_from_reference(variable, name="second_moment")
@@ -142,7 +162,7 @@ class Adafactor(PreconditionedOptimizer):
             )
         )
 
-    def _new_scale(self, index, gradient, variable):
+    def _new_scale(self, index: int, gradient: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
         scale = ops.ones((), gradient.dtype)
         if self.clip_threshold is not None:
             update = _root_mean_square(ops.divide(gradient, self.root(index, None)))
@@ -152,5 +172,5 @@ class Adafactor(PreconditionedOptimizer):
         return scale
 
 
-def _root_mean_square(tensor):
+def _root_mean_square(tensor: tf.Tensor) -> tf.Tensor:
     return ops.sqrt(ops.mean(ops.square(tensor)))

@@ -1,9 +1,14 @@
 """Adam and the optimizers that change one thing in it: AdamW, AMSGrad, Padam, Nadam."""
 
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
 import keras
+import tensorflow as tf
 from keras import ops
 
-from keras_aeos.optimizers.base import corrected_decay
+from keras_aeos import constraints
+from keras_aeos.optimizers.base import LearningRate, corrected_decay
 from keras_aeos.optimizers.rmsprop import RMSprop
 from keras_aeos.stability import Momentum
 
@@ -23,16 +28,17 @@ class Adam(RMSprop):
     place of ε, which is added to the corrected root as in the original algorithm.
 
     Args:
-        learning_rate: Step size η: a float, a `LearningRateSchedule` or a callable.
-        beta_1: Decay β₁ of the averaged gradient, in [0, 1).
-        beta_2: Decay β₂ of the second moment.
-        epsilon: Constant ε added to the root.
-        bias_correction: Whether to correct both averages for their start at zero.
-        name: Name of the optimizer.
+        learning_rate: Float, `LearningRateSchedule` or callable. Step size η, 0.001 by default.
+        beta_1: Float in [0, 1). Decay β₁ of the averaged gradient, 0.9 by default.
+        beta_2: Float in [0, 1). Decay β₂ of the second moment, 0.999 by default.
+        epsilon: Float of at least 0. Constant ε added to the root, 1e-7 by default.
+        bias_correction: Boolean. Whether to correct both averages for their start at zero, True
+            by default.
+        name: String. Name of the optimizer, "adam" by default.
         **kwargs: Base arguments of Keras optimizers (`weight_decay`, `clipnorm`, ...).
 
     Raises:
-        ValueError: If `beta_1` lies outside [0, 1).
+        ValueError: If an argument is out of range.
 
     Attributes:
         first_moments: List of m, one per variable, of the variable's shape and dtype; available
@@ -46,35 +52,37 @@ class Adam(RMSprop):
     # P is made of ν to this power.
     exponent = 0.5
 
+    not_supported: ClassVar[dict[str, str]] = {"amsgrad": "Use keras_aeos.optimizers.AMSGrad."}
+
     def __init__(
         self,
-        learning_rate=0.001,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-7,
-        bias_correction=True,
-        name="adam",
-        **kwargs,
-    ):
+        learning_rate: LearningRate = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        bias_correction: bool = True,
+        name: str = "adam",
+        **kwargs: Any,
+    ) -> None:
+        constraints.check(beta_1=beta_1, bias_correction=bias_correction)
         super().__init__(
             learning_rate=learning_rate, beta_2=beta_2, epsilon=epsilon, name=name, **kwargs
         )
         self.beta_1 = beta_1
         self.bias_correction = bias_correction
-        self.momentum()  # checks beta_1
 
-    def momentum(self):
+    def momentum(self) -> Momentum:
         """Heavy ball on an exponential moving average."""
         return Momentum.heavy_ball(self.beta_1, ema=True)
 
-    def scale(self, index, step):
+    def scale(self, index: int, step: tf.Tensor) -> tf.Tensor | float:
         """``(1-β₁ᵗ)/(1-β₂ᵗ)^p`` with bias correction; p = 1/2 for Adam."""
         if not self.bias_correction:
             return 1.0
         dtype = self.second_moments[index].dtype
         return corrected_decay(self.beta_1, step, dtype) / self._root_correction(step, dtype)
 
-    def root(self, index, step):
+    def root(self, index: int, step: tf.Tensor) -> tf.Tensor:
         """``ν^p + (1-β₂ᵗ)^p ε`` with bias correction, ``ν^p + ε`` without."""
         moment = self.rooted_moments()[index]
         epsilon = self.epsilon
@@ -83,11 +91,11 @@ class Adam(RMSprop):
         power = ops.sqrt(moment) if self.exponent == 0.5 else ops.power(moment, self.exponent)
         return ops.add(power, epsilon)
 
-    def rooted_moments(self):
+    def rooted_moments(self) -> list[keras.Variable]:
         """The slots that the root is taken of: ν itself."""
         return self.second_moments
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {
             **super().get_config(),
@@ -95,7 +103,7 @@ class Adam(RMSprop):
             "bias_correction": self.bias_correction,
         }
 
-    def _root_correction(self, step, dtype):
+    def _root_correction(self, step: tf.Tensor, dtype: Any) -> tf.Tensor:
         return ops.power(corrected_decay(self.beta_2, step, dtype), self.exponent)
 
 
@@ -107,13 +115,18 @@ class AdamW(Adam):
     with `exclude_from_weight_decay`, before `build`.
 
     Args:
-        learning_rate: Step size η: a float, a `LearningRateSchedule` or a callable.
-        weight_decay: Weight decay w, a number.
-        name: Name of the optimizer.
-        **kwargs: Arguments of `Adam` and base arguments of Keras optimizers.
+        learning_rate: Float, `LearningRateSchedule` or callable. Step size η, 0.001 by default.
+        weight_decay: Float of at least 0. Weight decay w, 0.004 by default.
+        beta_1: Float in [0, 1). Decay β₁ of the averaged gradient, 0.9 by default.
+        beta_2: Float in [0, 1). Decay β₂ of the second moment, 0.999 by default.
+        epsilon: Float of at least 0. Constant ε added to the root, 1e-7 by default.
+        bias_correction: Boolean. Whether to correct both averages for their start at zero, True
+            by default.
+        name: String. Name of the optimizer, "adamw" by default.
+        **kwargs: Base arguments of Keras optimizers (`weight_decay`, `clipnorm`, ...).
 
     Raises:
-        ValueError: If `weight_decay` is None.
+        ValueError: If an argument is out of range, or `weight_decay` is None.
 
     Attributes:
         first_moments: List of m, one per variable, of the variable's shape and dtype; available
@@ -125,14 +138,32 @@ class AdamW(Adam):
         beyond the paper).
     """
 
-    def __init__(self, learning_rate=0.001, weight_decay=0.004, name="adamw", **kwargs):
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.001,
+        weight_decay: float = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        bias_correction: bool = True,
+        name: str = "adamw",
+        **kwargs: Any,
+    ) -> None:
         if weight_decay is None:
             raise ValueError(
                 "AdamW is Adam with weight decay; expected a number. For none use "
                 "keras_aeos.optimizers.Adam. Received: weight_decay=None"
             )
+        constraints.check(weight_decay=weight_decay)
         super().__init__(
-            learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs
+            learning_rate=learning_rate,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            bias_correction=bias_correction,
+            name=name,
+            weight_decay=weight_decay,
+            **kwargs,
         )
 
 
@@ -144,10 +175,17 @@ class AMSGrad(Adam):
     Adam.
 
     Args:
-        learning_rate: Step size η: a float, a `LearningRateSchedule` or a callable.
-        bias_correction: As in `Adam`; without by default, as in the paper.
-        name: Name of the optimizer.
-        **kwargs: Arguments of `Adam` and base arguments of Keras optimizers.
+        learning_rate: Float, `LearningRateSchedule` or callable. Step size η, 0.001 by default.
+        beta_1: Float in [0, 1). Decay β₁ of the averaged gradient, 0.9 by default.
+        beta_2: Float in [0, 1). Decay β₂ of the second moment, 0.999 by default.
+        epsilon: Float of at least 0. Constant ε added to the root, 1e-7 by default.
+        bias_correction: Boolean. Whether to correct both averages for their start at zero, True
+            by default.
+        name: String. Name of the optimizer, "amsgrad" by default.
+        **kwargs: Base arguments of Keras optimizers (`weight_decay`, `clipnorm`, ...).
+
+    Raises:
+        ValueError: If an argument is out of range.
 
     Attributes:
         first_moments: List of m, one per variable, of the variable's shape and dtype; available
@@ -159,25 +197,43 @@ class AMSGrad(Adam):
         Reddi et al. 2018; Cohen et al. 2022, Figure 5.
     """
 
-    def __init__(self, learning_rate=0.001, bias_correction=False, name="amsgrad", **kwargs):
+    not_supported: ClassVar[dict[str, str]] = {}
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        bias_correction: bool = True,
+        name: str = "amsgrad",
+        **kwargs: Any,
+    ) -> None:
+        kwargs.pop("amsgrad", None)
         super().__init__(
-            learning_rate=learning_rate, bias_correction=bias_correction, name=name, **kwargs
+            learning_rate=learning_rate,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            bias_correction=bias_correction,
+            name=name,
+            **kwargs,
         )
 
-    def build(self, variables):
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create m, ν and ν̄, zero, for each variable."""
         if self.built:
             return
         super().build(variables)
         self.maximum_second_moments = self.add_slots("maximum_second_moment")
 
-    def accumulate(self, index, gradient, variable):
+    def accumulate(self, index: int, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """``ν⁺`` as in Adam, then ``ν̄⁺ = max(ν̄, ν⁺)``."""
         super().accumulate(index, gradient, variable)
         maximum = self.maximum_second_moments[index]
         self.assign(maximum, ops.maximum(maximum, self.second_moments[index]))
 
-    def rooted_moments(self):
+    def rooted_moments(self) -> list[keras.Variable]:
         """The running maxima ν̄."""
         return self.maximum_second_moments
 
@@ -189,14 +245,18 @@ class Padam(Adam):
     p = 1/2 is Adam; p = 0 is an EMA heavy ball. The stability threshold is that of Adam.
 
     Args:
-        learning_rate: Step size η: a float, a `LearningRateSchedule` or a callable.
-        exponent: Power p of the second moment, in [0, 0.5].
-        bias_correction: As in `Adam`; without by default, as in the paper.
-        name: Name of the optimizer.
-        **kwargs: Arguments of `Adam` and base arguments of Keras optimizers.
+        learning_rate: Float, `LearningRateSchedule` or callable. Step size η, 0.1 by default.
+        exponent: Float in [0, 0.5]. Power p of the second moment, 0.25 by default.
+        beta_1: Float in [0, 1). Decay β₁ of the averaged gradient, 0.9 by default.
+        beta_2: Float in [0, 1). Decay β₂ of the second moment, 0.999 by default.
+        epsilon: Float of at least 0. Constant ε added to the root, 1e-7 by default.
+        bias_correction: Boolean. Whether to correct both averages for their start at zero, True
+            by default.
+        name: String. Name of the optimizer, "padam" by default.
+        **kwargs: Base arguments of Keras optimizers (`weight_decay`, `clipnorm`, ...).
 
     Raises:
-        ValueError: If `exponent` lies outside [0, 0.5].
+        ValueError: If an argument is out of range.
 
     Attributes:
         first_moments: List of m, one per variable, of the variable's shape and dtype; available
@@ -208,19 +268,29 @@ class Padam(Adam):
     """
 
     def __init__(
-        self, learning_rate=0.1, exponent=0.25, bias_correction=False, name="padam", **kwargs
-    ):
+        self,
+        learning_rate: LearningRate = 0.1,
+        exponent: float = 0.25,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        bias_correction: bool = True,
+        name: str = "padam",
+        **kwargs: Any,
+    ) -> None:
+        constraints.check(exponent=exponent)
         super().__init__(
-            learning_rate=learning_rate, bias_correction=bias_correction, name=name, **kwargs
+            learning_rate=learning_rate,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            bias_correction=bias_correction,
+            name=name,
+            **kwargs,
         )
-        if not 0.0 <= exponent <= 0.5:
-            raise ValueError(
-                "The exponent of the second moment must lie in [0, 0.5], where 0.5 is Adam. "
-                f"Received: exponent={exponent}"
-            )
         self.exponent = exponent
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {**super().get_config(), "exponent": self.exponent}
 
@@ -235,10 +305,17 @@ class Nadam(Adam):
     Differs from `keras.optimizers.Nadam`, whose momentum coefficient follows a schedule.
 
     Args:
-        learning_rate: Step size η: a float, a `LearningRateSchedule` or a callable.
-        bias_correction: As in `Adam`; without by default, as in the paper.
-        name: Name of the optimizer.
-        **kwargs: Arguments of `Adam` and base arguments of Keras optimizers.
+        learning_rate: Float, `LearningRateSchedule` or callable. Step size η, 0.001 by default.
+        beta_1: Float in [0, 1). Decay β₁ of the averaged gradient, 0.9 by default.
+        beta_2: Float in [0, 1). Decay β₂ of the second moment, 0.999 by default.
+        epsilon: Float of at least 0. Constant ε added to the root, 1e-7 by default.
+        bias_correction: Boolean. Whether to correct both averages for their start at zero, True
+            by default.
+        name: String. Name of the optimizer, "nadam" by default.
+        **kwargs: Base arguments of Keras optimizers (`weight_decay`, `clipnorm`, ...).
+
+    Raises:
+        ValueError: If an argument is out of range.
 
     Attributes:
         first_moments: List of m, one per variable, of the variable's shape and dtype; available
@@ -249,11 +326,26 @@ class Nadam(Adam):
         Dozat 2016; Cohen et al. 2022, Table 1 and Figure 5.
     """
 
-    def __init__(self, learning_rate=0.001, bias_correction=False, name="nadam", **kwargs):
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        bias_correction: bool = True,
+        name: str = "nadam",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
-            learning_rate=learning_rate, bias_correction=bias_correction, name=name, **kwargs
+            learning_rate=learning_rate,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            bias_correction=bias_correction,
+            name=name,
+            **kwargs,
         )
 
-    def momentum(self):
+    def momentum(self) -> Momentum:
         """Nesterov on an exponential moving average."""
         return Momentum.nesterov(self.beta_1, ema=True)

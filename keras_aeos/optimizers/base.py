@@ -1,12 +1,19 @@
 """Base class of the optimizers that know their own preconditioner."""
 
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_aeos import constraints
 from keras_aeos.stability import Momentum
+
+LearningRate: TypeAlias = (
+    float | keras.optimizers.schedules.LearningRateSchedule | Callable[[], float]
+)
 
 
 class PreconditionedOptimizer(keras.optimizers.Optimizer):
@@ -34,8 +41,21 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
 
     # Whether the momentum buffer holds gradients, or gradients divided by P.
     momentum_of_preconditioned = False
+    # Arguments of the Keras optimizer of the same name that have no place here, with the remedy.
+    not_supported: ClassVar[dict[str, str]] = {}
 
-    def build(self, variables):
+    def __init__(self, learning_rate: LearningRate, name: str, **kwargs: Any) -> None:
+        constraints.check(learning_rate=learning_rate)
+        for argument, remedy in self.not_supported.items():
+            value = kwargs.pop(argument, None)
+            if value:
+                raise ValueError(
+                    f"{type(self).__name__} has no argument `{argument}`. {remedy} "
+                    f"Received: {argument}={value!r}"
+                )
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the optimizer's variables for a list of trainable variables."""
         if self.built:
             return
@@ -45,9 +65,9 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
             shape=(), dtype="int", name="frozen_at", aggregation="only_first_replica"
         )
         self.first_moments = self.add_slots("first_moment") if self.momentum().beta else []
-        self.second_moments = []
+        self.second_moments: list[Any] = []
 
-    def freeze(self):
+    def freeze(self) -> None:
         """Keep P as it is from now on; takes effect in training functions that exist already.
 
         Raises:
@@ -65,7 +85,9 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
         if int(ops.convert_to_numpy(self.frozen_at)) == 0:
             self.frozen_at.assign(num_updates)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
         """One update of one variable: ``ν⁺``, then ``m̃``, then ``x⁺ = x - η P⁻¹ m̃``."""
         index = self._get_variable_index(variable)
         step = self._preconditioner_step(self.iterations + 1)
@@ -83,21 +105,21 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
             update = _divide(self._momentum_term(index, gradient, learning_rate / scale), 1.0, root)
         self.assign_sub(variable, update)
 
-    def momentum(self):
-        """How the momentum follows from gradients, a `keras_aeos.stability.Momentum`."""
+    def momentum(self) -> Momentum:
+        """The momentum recurrence, a `keras_aeos.stability.Momentum`."""
         return Momentum.none()
 
-    def accumulate(self, index, gradient, variable):
+    def accumulate(self, index: int, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Update the second moment of variable number `index`, unless frozen."""
 
-    def root(self, index, step):
+    def root(self, index: int, step: tf.Tensor) -> tf.Tensor | None:
         """P of variable number `index` at update number `step`, by `scale`; None stands for 1."""
 
-    def scale(self, index, step):
+    def scale(self, index: int, step: tf.Tensor) -> tf.Tensor | float:
         """Scalar factor of P of variable number `index` at update number `step`."""
         return 1.0
 
-    def diagonals(self):
+    def diagonals(self) -> list[tf.Tensor]:
         """Diagonal of P in the last update, a list of tensors, one per trainable variable."""
         step = self._preconditioner_step(self.iterations)
         diagonals = []
@@ -107,7 +129,7 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
             diagonals.append(ops.multiply(scale, one if root is None else root))
         return diagonals
 
-    def add_slots(self, name, values=None):
+    def add_slots(self, name: str, values: Sequence[Any] | None = None) -> list[keras.Variable]:
         """A list of variables, one like each trainable variable; zero unless `values` are given.
 
         They are made with their values, so that this works while a training function is traced.
@@ -120,19 +142,23 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
             for variable, initializer in zip(self._trainable_variables, initializers, strict=True)
         ]
 
-    def exponential_average(self, average, rate, value):
+    def exponential_average(
+        self, average: keras.Variable, rate: tf.Tensor | float, value: tf.Tensor
+    ) -> None:
         """In place: ``average ← (1 - rate) · average + rate · value``."""
         self.assign_add(average, ops.multiply(ops.subtract(value, average), rate))
 
-    def unfrozen(self, dtype):
+    def unfrozen(self, dtype: Any) -> tf.Tensor:
         """1 as long as the preconditioner follows the gradients, 0 once it is frozen."""
         return ops.cast(ops.equal(self.frozen_at, 0), dtype)
 
-    def _preconditioner_step(self, num_updates):
+    def _preconditioner_step(self, num_updates: tf.Tensor) -> tf.Tensor:
         """Number of the update at which P stands, from 1: the last one, unless frozen earlier."""
         return ops.where(ops.equal(self.frozen_at, 0), num_updates, self.frozen_at)
 
-    def _momentum_term(self, index, gradient, learning_rate):
+    def _momentum_term(
+        self, index: int, gradient: tf.Tensor, learning_rate: tf.Tensor
+    ) -> tf.Tensor:
         """``m⁺ = βm + γg`` in place; returns ``η m̃ = η(c m⁺ + d g)``."""
         momentum = self.momentum()
         if not momentum.beta:
@@ -149,14 +175,24 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
         return term
 
 
-def _divide(tensor, scale, root):
+def _divide(tensor: tf.Tensor, scale: tf.Tensor | float, root: tf.Tensor | None) -> tf.Tensor:
     """``tensor / (scale · root)``, without the divisions by one."""
     if root is not None:
         tensor = ops.divide(tensor, root)
     return tensor if isinstance(scale, float) and scale == 1.0 else ops.divide(tensor, scale)
 
 
-def corrected_decay(decay, step, dtype):
+def corrected_decay(decay: float, step: tf.Tensor, dtype: Any) -> tf.Tensor:
     """Bias correction ``1 - decayᵗ`` of an exponential average after `step` updates from zero."""
     # A cast would round the decay to float32 first.
     return 1.0 - ops.power(ops.convert_to_tensor(decay, dtype), ops.cast(step, dtype))
+
+
+def keras_spelling(kwargs: dict[str, Any], theirs: str, ours: str, value: Any) -> Any:
+    """The value of our argument `ours`, which `kwargs` may hold under its Keras name `theirs`."""
+    if theirs not in kwargs:
+        return value
+    warnings.warn(
+        f"`{theirs}` is accepted as in Keras; here the argument is called `{ours}`.", stacklevel=3
+    )
+    return kwargs.pop(theirs)

@@ -1,13 +1,20 @@
 """Adam with a preconditioner that is given and does not change."""
 
 import pathlib
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from keras_aeos.optimizers.adam import Adam
+from keras_aeos.optimizers.base import LearningRate
 from keras_aeos.optimizers.dynamics import unwrap
+
+# An optimizer that has second moments, arrays, or the path of a file of them.
+SecondMoments: TypeAlias = keras.optimizers.Optimizer | Sequence[Any] | str | pathlib.Path
 
 
 @keras.saving.register_keras_serializable(package="keras_aeos")
@@ -20,13 +27,14 @@ class FrozenAdam(Adam):
     A saved model brings its second moments back by itself; a configuration does not hold them.
 
     Args:
-        learning_rate: Step size η: a float, a `LearningRateSchedule` or a callable.
-        second_moments: ν: an optimizer whose `second_moments` are copied now, a list of arrays of
-            the trainable variables' shapes in the model's order, or the path of an ``.npz`` file
-            as `save_second_moments` writes it or of a ``.keras`` model saved with its optimizer.
-        beta_1: Decay β₁ of the averaged gradient, in [0, 1).
-        epsilon: Constant ε added to the root.
-        name: Name of the optimizer.
+        learning_rate: Float, `LearningRateSchedule` or callable. Step size η, 0.001 by default.
+        second_moments: ν: an optimizer, whose `second_moments` are copied now; a list of arrays of
+            the trainable variables' shapes, in the model's order; or the path of an ``.npz`` file
+            by `save_second_moments` or of a ``.keras`` model saved with its optimizer. None
+            (default) if they are loaded later, with a saved model.
+        beta_1: Float in [0, 1). Decay β₁ of the averaged gradient, 0.9 by default.
+        epsilon: Float of at least 0. Constant ε added to the root, 1e-7 by default.
+        name: String. Name of the optimizer, "frozen_adam" by default.
         **kwargs: Base arguments of Keras optimizers (`weight_decay`, `clipnorm`, ...).
 
     Raises:
@@ -44,13 +52,13 @@ class FrozenAdam(Adam):
 
     def __init__(
         self,
-        learning_rate=0.001,
-        second_moments=None,
-        beta_1=0.9,
-        epsilon=1e-7,
-        name="frozen_adam",
-        **kwargs,
-    ):
+        learning_rate: LearningRate = 0.001,
+        second_moments: SecondMoments | None = None,
+        beta_1: float = 0.9,
+        epsilon: float = 1e-7,
+        name: str = "frozen_adam",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             learning_rate=learning_rate,
             beta_1=beta_1,
@@ -61,7 +69,7 @@ class FrozenAdam(Adam):
         )
         self._given = None if second_moments is None else read_second_moments(second_moments)
 
-    def build(self, variables):
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create m, zero, and ν, as given, for each variable."""
         if self.built:
             return
@@ -74,11 +82,15 @@ class FrozenAdam(Adam):
             )
         super().build(variables)
 
-    def add_second_moments(self):
+    def add_second_moments(self) -> list[keras.Variable]:
         """ν as given; zero until they are loaded if they were not given."""
         return self.add_slots("second_moment", self._given)
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(
+        self,
+        grads: Sequence[tf.Tensor],
+        trainable_variables: Sequence[keras.Variable] | None = None,
+    ) -> None:
         """Update the variables; see the base class.
 
         Raises:
@@ -91,15 +103,15 @@ class FrozenAdam(Adam):
             )
         super().apply(grads, trainable_variables)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Take the second moments from a saved model."""
         super().load_own_variables(store)
         self._given = _arrays(self.second_moments)
 
-    def accumulate(self, index, gradient, variable):
+    def accumulate(self, index: int, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Nothing: ν stays."""
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Constructor arguments, without the second moments."""
         config = super().get_config()
         for fixed in ("beta_2", "bias_correction"):
@@ -107,7 +119,7 @@ class FrozenAdam(Adam):
         return config
 
 
-def read_second_moments(source):
+def read_second_moments(source: SecondMoments) -> list[np.ndarray]:
     """Second moments as a list of NumPy arrays, one per trainable variable, of its shape.
 
     Args:
@@ -137,12 +149,12 @@ def read_second_moments(source):
     return moments
 
 
-def save_second_moments(optimizer, path):
+def save_second_moments(optimizer: keras.optimizers.Optimizer, path: str | pathlib.Path) -> None:
     """Write an optimizer's second moments to an ``.npz`` file, in the order of the variables."""
     np.savez(path, *read_second_moments(optimizer))
 
 
-def _read_file(path):
+def _read_file(path: pathlib.Path) -> list[np.ndarray]:
     if path.suffix == ".keras":
         return _arrays(_second_moments(keras.saving.load_model(path).optimizer))
     if path.suffix == ".npz":
@@ -151,13 +163,13 @@ def _read_file(path):
     raise ValueError(f"Expected an .npz or a .keras file. Received: second_moments={str(path)!r}")
 
 
-def _second_moments(optimizer):
+def _second_moments(optimizer: keras.optimizers.Optimizer) -> Sequence[Any]:
     optimizer = unwrap(optimizer)
     # The second name is that of Keras's Adam, AdamW, Nadam and RMSprop.
     return getattr(optimizer, "second_moments", None) or getattr(optimizer, "_velocities", [])
 
 
-def _arrays(moments):
+def _arrays(moments: Sequence[Any]) -> list[np.ndarray]:
     """NumPy arrays of second moments; factored ones are multiplied out."""
     arrays = []
     for moment in moments:

@@ -1,8 +1,11 @@
 """Gradient descent and its momentum forms: the optimizers whose preconditioner is the identity."""
 
+from typing import Any, ClassVar
+
 import keras
 
-from keras_aeos.optimizers.base import PreconditionedOptimizer
+from keras_aeos import constraints
+from keras_aeos.optimizers.base import LearningRate, PreconditionedOptimizer, keras_spelling
 from keras_aeos.stability import Momentum
 
 
@@ -13,15 +16,22 @@ class GradientDescent(PreconditionedOptimizer):
     ``x⁺ = x - η g``, with ``P = I`` and stability threshold ``2/η``.
 
     Args:
-        learning_rate: Step size η: a float, a `LearningRateSchedule` or a callable.
-        name: Name of the optimizer.
+        learning_rate: Float, `LearningRateSchedule` or callable. Step size η, 0.01 by default.
+        name: String. Name of the optimizer, "gradient_descent" by default.
         **kwargs: Base arguments of Keras optimizers (`weight_decay`, `clipnorm`, ...).
 
     References:
         Cohen et al. 2022, Table 1.
     """
 
-    def __init__(self, learning_rate=0.01, name="gradient_descent", **kwargs):
+    not_supported: ClassVar[dict[str, str]] = {
+        "momentum": "Use keras_aeos.optimizers.HeavyBall.",
+        "nesterov": "Use keras_aeos.optimizers.Nesterov.",
+    }
+
+    def __init__(
+        self, learning_rate: LearningRate = 0.01, name: str = "gradient_descent", **kwargs: Any
+    ) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
 
 
@@ -33,14 +43,16 @@ class HeavyBall(GradientDescent):
     stability threshold is ``(2+2β₁)/η``, or ``(2+2β₁)/((1-β₁)η)`` if `ema`.
 
     Args:
-        learning_rate: Step size η: a float, a `LearningRateSchedule` or a callable.
-        beta_1: Momentum coefficient β₁ in [0, 1).
-        ema: Whether the buffer is an exponential moving average; the standard form if False.
-        name: Name of the optimizer.
+        learning_rate: Float, `LearningRateSchedule` or callable. Step size η, 0.01 by default.
+        beta_1: Float in [0, 1). Momentum coefficient β₁, 0.9 by default. Keras' name `momentum` is
+            accepted.
+        ema: Boolean. Whether the buffer is an exponential moving average; False (default) for the
+            standard form.
+        name: String. Name of the optimizer, "heavy_ball" by default.
         **kwargs: Base arguments of Keras optimizers (`weight_decay`, `clipnorm`, ...).
 
     Raises:
-        ValueError: If `beta_1` lies outside [0, 1).
+        ValueError: If an argument is out of range.
 
     Attributes:
         first_moments: List of m, one per variable, of the variable's shape and dtype; available
@@ -50,17 +62,27 @@ class HeavyBall(GradientDescent):
         Cohen et al. 2022, Section 2 and Table 1.
     """
 
-    def __init__(self, learning_rate=0.01, beta_1=0.9, ema=False, name="heavy_ball", **kwargs):
+    not_supported: ClassVar[dict[str, str]] = {"nesterov": "Use keras_aeos.optimizers.Nesterov."}
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.01,
+        beta_1: float = 0.9,
+        ema: bool = False,
+        name: str = "heavy_ball",
+        **kwargs: Any,
+    ) -> None:
+        beta_1 = keras_spelling(kwargs, "momentum", "beta_1", beta_1)
+        constraints.check(beta_1=beta_1, ema=ema)
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.beta_1 = beta_1
         self.ema = ema
-        self.momentum()  # checks beta_1
 
-    def momentum(self):
+    def momentum(self) -> Momentum:
         """Heavy ball."""
         return Momentum.heavy_ball(self.beta_1, self.ema)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {**super().get_config(), "beta_1": self.beta_1, "ema": self.ema}
 
@@ -74,14 +96,16 @@ class Nesterov(HeavyBall):
     ``(2+2β₁)/((1+2β₁)η)``, or ``(2+2β₁)/((1-β₁)(1+2β₁)η)`` if `ema`.
 
     Args:
-        learning_rate: Step size η: a float, a `LearningRateSchedule` or a callable.
-        beta_1: Momentum coefficient β₁ in [0, 1).
-        ema: Whether the buffer is an exponential moving average; the standard form if False.
-        name: Name of the optimizer.
+        learning_rate: Float, `LearningRateSchedule` or callable. Step size η, 0.01 by default.
+        beta_1: Float in [0, 1). Momentum coefficient β₁, 0.9 by default. Keras' name `momentum` is
+            accepted.
+        ema: Boolean. Whether the buffer is an exponential moving average; False (default) for the
+            standard form.
+        name: String. Name of the optimizer, "nesterov" by default.
         **kwargs: Base arguments of Keras optimizers (`weight_decay`, `clipnorm`, ...).
 
     Raises:
-        ValueError: If `beta_1` lies outside [0, 1).
+        ValueError: If an argument is out of range.
 
     Attributes:
         first_moments: List of m, one per variable, of the variable's shape and dtype; available
@@ -91,9 +115,19 @@ class Nesterov(HeavyBall):
         Cohen et al. 2022, Table 1 and Appendix A.
     """
 
-    def __init__(self, learning_rate=0.01, beta_1=0.9, ema=False, name="nesterov", **kwargs):
+    not_supported: ClassVar[dict[str, str]] = {}
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.01,
+        beta_1: float = 0.9,
+        ema: bool = False,
+        name: str = "nesterov",
+        **kwargs: Any,
+    ) -> None:
+        kwargs.pop("nesterov", None)
         super().__init__(learning_rate=learning_rate, beta_1=beta_1, ema=ema, name=name, **kwargs)
 
-    def momentum(self):
+    def momentum(self) -> Momentum:
         """Nesterov."""
         return Momentum.nesterov(self.beta_1, self.ema)

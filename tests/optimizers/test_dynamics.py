@@ -10,7 +10,8 @@ from keras_aeos import Dynamics, register_dynamics
 from keras_aeos.optimizers import dynamics
 from keras_aeos.stability import Momentum
 from tests.cases import flat
-from tests.optimizers.paths import RATE, random_path
+from tests.optimizers.cases import RATE
+from tests.optimizers.paths import random_path
 
 
 class Twice(keras.optimizers.Adam):

@@ -9,8 +9,9 @@ from keras import layers
 import keras_aeos
 from keras_aeos import FreezePreconditioner
 from keras_aeos.optimizers import FrozenAdam, dynamics, save_second_moments
-from tests.cases import CUSTOM_OPTIMIZERS, SHAPES, flat
-from tests.optimizers.paths import RATE, random_path
+from tests.cases import flat
+from tests.optimizers.cases import CUSTOM_OPTIMIZERS, RATE, SHAPES
+from tests.optimizers.paths import random_path
 
 custom = pytest.mark.parametrize("name", CUSTOM_OPTIMIZERS)
 # Gradients of a matrix, so that Adafactor factors.

@@ -9,17 +9,18 @@ import tensorflow as tf
 from keras import layers
 
 import keras_aeos
+import keras_aeos.optimizers as ours
 from keras_aeos.optimizers import dynamics
-from tests.cases import (
+from tests.cases import flat, mirrored
+from tests.optimizers.cases import (
     CUSTOM_OPTIMIZERS,
     KERAS_OPTIMIZERS,
     OPTIMIZERS,
+    RATE,
     SHAPES,
-    flat,
-    mirrored,
     schedule,
 )
-from tests.optimizers.paths import RATE, random_path
+from tests.optimizers.paths import random_path
 
 custom = pytest.mark.parametrize("name", CUSTOM_OPTIMIZERS)
 X = np.random.default_rng(0).standard_normal((12, 4)).astype("float32")
@@ -205,20 +206,45 @@ def test_learning_rate_and_count_under_gradient_accumulation():
     assert dynamics.last_learning_rate(optimizer) == pytest.approx(RATE * 0.5 ** (5 / 7), rel=1e-6)
 
 
+# Our spelling of an argument that Keras calls otherwise.
+SPELLINGS = {
+    "momentum of HeavyBall": (ours.HeavyBall, "momentum", "beta_1"),
+    "momentum of Nesterov": (ours.Nesterov, "momentum", "beta_1"),
+    "rho of RMSprop": (ours.RMSprop, "rho", "beta_2"),
+}
+
+
+@pytest.mark.parametrize(("make", "theirs", "our_name"), SPELLINGS.values(), ids=SPELLINGS)
+def test_spelling_of_keras_is_accepted_with_a_hint(make, theirs, our_name):
+    with pytest.warns(UserWarning, match=f"`{theirs}`.*`{our_name}`"):
+        optimizer = make(**{theirs: 0.75})
+    assert optimizer.get_config()[our_name] == 0.75
+
+
+# An argument of Keras without a place here: its value, and the remedy that the error names.
+NOT_SUPPORTED = {
+    "momentum of GradientDescent": (ours.GradientDescent, "momentum", 0.9, "HeavyBall"),
+    "nesterov of GradientDescent": (ours.GradientDescent, "nesterov", True, "Nesterov"),
+    "nesterov of HeavyBall": (ours.HeavyBall, "nesterov", True, "Nesterov"),
+    "centered of RMSprop": (ours.RMSprop, "centered", True, r"keras\.optimizers\.RMSprop"),
+    "amsgrad of Adam": (ours.Adam, "amsgrad", True, "AMSGrad"),
+    "amsgrad of AdamW": (ours.AdamW, "amsgrad", True, "AMSGrad"),
+    "initial value of Adagrad": (ours.Adagrad, "initial_accumulator_value", 0.1, "zero"),
+    "decay of Adafactor": (ours.Adafactor, "beta_2_decay", -0.8, "decay_exponent"),
+}
+
+
 @pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: keras_aeos.optimizers.HeavyBall(beta_1=1.0), "beta=1.0"),
-        (lambda: keras_aeos.optimizers.Nesterov(beta_1=-0.5), "beta=-0.5"),
-        (lambda: keras_aeos.optimizers.Adam(beta_1=1.5), "beta=1.5"),
-        (lambda: keras_aeos.optimizers.Adafactor(beta_1=1.0), "beta=1.0"),
-        (lambda: keras_aeos.optimizers.Padam(exponent=0.6), "exponent=0.6"),
-        (lambda: keras_aeos.optimizers.AdamW(weight_decay=None), "weight_decay=None"),
-    ],
+    ("make", "argument", "value", "remedy"), NOT_SUPPORTED.values(), ids=NOT_SUPPORTED
 )
-def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
+def test_argument_of_keras_without_a_place_here_names_the_remedy(make, argument, value, remedy):
+    with pytest.raises(ValueError, match=f"`{argument}`.*{remedy}.*Received: {argument}="):
+        make(**{argument: value})
+
+
+def test_amsgrad_of_keras_is_understood_where_it_changes_nothing():
+    assert ours.AMSGrad(amsgrad=True).get_config() == ours.AMSGrad().get_config()
+    assert ours.Adam(amsgrad=False).get_config() == ours.Adam().get_config()
 
 
 def test_no_row_is_a_keras_optimizer_by_mistake():

@@ -1,25 +1,23 @@
 """The update itself: P and momentum as reported, Keras's own optimizers, NumPy."""
 
-import functools
-from collections.abc import Callable
-
 import keras
 import numpy as np
 import pytest
 
 import keras_aeos
 from keras_aeos.optimizers import dynamics
-from tests.cases import (
+from tests.cases import flat
+from tests.optimizers.cases import (
     APPROXIMATE,
     CUSTOM_OPTIMIZERS,
+    DECAY,
     KERAS_OPTIMIZERS,
     OPTIMIZERS,
+    RATE,
     SCHEDULED_MOMENTUM,
-    flat,
     schedule,
 )
-from tests.optimizers import paths
-from tests.optimizers.paths import DECAY, RATE, final, random_path, scheduled_rate
+from tests.optimizers.paths import final, random_path, scheduled_rate
 
 # Float64, but for a few sums taken in another order; Keras rounds some coefficients to float32.
 RTOL, KERAS_RTOL = 1e-10, 1e-6
@@ -143,55 +141,12 @@ def test_path_agrees_with_the_keras_optimizer_of_the_same_mathematics(name):
     )
 
 
-# name: the same in NumPy, a function of one variable's start and gradients
-IN_NUMPY: dict[str, Callable] = {
-    "gradient_descent": paths.gradient_descent,
-    "heavy_ball": paths.heavy_ball,
-    "heavy_ball_ema": functools.partial(paths.heavy_ball, ema=True),
-    "nesterov": paths.nesterov,
-    "nesterov_ema": functools.partial(paths.nesterov, ema=True),
-    "rmsprop": paths.rmsprop,
-    "rmsprop_epsilon": functools.partial(paths.rmsprop, beta=0.995, epsilon=1e-2),
-    "adagrad": paths.adagrad,
-    "adam": paths.adam,
-    "adam_epsilon": functools.partial(paths.adam, beta_1=0.5, beta_2=0.9, epsilon=1e-2),
-    "adam_plain": functools.partial(paths.adam, epsilon=1e-7, corrected=False),
-    "adamw": functools.partial(paths.adam, decay=0.004),
-    "amsgrad": paths.amsgrad,
-    "amsgrad_corrected": functools.partial(
-        paths.amsgrad, beta_2=0.999, epsilon=0.0, corrected=True
-    ),
-    "padam": functools.partial(paths.adam, power=0.25, epsilon=1e-7, corrected=False),
-    "padam_corrected": functools.partial(paths.adam, power=0.4, epsilon=1e-2),
-    "nadam": paths.nadam,
-    "adafactor": paths.adafactor,
-    "adafactor_scaled": functools.partial(paths.adafactor, beta=0.0, clip=1.0, scaled=True),
-}
-
-
-@pytest.mark.parametrize("name", IN_NUMPY)
+@pytest.mark.parametrize("name", CUSTOM_OPTIMIZERS)
 def test_path_agrees_with_numpy(name):
-    *_, (parameters, gradients) = random_path(CUSTOM_OPTIMIZERS[name].make(RATE))
+    case = CUSTOM_OPTIMIZERS[name]
+    *_, (parameters, gradients) = random_path(case.make(RATE))
     for start, path, end in zip(
         parameters[0], zip(*gradients, strict=True), parameters[-1], strict=True
     ):
         # Keras keeps the learning rate in float32; 20 steps of at most a few times 0.05.
-        np.testing.assert_allclose(end, IN_NUMPY[name](start, path), rtol=1e-6, atol=1e-7)
-
-
-def test_path_of_frozen_adam_agrees_with_numpy():
-    optimizer = CUSTOM_OPTIMIZERS["frozen_adam"].make(RATE)
-    *_, (parameters, gradients) = random_path(optimizer)
-    for start, path, end, nu in zip(
-        parameters[0],
-        zip(*gradients, strict=True),
-        parameters[-1],
-        optimizer.second_moments,
-        strict=True,
-    ):
-        expected = paths.frozen_adam(start, path, nu.numpy())
-        np.testing.assert_allclose(end, expected, rtol=1e-6, atol=1e-7)
-
-
-def test_every_custom_optimizer_is_checked_against_numpy():
-    assert {*IN_NUMPY, "frozen_adam"} == set(CUSTOM_OPTIMIZERS)
+        np.testing.assert_allclose(end, case.in_numpy(start, path), rtol=1e-6, atol=1e-7)
