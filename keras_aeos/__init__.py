@@ -1,8 +1,8 @@
 """How close is the optimizer to instability? Curvature against stability, during training."""
 
 from keras_aeos import optimizers, stability
-from keras_aeos.callbacks import AEoSMonitor, FreezePreconditioner
-from keras_aeos.curvature import check_second_derivatives, top_eigenpairs
+from keras_aeos.callbacks import AEoSMonitor, EdgeMeter, FreezePreconditioner
+from keras_aeos.curvature import Eigensolver, check_second_derivatives, top_eigenpairs
 from keras_aeos.optimizers.dynamics import (
     Dynamics,
     preconditioner,
@@ -15,6 +15,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AEoSMonitor",
     "Dynamics",
+    "EdgeMeter",
+    "Eigensolver",
     "FreezePreconditioner",
     "check_second_derivatives",
     "optimizers",

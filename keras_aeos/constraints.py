@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 AUTO = "auto"
+SOLVERS = ("lanczos", "power")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,12 @@ ARGUMENTS: dict[str, Constraint] = {
     "step": _COUNT,
     "seed": _integer("an integer", lambda value: True),
     # Solvers
-    "method": _choice("lanczos", "power"),
+    "solver": Constraint(
+        "'lanczos', 'power' or an Eigensolver",
+        lambda value: value in SOLVERS,
+        ("lanzcos", "", 1, None),
+    ),
+    "method": _choice(*SOLVERS),
     "rtol": _SHARE.or_none(),
     "max_hvps": _COUNT.or_none(),
 }

@@ -128,6 +128,8 @@ def _fit(
     for name in ("num_examples", "every_step", "steps_per_decade", "loss_threshold"):
         del settings[name]
     settings["update_freq"] = update_freq(config)
+    method, rtol, max_hvps = (settings.pop(name) for name in ("solver", "rtol", "max_hvps"))
+    settings["solver"] = keras_aeos.Eigensolver(method, rtol, max_hvps)
     monitor = keras_aeos.AEoSMonitor(feed.measured, log_dir=directory, **settings)
     epoch = feed.updates_per_epoch
     stop = StopCriteria(config.stop.loss_threshold, epoch)

@@ -1,6 +1,7 @@
-"""Keras callbacks."""
+"""Keras callbacks, and the meter that they measure with."""
 
 from keras_aeos.callbacks.freeze import FreezePreconditioner
 from keras_aeos.callbacks.monitor import AEoSMonitor
+from keras_aeos.callbacks.row import EdgeMeter
 
-__all__ = ["AEoSMonitor", "FreezePreconditioner"]
+__all__ = ["AEoSMonitor", "EdgeMeter", "FreezePreconditioner"]

@@ -1,7 +1,10 @@
 """The callback that freezes an optimizer's preconditioner at a given step."""
 
+from typing import Any
+
 import keras
 
+from keras_aeos import constraints
 from keras_aeos.optimizers import dynamics
 from keras_aeos.optimizers.base import PreconditionedOptimizer
 
@@ -9,12 +12,12 @@ from keras_aeos.optimizers.base import PreconditionedOptimizer
 class FreezePreconditioner(keras.callbacks.Callback):
     """Freezes the preconditioner of the model's optimizer after update number `step`.
 
-    From then on P stays as it was in that update, whatever the gradients; momentum, learning rate
-    and weight decay go on. With several steps per execution it freezes at the end of the execution
-    in which `step` is reached.
+    From then on P stays as it was in that update. Momentum, learning rate and weight decay are not
+    affected. With several steps per execution P is frozen at the end of the execution that reaches
+    `step`.
 
     Args:
-        step: Number of the last update in which P follows the gradients, from 1.
+        step: Positive integer. Number of the last update in which P follows the gradients.
 
     Raises:
         ValueError: If `step` is not a positive integer.
@@ -31,13 +34,12 @@ class FreezePreconditioner(keras.callbacks.Callback):
         Cohen et al. 2022, Appendix D and Figure 16.
     """
 
-    def __init__(self, step):
+    def __init__(self, step: int) -> None:
         super().__init__()
-        if isinstance(step, bool) or not isinstance(step, int) or step < 1:
-            raise ValueError(f"`step` must be a positive integer. Received: step={step!r}")
+        constraints.check(step=step)
         self.step = step
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Check that the optimizer can be frozen."""
         optimizer = dynamics.unwrap(self.model.optimizer)
         if not isinstance(optimizer, PreconditionedOptimizer):
@@ -48,7 +50,7 @@ class FreezePreconditioner(keras.callbacks.Callback):
         self._optimizer = optimizer
         self._frozen = False
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Freeze once the number of updates has reached `step`."""
         if not self._frozen and dynamics.num_updates(self._optimizer) >= self.step:
             self._optimizer.freeze()

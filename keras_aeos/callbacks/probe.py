@@ -1,4 +1,7 @@
-"""A look at the batches that `fit` feeds, without touching them."""
+"""The batches that `fit` feeds, seen without touching them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -9,30 +12,30 @@ from keras_aeos.curvature.batches import flatten, unflatten
 class FitProbe:
     """The first training batches of a `fit`, gathered until there are enough examples.
 
-    `fit` owns its iterator, so the batches are seen where they are used: the training function
-    that Keras makes for the model returns, beside its logs, the batch that it was given, and the
-    logs alone are passed on. With several steps per execution the last batch of each execution is
-    seen; under a strategy, the share of the first replica.
+    `fit` owns its iterator, so the batches are seen where they are used. The training function that
+    Keras makes for the model returns the batch beside its logs, and only the logs are passed on.
+    With several steps per execution the last batch of each execution is seen; under a strategy,
+    the share of the first replica.
 
     Args:
         num_examples: Gathering ends with the batch that reaches this number.
     """
 
-    def __init__(self, num_examples):
-        self.batches = []
+    def __init__(self, num_examples: int) -> None:
+        self.batches: list[Any] = []
         self._num_missing = num_examples
 
-    def finish(self):
+    def finish(self) -> None:
         """End gathering, however many examples there are."""
         self._num_missing = 0
 
-    def attach(self, model):
+    def attach(self, model: keras.Model) -> None:
         """Have the model make an observed training function; `detach` undoes it."""
         self.detach(model)
         if self._num_missing <= 0:
             return
 
-        def make_train_function(force=False):
+        def make_train_function(force: bool = False) -> None:
             if model.train_function is None or force:
                 model.train_function = self._observed(model)
 
@@ -40,18 +43,18 @@ class FitProbe:
         model.train_function = None
 
     @staticmethod
-    def detach(model):
+    def detach(model: keras.Model) -> None:
         """Give the model its own training function back; Keras makes it for the next `fit`."""
         maker = model.__dict__.get("make_train_function")
         if getattr(maker, "__module__", None) == __name__:
             del model.make_train_function
             model.train_function = None
 
-    def _observed(self, model):
+    def _observed(self, model: keras.Model) -> Callable[[Iterator], Any]:
         """Keras' training function for the model, observed."""
-        structure = None
+        structure: Any = None
 
-        def train_step(data):
+        def train_step(data: Any) -> tuple[Any, tuple[tf.Tensor, ...]]:
             nonlocal structure
             batch = keras.utils.unpack_x_y_sample_weight(data)
             structure = tf.nest.map_structure(lambda leaf: leaf is not None or None, batch)
@@ -68,7 +71,7 @@ class FitProbe:
                 model.train_step = own_step
         function = model.train_function
 
-        def train_function(iterator):
+        def train_function(iterator: Iterator) -> Any:
             logs, leaves = function(iterator)
             if self._num_missing > 0:
                 self.batches.append(unflatten(structure, leaves))

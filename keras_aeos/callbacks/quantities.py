@@ -1,11 +1,14 @@
-"""The quantities that a monitor can be asked for, by name."""
+"""The quantities that a row can hold beside the preconditioned sharpness, by name."""
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import tensorflow as tf
+
+from keras_aeos.curvature.measurement import Measurement
 
 DEFAULT = (
     "sharpness",
@@ -21,6 +24,7 @@ class Quantity:
     """Numbers of a row, and how they follow from a `Measurement`.
 
     Attributes:
+        meaning: What they are, for the documentation.
         columns: Their names.
         measure: Function ``(measurement, learning_rate, stability_threshold)`` that returns one
             number for each column.
@@ -29,110 +33,159 @@ class Quantity:
         of_update: Whether it needs the last update.
     """
 
+    meaning: str
     columns: tuple[str, ...]
-    measure: Callable[..., tuple[float, ...]]
+    measure: Callable[[Measurement, float, float], tuple[float, ...]]
     preconditioned: bool = False
     per_batch: str | None = None
     of_update: bool = False
 
 
-def _squared_norm(vector):
+def _squared_norm(vector: tf.Tensor) -> float:
     return float(tf.tensordot(vector, vector, 1))
 
 
-def _largest_stable_learning_rate(measurement, learning_rate, stability_threshold):
+def _largest_stable_learning_rate(
+    measurement: Any, learning_rate: float, stability_threshold: float
+) -> tuple[float]:
     largest = float(measurement.preconditioned.eigenpairs.eigenvalues[0])
     if largest <= 0.0:
         return (math.inf,)
     return (learning_rate * stability_threshold / largest,)
 
 
-def _alignment(measurement, *_):
+def _alignment(measurement: Any, *_: float) -> tuple[float, ...]:
     operator = measurement.preconditioned
     whole, part = _squared_norm(operator.gradient), operator.alignment
     return whole, part, whole - part
 
 
-def _curvature(attribute, operator, column, **options):
-    """The quantity that is one number of one operator."""
+def _pair(name: str, meaning: str, preconditioned: str, **options: bool) -> dict[str, Quantity]:
+    """The quantity `name` of H, and the same of ``P^-½HP^-½``; each one number of its operator."""
+    quantities = {}
+    for operator, prefix, text in (
+        ("raw", "", meaning),
+        ("preconditioned", "preconditioned_", preconditioned),
+    ):
 
-    def measure(measurement, *_):
-        return (getattr(getattr(measurement, operator), attribute),)
+        def measure(measurement: Any, *_: float, operator: str = operator) -> tuple[float]:
+            return (getattr(getattr(measurement, operator), name),)
 
-    return Quantity((column,), measure, operator == "preconditioned", **options)
+        quantities[prefix + name] = Quantity(
+            text,
+            (prefix + name,),
+            measure,
+            preconditioned=operator == "preconditioned",
+            per_batch=operator if options.get("per_batch") else None,
+            of_update=options.get("of_update", False),
+        )
+    return quantities
 
 
-def _trace(operator, column):
-    def measure(measurement, *_):
+def _trace(operator: str, column: str) -> Quantity:
+    def measure(measurement: Any, *_: float) -> tuple[float, ...]:
         estimate = getattr(measurement, operator).trace
         return estimate.value, estimate.error
 
-    return Quantity((column, f"{column}_error"), measure, operator == "preconditioned")
+    matrix = "H" if operator == "raw" else "P^-½HP^-½"
+    return Quantity(
+        f"tr {matrix}, and its standard error ``{column}_error``",
+        (column, f"{column}_error"),
+        measure,
+        operator == "preconditioned",
+    )
 
 
-QUANTITIES = {
-    "sharpness": Quantity(("sharpness",), lambda m, *_: (float(m.raw.eigenpairs.eigenvalues[0]),)),
+QUANTITIES: dict[str, Quantity] = {
+    "sharpness": Quantity(
+        "λ₁(H)", ("sharpness",), lambda m, *_: (float(m.raw.eigenpairs.eigenvalues[0]),)
+    ),
     "gradient_norm_squared": Quantity(
-        ("gradient_norm_squared",), lambda m, *_: (_squared_norm(m.hessian.gradient),)
+        "‖∇f‖²", ("gradient_norm_squared",), lambda m, *_: (_squared_norm(m.hessian.gradient),)
     ),
     "preconditioner_norm_squared": Quantity(
-        ("preconditioner_norm_squared",), lambda m, *_: (_squared_norm(m.preconditioner),), True
+        "‖P‖²_F, the sum of squares of the diagonal",
+        ("preconditioner_norm_squared",),
+        lambda m, *_: (_squared_norm(m.preconditioner),),
+        True,
     ),
     "largest_stable_learning_rate": Quantity(
-        ("largest_stable_learning_rate",), _largest_stable_learning_rate, True
+        "η λ* / λ₁(P⁻¹H), with P as it is",
+        ("largest_stable_learning_rate",),
+        _largest_stable_learning_rate,
+        True,
     ),
     "alignment": Quantity(
+        "``alignment``, Σᵢ (vᵢ·P^-½∇f)² over the measured eigenvectors of P^-½HP^-½; "
+        "``semi_preconditioned_gradient_norm_squared``, ‖P^-½∇f‖²; ``alignment_remainder``, "
+        "their difference",
         ("semi_preconditioned_gradient_norm_squared", "alignment", "alignment_remainder"),
         _alignment,
         True,
     ),
-    "gradient_curvature": _curvature("gradient_curvature", "raw", "gradient_curvature"),
-    "preconditioned_gradient_curvature": _curvature(
-        "gradient_curvature", "preconditioned", "preconditioned_gradient_curvature"
+    **_pair("gradient_curvature", "∇fᵀH∇f / ‖∇f‖²", "the same with P^-½HP^-½ and P^-½∇f"),
+    **_pair(
+        "update_curvature",
+        "uᵀHu / ‖u‖² for the last update u",
+        "the same with P^-½HP^-½ and P^½u",
+        of_update=True,
     ),
-    "update_curvature": _curvature("update_curvature", "raw", "update_curvature", of_update=True),
-    "preconditioned_update_curvature": _curvature(
-        "update_curvature", "preconditioned", "preconditioned_update_curvature", of_update=True
-    ),
-    "batch_sharpness": _curvature("batch_sharpness", "raw", "batch_sharpness", per_batch="raw"),
-    "preconditioned_batch_sharpness": _curvature(
+    **_pair(
         "batch_sharpness",
-        "preconditioned",
-        "preconditioned_batch_sharpness",
-        per_batch="preconditioned",
+        "mean over the micro-batches b of g_bᵀH_b g_b / ‖g_b‖²",
+        "the same with P^-½H_bP^-½ and P^-½g_b",
+        per_batch=True,
     ),
     "trace": _trace("raw", "trace"),
     "preconditioned_trace": _trace("preconditioned", "preconditioned_trace"),
     # These are no numbers of a row; their histograms go to a table of their own.
-    "spectral_density": Quantity((), lambda *_: ()),
-    "preconditioned_spectral_density": Quantity((), lambda *_: (), True),
+    "spectral_density": Quantity(
+        "fractions of the eigenvalues of H in intervals, with standard errors: no columns, but "
+        "rows of ``spectral_density.csv``",
+        (),
+        lambda *_: (),
+    ),
+    "preconditioned_spectral_density": Quantity(
+        "the same of P^-½HP^-½", (), lambda *_: (), preconditioned=True
+    ),
 }
 
 
-def check_names(names):
-    """Raise ValueError for a name that is not in `QUANTITIES` or is given twice."""
+def checked(names: Iterable[str] | None) -> list[str]:
+    """The names as a list, `DEFAULT` for None.
+
+    Raises:
+        ValueError: If a name is not in `QUANTITIES` or is given twice.
+    """
+    names = list(DEFAULT if names is None else names)
     for name in names:
         if name not in QUANTITIES:
             near = get_close_matches(str(name), QUANTITIES, n=1)
             raise ValueError(
                 f"Unknown quantity; expected names out of {sorted(QUANTITIES)}."
                 + (f" Did you mean '{near[0]}'?" if near else "")
-                + f" Received: {name!r} in quantities={list(names)}"
+                + f" Received: {name!r} in quantities={names}"
             )
     if len(set(names)) < len(names):
-        raise ValueError(f"Each quantity can be asked for once. Received: quantities={list(names)}")
+        raise ValueError(f"`quantities` must be different names. Received: quantities={names}")
+    return names
 
 
-def columns(names):
+def columns(names: Iterable[str]) -> list[str]:
     """The columns of these quantities, in order."""
     return [column for name in names for column in QUANTITIES[name].columns]
 
 
-def measure(names, measurement, learning_rate, stability_threshold):
+def measure(
+    names: Iterable[str],
+    measurement: Measurement,
+    learning_rate: float,
+    stability_threshold: float,
+) -> dict[str, float]:
     """The numbers of these quantities, a dictionary of their columns.
 
-    NaN stands for what can't be had: without a preconditioner or a known last update, or where
-    loss or gradient are not finite.
+    A number is NaN if it needs a preconditioner or a last update that is not known, or if loss or
+    gradient are not finite.
     """
     row: dict[str, float] = {}
     for name in names:
@@ -151,7 +204,7 @@ def measure(names, measurement, learning_rate, stability_threshold):
     return row
 
 
-def densities(names, measurement, step):
+def densities(names: Sequence[str], measurement: Measurement, step: int) -> list[dict[str, Any]]:
     """The spectral densities among these quantities, as rows of `DENSITY_COLUMNS`."""
     rows = []
     for operator, name in (

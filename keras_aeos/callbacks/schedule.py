@@ -3,12 +3,11 @@
 import bisect
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
+from keras_aeos import constraints
 
-AUTO = "auto"
-
+_MAX_OVERHEAD = 0.05
 # Updates before the first measurement. As many batches are gathered by then, and a product with
 # their Hessian costs about two updates for each.
 _FIRST = 8
@@ -26,8 +25,14 @@ _NEAR, _FAST = 0.7, 0.1
 _EAGER, _LAZY = 0.5, 4.0
 
 
-def make(update_freq, max_overhead):
+def make(
+    update_freq: int | str | Iterable[int], max_overhead: float | None = None
+) -> "Regular | Given | Automatic":
     """The schedule of a monitor's arguments.
+
+    Args:
+        update_freq: Positive integer, "auto" or collection of positive integers.
+        max_overhead: Share of the wall time for "auto"; None for 0.05.
 
     Returns:
         An object with the methods ``begin(step)``, called when `fit` begins, and
@@ -35,42 +40,33 @@ def make(update_freq, max_overhead):
         updates after which to measure next, above `step`.
 
     Raises:
-        ValueError: If `update_freq` or `max_overhead` is out of range.
+        ValueError: If an argument is out of range, or `max_overhead` has no effect.
     """
-    if isinstance(max_overhead, bool) or not 0.0 < max_overhead < 1.0:
-        raise ValueError(
-            f"`max_overhead` must lie between 0 and 1. Received: max_overhead={max_overhead!r}"
-        )
+    if isinstance(update_freq, Iterable) and not isinstance(update_freq, str):
+        update_freq = list(update_freq)
+    constraints.check(update_freq=update_freq, max_overhead=max_overhead)
     if isinstance(update_freq, str):
-        if update_freq == AUTO:
-            return Automatic(max_overhead)
-    elif _is_count(update_freq):
-        return Regular(update_freq)
-    elif isinstance(update_freq, Iterable):
-        steps = list(update_freq)
-        if steps and all(_is_count(step) for step in steps):
-            return Given(sorted(steps))
-    raise ValueError(
-        "`update_freq` must be a positive integer, 'auto' or a collection of positive integers, "
-        f"the numbers of updates after which to measure. Received: update_freq={update_freq!r}"
-    )
-
-
-def _is_count(value):
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+        return Automatic(_MAX_OVERHEAD if max_overhead is None else max_overhead)
+    if max_overhead is not None:
+        raise ValueError(
+            "`max_overhead` decides how often to measure with update_freq='auto', and has no "
+            f"effect otherwise. Leave one of them out. Received: max_overhead={max_overhead} and "
+            f"update_freq={update_freq!r}"
+        )
+    return Given(sorted(update_freq)) if isinstance(update_freq, list) else Regular(update_freq)
 
 
 class Regular:
     """Every multiple of a number of updates."""
 
-    def __init__(self, update_freq):
+    def __init__(self, update_freq: int) -> None:
         self._update_freq = update_freq
 
-    def begin(self, step):
+    def begin(self, step: int) -> int:
         """Next multiple above `step`."""
         return (step // self._update_freq + 1) * self._update_freq
 
-    def after(self, step, seconds, ratio):
+    def after(self, step: int, seconds: float, ratio: float) -> int:
         """Next multiple above `step`."""
         return self.begin(step)
 
@@ -78,15 +74,15 @@ class Regular:
 class Given:
     """Given numbers of updates, ascending."""
 
-    def __init__(self, steps):
+    def __init__(self, steps: Sequence[int]) -> None:
         self._steps = steps
 
-    def begin(self, step):
+    def begin(self, step: int) -> float:
         """Next given number above `step`; inf if there is none."""
         index = bisect.bisect_right(self._steps, step)
         return self._steps[index] if index < len(self._steps) else math.inf
 
-    def after(self, step, seconds, ratio):
+    def after(self, step: int, seconds: float, ratio: float) -> float:
         """Next given number above `step`; inf if there is none."""
         return self.begin(step)
 
@@ -105,10 +101,10 @@ class Automatic:
         clock: Function that returns the time in seconds.
     """
 
-    def __init__(self, max_overhead, clock=time.perf_counter):
+    def __init__(self, max_overhead: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self._share = max_overhead
         self._clock = clock
-        self._setup = None
+        self._setup: float | None = None
         self._spent = 0.0
         self._elapsed = 0.0
         self._ratio = math.nan
@@ -116,7 +112,7 @@ class Automatic:
         self._due: int | None = None
         self._seconds_per_update = 0.0
 
-    def begin(self, step):
+    def begin(self, step: int) -> int:
         """A few updates after the first `step`; in a later `fit` what was due before."""
         if self._due is None or step < self._last_step:
             self._due = step + _FIRST
@@ -126,7 +122,7 @@ class Automatic:
         self._last_step = step
         return max(self._due, step + 1)
 
-    def after(self, step, seconds, ratio):
+    def after(self, step: int, seconds: float, ratio: float) -> int:
         """The next update at which a measurement fits into the allowed share."""
         now = self._clock()
         trained = max(now - self._resumed - seconds, 1e-9)
@@ -147,7 +143,7 @@ class Automatic:
         self._due = step + max(1, math.ceil(wait / self._seconds_per_update))
         return self._due
 
-    def _happening(self, ratio):
+    def _happening(self, ratio: float) -> bool:
         if not math.isfinite(ratio) or not math.isfinite(self._ratio):
             return True
         moved = abs(ratio - self._ratio)

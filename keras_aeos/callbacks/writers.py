@@ -1,29 +1,32 @@
-"""Where the rows of a monitor go: a CSV file and TensorBoard, flushed at every row."""
+"""The logs of a monitor: a CSV file and TensorBoard events, flushed at every row."""
 
 import csv
+import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 
 class CsvWriter:
-    """Appends rows to a CSV file and loses nothing that stands in it.
+    """Appends rows to a CSV file and loses none of its old rows.
 
-    A file that ends before the first new step, with the same columns, belongs to a run that is
-    being resumed and is continued. Any other is kept under the next free name, ``metrics.1.csv``
+    A file with the same columns that ends before the first new step belongs to a run that is being
+    resumed: it is continued. Any other file is kept under the next free name, ``metrics.1.csv``
     and so on.
 
     Args:
-        path: The file; its directory is made if need be.
+        path: The file; its directory is made if needed.
         columns: Names of the columns.
     """
 
-    def __init__(self, path, columns):
+    def __init__(self, path: str | os.PathLike, columns: Sequence[str]) -> None:
         self._path = pathlib.Path(path)
-        self._columns = columns
+        self._columns = list(columns)
         self._begun = False
 
-    def write(self, row):
+    def write(self, row: Mapping[str, Any]) -> None:
         """Write one row, a dictionary of the columns; it is on the disk when this returns."""
         if not self._begun:
             self._begin(row["step"])
@@ -31,10 +34,10 @@ class CsvWriter:
         with self._path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
-    def close(self):
+    def close(self) -> None:
         """Nothing to do: the file is open only while a row is written."""
 
-    def _begin(self, step):
+    def _begin(self, step: int) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists():
             if self._continues_at(step):
@@ -43,7 +46,7 @@ class CsvWriter:
         with self._path.open("w", newline="") as file:
             csv.DictWriter(file, self._columns).writeheader()
 
-    def _continues_at(self, step):
+    def _continues_at(self, step: int) -> bool:
         with self._path.open(newline="") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
@@ -63,23 +66,23 @@ class TensorBoardWriter:
         log_dir: Directory for the event files of both runs.
     """
 
-    def __init__(self, log_dir):
+    def __init__(self, log_dir: str | os.PathLike) -> None:
         self._log_dir = pathlib.Path(log_dir)
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
-    def write(self, row):
+    def write(self, row: Mapping[str, Any]) -> None:
         """Write one row, a dictionary of numbers with its ``step``, and flush it to the disk."""
         self._write("measured", row["step"], row)
         threshold = {"preconditioned_sharpness": row["stability_threshold"]}
         self._write("threshold", row["step"], threshold)
 
-    def close(self):
+    def close(self) -> None:
         """Close the event files; a later row opens new ones."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
 
-    def _write(self, run, step, values):
+    def _write(self, run: str, step: int, values: Mapping[str, Any]) -> None:
         if run not in self._writers:
             self._writers[run] = tf.summary.create_file_writer(str(self._log_dir / run))
         with self._writers[run].as_default(step=step):
@@ -88,7 +91,7 @@ class TensorBoardWriter:
         self._writers[run].flush()
 
 
-def _free_name(path):
+def _free_name(path: pathlib.Path) -> pathlib.Path:
     number = 1
     while (candidate := path.with_suffix(f".{number}{path.suffix}")).exists():
         number += 1

@@ -1,6 +1,6 @@
 """The training loss of a Keras model as a function of its parameters, and its Hessian."""
 
-from keras_aeos.curvature.eigenpairs import top_eigenpairs
+from keras_aeos.curvature.eigenpairs import Eigensolver, top_eigenpairs
 from keras_aeos.curvature.second_derivative_check import check_second_derivatives
 
-__all__ = ["check_second_derivatives", "top_eigenpairs"]
+__all__ = ["Eigensolver", "check_second_derivatives", "top_eigenpairs"]

@@ -1,26 +1,79 @@
 """The largest eigenpairs of a model's (preconditioned) Hessian."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
+import keras
 import tensorflow as tf
 
+from keras_aeos import constraints
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
-from keras_aeos.solvers.by_name import SOLVERS, check_solver
+from keras_aeos.solvers.by_name import SOLVERS
+from keras_aeos.solvers.result import Eigenpairs
+
+
+@dataclasses.dataclass(frozen=True)
+class Eigensolver:
+    """An eigensolver and when it ends. Where a solver is expected, its name stands for defaults.
+
+    Args:
+        method: String. ``"lanczos"`` (default), thick-restart Lanczos with an upper bound on what
+            it may have missed; or ``"power"``, block power iteration.
+        rtol: Float between 0 and 1, or None. Tolerance of the relative error of each eigenvalue,
+            measured by the bound of its distance to the nearest eigenvalue. Lanczos also has to
+            exclude, with a probability of 99%, an eigenvalue that exceeds λ₁ by more than
+            ``30 rtol``. None (default) for 1e-3; for 1e-2 in an `AEoSMonitor` that chooses its
+            own steps.
+        max_hvps: Positive integer or None. Limit of the Hessian-vector products of one solve. None
+            (default) for 100; for 8 in an `AEoSMonitor` that chooses its own steps, where the next
+            measurement resumes a solve that needs more.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> Eigensolver(rtol=1e-5)
+        Eigensolver(method='lanczos', rtol=1e-05, max_hvps=None)
+    """
+
+    method: str = "lanczos"
+    rtol: float | None = None
+    max_hvps: int | None = None
+
+    def __post_init__(self) -> None:
+        constraints.check(method=self.method, rtol=self.rtol, max_hvps=self.max_hvps)
+
+
+def resolve(
+    solver: str | Eigensolver, rtol: float = 1e-3, max_hvps: int = 100
+) -> tuple[str, float, int]:
+    """Method, tolerance and product limit of a `solver` argument, None replaced by defaults.
+
+    Raises:
+        ValueError: If `solver` is neither the name of a method nor an `Eigensolver`.
+    """
+    if not isinstance(solver, Eigensolver):
+        constraints.check(solver=solver)
+        solver = Eigensolver(solver)
+    return (
+        solver.method,
+        rtol if solver.rtol is None else solver.rtol,
+        max_hvps if solver.max_hvps is None else solver.max_hvps,
+    )
 
 
 def top_eigenpairs(
-    model,
-    data,
-    num_eigenvalues=1,
-    preconditioner=None,
-    solver="lanczos",
-    rtol=1e-3,
+    model: keras.Model,
+    data: Any,
     *,
-    max_hvps=100,
-    batch_size=None,
-    seed=0,
-):
+    num_eigenvalues: int = 1,
+    preconditioner: Sequence[tf.Tensor] | None = None,
+    solver: str | Eigensolver = "lanczos",
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> Eigenpairs:
     """Largest (most positive) eigenpairs of the Hessian H of the training loss, or of ``P⁻¹H``.
 
     With a preconditioner P the pairs satisfy ``H u = λ P u``. They are computed as those of the
@@ -28,18 +81,18 @@ def top_eigenpairs(
 
     Args:
         model: A built and compiled Keras model; the loss is that of `compile`, in training mode.
-        data: What to measure on: arrays ``(x, y)`` or ``(x, y, sample_weight)``, a finite
-            `tf.data.Dataset` or a `keras.utils.PyDataset` of batches. All of it is used.
-        num_eigenvalues: Number k of eigenpairs.
-        preconditioner: Diagonal of P, as `keras_aeos.preconditioner` gives it: a list of positive
-            tensors, one per trainable variable, of its shape. None for ``P = I``.
-        solver: ``"lanczos"`` or ``"power"``.
-        rtol: Tolerance of the relative error of each eigenvalue: of the bound of its distance to
-            the nearest eigenvalue. Lanczos also has to exclude, with a probability of 99 %, an
-            eigenvalue that is larger than λ₁ by more than ``30 rtol``.
-        max_hvps: Limit of the Hessian-vector products over all of `data`.
-        batch_size: Rows of a micro-batch if `data` are arrays; 1,024 if None.
-        seed: Seed of the solver's random start.
+        data: The examples to measure on, all of them: arrays ``(x, y)`` or
+            ``(x, y, sample_weight)``, a finite `tf.data.Dataset` or a `keras.utils.PyDataset` of
+            batches.
+        num_eigenvalues: Positive integer. Number k of eigenpairs, 1 by default.
+        preconditioner: List of positive tensors or None. Diagonal of P, as
+            `keras_aeos.preconditioner` returns it: one tensor per trainable variable, of its shape.
+            None (default) for ``P = I``.
+        solver: String or `Eigensolver`. The solver, with its tolerance and product limit;
+            ``"lanczos"`` by default.
+        batch_size: Positive integer or None. Rows per micro-batch if `data` are arrays; None
+            (default) for 1,024.
+        seed: Integer. Seed of the solver's random start, 0 by default.
 
     Returns:
         An `Eigenpairs`: `eigenvalues` (k,), descending; `eigenvectors`, a list of k lists of
@@ -47,7 +100,7 @@ def top_eigenpairs(
         `error_bounds` and `converged` (k,); `upper_bound` of λ₁; `num_hvps`; `ritz_values`.
 
     Raises:
-        TypeError: If `data` can't be gone through repeatedly.
+        TypeError: If `data` can't be iterated over repeatedly.
         ValueError: If the model is not built or compiled, or if an argument is out of range.
 
     Example:
@@ -63,11 +116,13 @@ def top_eigenpairs(
     References:
         Cohen et al. 2022, Section 2 (preconditioned sharpness).
     """
+    constraints.check(num_eigenvalues=num_eigenvalues, batch_size=batch_size, seed=seed)
+    method, rtol, max_hvps = resolve(solver)
     objective = Objective(model, from_data(data, batch_size))
-    check_solver(objective.num_parameters, num_eigenvalues, solver, rtol, max_hvps)
+    check_num_eigenvalues(num_eigenvalues, objective)
     scale = inverse_root(objective, preconditioner)
     hessian = objective.linearise()
-    result = SOLVERS[solver](
+    result = SOLVERS[method](
         lambda v: scale * hessian.hessian_product(scale * v),
         tf.zeros([0, objective.num_parameters], objective.dtype),
         num_eigenvalues,
@@ -80,7 +135,16 @@ def top_eigenpairs(
     )
 
 
-def inverse_root(objective, preconditioner):
+def check_num_eigenvalues(num_eigenvalues: int, objective: Objective) -> None:
+    """Raise ValueError if there are fewer parameters than eigenvalues asked for."""
+    if num_eigenvalues > objective.num_parameters:
+        raise ValueError(
+            "`num_eigenvalues` must be at most the number of trainable parameters, "
+            f"{objective.num_parameters}. Received: num_eigenvalues={num_eigenvalues}"
+        )
+
+
+def inverse_root(objective: Objective, preconditioner: Sequence[tf.Tensor] | None) -> tf.Tensor:
     """Diagonal of ``P^-½`` as a vector (n,); ones if `preconditioner` is None.
 
     Raises:

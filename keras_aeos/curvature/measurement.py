@@ -1,13 +1,22 @@
-"""All that is measured at one point of a training run, each thing once and on demand."""
+"""The curvature of a model at one point of a training run; each number is computed once, on demand.
+
+A `Linearisation` is passed down: `Measurement` makes it, `Curvature` and `LastUpdate` hold it, and
+nothing refers back, so that its memory is freed as soon as a measurement is dropped.
+"""
 
 import functools
 import math
-import weakref
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import tensorflow as tf
 
-from keras_aeos.solvers.density import lanczos_quadrature
-from keras_aeos.solvers.trace import hutch_plus_plus
+from keras_aeos.curvature.objective import Linearisation, Objective
+from keras_aeos.solvers.density import SpectralDensity, lanczos_quadrature
+from keras_aeos.solvers.result import Eigenpairs
+from keras_aeos.solvers.trace import TraceEstimate, hutch_plus_plus
+
+Matvec = Callable[[tf.Tensor], tf.Tensor]
 
 # Random vectors for a trace; for a spectral density, and the products with each of them.
 _TRACE_PROBES = 10
@@ -18,67 +27,107 @@ _DENSITY_STEPS = 20
 class Measurement:
     """Loss, gradient and Hessian of a model at one point, raw and in the optimizer's coordinates.
 
-    What two quantities have in common, the linearisation of the Hessian, an eigensolve or a
-    product, is computed when it is first asked for, and kept.
-
     Args:
         objective: The `Objective`, at its model's present parameters.
         solve: Function ``(name, matvec) -> Eigenpairs`` that solves for the largest eigenpairs of
-            the operator with the name "raw" or "preconditioned".
+            the operator named "raw" or "preconditioned".
         preconditioner: Diagonal of P as a vector (n,); None if there is none.
         update: The last update of the parameters, a vector (n,); None if it is not known.
-        per_batch: Names of the operators whose `batch_sharpness` will be asked for; others than
-            "raw" and "preconditioned" don't count.
+        per_batch: Names of the operators whose `batch_sharpness` will be asked for; names other
+            than "raw" and "preconditioned" are ignored.
         seed: Seed of the random probes.
 
     Attributes:
+        hessian: The `Linearisation`, with loss and gradient.
+        finite: Whether loss and gradient are finite. If not, nothing else can be measured.
         raw: The `Curvature` of the Hessian H itself.
-        preconditioned: That of ``P^-½ H P^-½``; None without a P, and `raw` where P is 1.
+        preconditioned: The `Curvature` of ``P^-½ H P^-½``; None without a P, and `raw` if P is 1.
+        preconditioner: As given.
+        update: As given.
     """
 
-    def __init__(self, objective, solve, preconditioner, update=None, per_batch=(), seed=0):
-        self._objective = objective
+    def __init__(
+        self,
+        objective: Objective,
+        solve: Callable[[str, Matvec], Eigenpairs],
+        preconditioner: tf.Tensor | None,
+        update: tf.Tensor | None = None,
+        per_batch: Iterable[str | None] = (),
+        seed: int = 0,
+    ) -> None:
         self.preconditioner = preconditioner
         self.update = update
-        ones = tf.ones([objective.num_parameters], objective.dtype)
-        # Weak: in a cycle the kept values, a GiB, would wait for the garbage collector.
-        point = weakref.proxy(self)
-        self.raw = Curvature(point, ones, lambda a: solve("raw", a), seed)
-        self.preconditioned = None
+        scales = {"raw": tf.ones([objective.num_parameters], objective.dtype)}
         if preconditioner is not None:
-            self.preconditioned = Curvature(
-                point, tf.math.rsqrt(preconditioner), lambda a: solve("preconditioned", a), seed
-            )
-            if bool(tf.reduce_all(preconditioner == 1.0)):
-                self.raw = self.preconditioned
-        operators = {"raw": self.raw, "preconditioned": self.preconditioned}
-        wanted = [operators.get(name) for name in per_batch]
-        self._per_batch = [operator for operator in dict.fromkeys(wanted) if operator]
+            scales["preconditioned"] = tf.math.rsqrt(preconditioner)
+        trivial = preconditioner is not None and bool(tf.reduce_all(preconditioner == 1.0))
+        # Where P is 1 both names stand for one operator.
+        keys = {"raw": "preconditioned" if trivial else "raw", "preconditioned": "preconditioned"}
 
-    @functools.cached_property
-    def hessian(self):
-        """The `Linearisation`, with loss and gradient."""
-        return self._objective.linearise(self._visit if self._per_batch else None)
+        quotients = {
+            keys[name]: BatchQuotients(scales[keys[name]])
+            for name in per_batch
+            if name is not None and keys.get(name) in scales
+        }
+        visitors = list(quotients.values())
+        self.hessian = objective.linearise([visitor.visit for visitor in visitors])
+        self._num_visits = len(visitors)
+        norm = float(tf.reduce_sum(tf.square(self.hessian.gradient)))
+        self.finite = math.isfinite(self.hessian.loss) and math.isfinite(norm)
+
+        last = None if update is None else LastUpdate(update, self.hessian)
+        operators = {
+            name: Curvature(
+                self.hessian,
+                scale,
+                functools.partial(solve, name),
+                last,
+                quotients[name].values if name in quotients else [],
+                seed,
+            )
+            for name, scale in scales.items()
+        }
+        self.raw = operators[keys["raw"]]
+        self.preconditioned = operators.get("preconditioned")
 
     @property
-    def num_hvps(self):
+    def num_hvps(self) -> int:
         """Products with the Hessian over all examples so far."""
-        return self.hessian.num_products + len(self._per_batch)
+        return self.hessian.num_products + self._num_visits
+
+
+class BatchQuotients:
+    """Curvature of each micro-batch along its own gradient, ``g̃ᵀ A g̃ / ‖g̃‖²`` with ``g̃ = Sg``.
+
+    Args:
+        scale: Diagonal of S, shape (n,).
+
+    Attributes:
+        values: One number for each micro-batch visited.
+    """
+
+    def __init__(self, scale: tf.Tensor) -> None:
+        self._scale = scale
+        self.values: list[float] = []
+
+    def visit(self, gradient: tf.Tensor, product: Matvec) -> None:
+        """Take note of one micro-batch: its gradient and its Hessian as a function."""
+        gradient = self._scale * gradient
+        curvature = _dot(gradient, self._scale * product(self._scale * gradient))
+        self.values.append(_ratio(curvature, gradient))
+
+
+class LastUpdate:
+    """The last update u of the parameters, a vector (n,), and the curvature along it."""
+
+    def __init__(self, vector: tf.Tensor, hessian: Linearisation) -> None:
+        self.vector = vector
+        self._hessian = hessian
 
     @functools.cached_property
-    def finite(self):
-        """Whether loss and gradient are finite: otherwise nothing else can be measured."""
-        norm = float(tf.reduce_sum(tf.square(self.hessian.gradient)))
-        return math.isfinite(self.hessian.loss) and math.isfinite(norm)
-
-    @functools.cached_property
-    def along_update(self):
-        """``uᵀ H u`` for the last update u."""
-        return _dot(self.update, self.hessian.hessian_product(self.update))
-
-    def _visit(self, gradient, product):
-        for operator in self._per_batch:
-            operator.visit(gradient, product)
+    def curvature(self) -> float:
+        """``uᵀ H u``."""
+        return _dot(self.vector, self._hessian.hessian_product(self.vector))
 
 
 class Curvature:
@@ -87,90 +136,91 @@ class Curvature:
     Gradients in these coordinates are ``S g`` and updates ``u/S``.
 
     Args:
-        measurement: The `Measurement` of the point, which has to live as long as this.
+        hessian: The `Linearisation` of the point.
         scale: Diagonal of S, shape (n,): ones, or the diagonal of ``P^-½``.
         solve: Function ``matvec -> Eigenpairs`` that solves for the largest eigenpairs.
+        update: The `LastUpdate`; None if it is not known.
+        batch_quotients: Values of the `BatchQuotients` with the same S; empty if not visited.
         seed: Seed of the random probes.
     """
 
-    def __init__(self, measurement, scale, solve, seed):
-        self._measurement = measurement
+    def __init__(
+        self,
+        hessian: Linearisation,
+        scale: tf.Tensor,
+        solve: Callable[[Matvec], Eigenpairs],
+        update: LastUpdate | None,
+        batch_quotients: list[float],
+        seed: int,
+    ) -> None:
+        self._hessian = hessian
         self._scale = scale
         self._solve = solve
+        self._update = update
+        self._batch_quotients = batch_quotients
         self._seed = seed
-        self._batch_curvatures = []
 
-    @property
-    def _hessian(self):
-        return self._measurement.hessian
-
-    def matvec(self, vector):
+    def matvec(self, vector: tf.Tensor) -> tf.Tensor:
         """``A v`` for a vector (n,)."""
         return self._scale * self._hessian.hessian_product(self._scale * vector)
 
     @functools.cached_property
-    def eigenpairs(self):
+    def eigenpairs(self) -> Eigenpairs:
         """The largest eigenpairs, an `Eigenpairs` with vectors (n,)."""
         return self._solve(self.matvec)
 
     @functools.cached_property
-    def gradient(self):
+    def gradient(self) -> tf.Tensor:
         """``S ∇f``, shape (n,)."""
         return self._scale * self._hessian.gradient
 
     @functools.cached_property
-    def alignment(self):
+    def alignment(self) -> float:
         """``Σᵢ (vᵢ · S∇f)²`` over the eigenvectors of `eigenpairs`."""
         return sum(_dot(v, self.gradient) ** 2 for v in self.eigenpairs.eigenvectors)
 
     @functools.cached_property
-    def gradient_curvature(self):
+    def gradient_curvature(self) -> float:
         """Curvature along the gradient, ``g̃ᵀ A g̃ / ‖g̃‖²`` with ``g̃ = S∇f``."""
-        if len(self._batch_curvatures) == 1:
-            return self._batch_curvatures[0]
+        if len(self._batch_quotients) == 1:
+            return self._batch_quotients[0]
         return _ratio(_dot(self.gradient, self.matvec(self.gradient)), self.gradient)
 
-    @functools.cached_property
-    def batch_sharpness(self):
+    @property
+    def batch_sharpness(self) -> float:
         """Mean over the micro-batches b of ``g̃_bᵀ A_b g̃_b / ‖g̃_b‖²``, with ``g̃_b = S∇f_b``."""
-        self._hessian  # noqa: B018 (visits the micro-batches)
-        return sum(self._batch_curvatures) / len(self._batch_curvatures)
-
-    def visit(self, gradient, product):
-        """Take note of one micro-batch: its gradient and its Hessian as a function."""
-        gradient = self._scale * gradient
-        curvature = _dot(gradient, self._scale * product(self._scale * gradient))
-        self._batch_curvatures.append(_ratio(curvature, gradient))
+        return sum(self._batch_quotients) / len(self._batch_quotients)
 
     @functools.cached_property
-    def update_curvature(self):
+    def update_curvature(self) -> float:
         """Curvature along the last update, ``ũᵀ A ũ / ‖ũ‖²`` with ``ũ = u/S``."""
-        measurement = self._measurement
-        return _ratio(measurement.along_update, measurement.update / self._scale)
+        if self._update is None:
+            return math.nan
+        return _ratio(self._update.curvature, self._update.vector / self._scale)
 
     @functools.cached_property
-    def trace(self):
+    def trace(self) -> TraceEstimate:
         """The trace, a `TraceEstimate`."""
         pairs = self.eigenpairs
         known = pairs.eigenvectors + pairs.guard_vectors
-        values = pairs.ritz_values[: len(known)].copy()
+        values: np.ndarray = pairs.ritz_values[: len(known)].copy()
         if len(known) > len(pairs.eigenvectors):
             values[-1] = pairs.ritz_values[-1]  # the last guard vector is the lowest
         return hutch_plus_plus(self.matvec, known, values, _TRACE_PROBES, self._seed)
 
     @functools.cached_property
-    def spectral_density(self):
+    def spectral_density(self) -> SpectralDensity:
         """The distribution of the eigenvalues, a `SpectralDensity`."""
         return lanczos_quadrature(
             self.matvec, self.gradient, _DENSITY_PROBES, _DENSITY_STEPS, self._seed
         )
 
 
-def _dot(first, second):
+def _dot(first: tf.Tensor, second: tf.Tensor) -> float:
     return float(tf.tensordot(first, second, 1))
 
 
-def _ratio(value, vector):
+def _ratio(value: float, vector: tf.Tensor) -> float:
     """``value / ‖v‖²``; NaN along the zero vector, which has no direction."""
     norm_squared = _dot(vector, vector)
     return value / norm_squared if norm_squared else math.nan

@@ -1,16 +1,20 @@
-"""The training loss of a Keras model as a function of its parameters, with its derivatives."""
+"""The training loss of a Keras model as a function of its parameters, and its derivatives."""
 
 import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_aeos.curvature.batches import flatten, unflatten
+from keras_aeos.curvature.batches import MicroBatches, flatten, unflatten
 from keras_aeos.curvature.partial_evaluation import PartialEvaluation
 from keras_aeos.curvature.second_derivatives import exact_second_derivatives, refuse_inexact
 
-# Bytes of intermediate values that a linearisation keeps, of as many micro-batches as fit. Those
-# of the others are computed anew for each product.
+# Called with the gradient of a micro-batch and its product with a vector.
+Visitor = Callable[[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]], None]
+# Bytes of intermediate values that a linearisation keeps, for as many micro-batches as fit. The
+# values of the others are computed again for each product.
 _KEPT_BYTES = 2**30
 
 
@@ -39,7 +43,7 @@ class Objective:
         ValueError: If the model is not built or not compiled, or has nothing to train.
     """
 
-    def __init__(self, model, batches):
+    def __init__(self, model: keras.Model, batches: MicroBatches) -> None:
         _check(model)
         self.model = model
         self.batches = batches
@@ -61,27 +65,27 @@ class Objective:
         )
 
     @property
-    def num_traces(self):
+    def num_traces(self) -> int:
         """Traces made so far: 1, once used."""
         return self._traced.experimental_get_tracing_count()
 
-    def linearise(self, visit=None):
+    def linearise(self, visitors: Sequence[Visitor] = ()) -> "Linearisation":
         """Loss, gradient and Hessian at the model's present parameters.
 
         Args:
-            visit: Called with the gradient (n,) of each micro-batch and the function that
-                multiplies a vector (n,) by its Hessian, in order; None for no such call.
+            visitors: Each is called with the gradient (n,) of each micro-batch and the function
+                that multiplies a vector (n,) by its Hessian, in order.
 
         Returns:
             A `Linearisation`.
         """
-        return Linearisation(self, visit)
+        return Linearisation(self, visitors)
 
-    def pack(self, tensors):
+    def pack(self, tensors: Iterable[tf.Tensor]) -> tf.Tensor:
         """Flat vector (n,) of a list of tensors, one per trainable variable."""
         return tf.concat([tf.reshape(tf.cast(t, self.dtype), [-1]) for t in tensors], axis=0)
 
-    def unpack(self, vector):
+    def unpack(self, vector: tf.Tensor) -> list[tf.Tensor]:
         """List of tensors of the trainable variables' shapes and dtypes, from a vector (n,)."""
         parts = tf.split(vector, self._sizes)
         return [
@@ -90,13 +94,19 @@ class Objective:
         ]
 
     @functools.cached_property
-    def parts(self):
+    def parts(self) -> PartialEvaluation:
         """The traced product of one micro-batch, as a `PartialEvaluation`."""
         function = self._traced.get_concrete_function()
         refuse_inexact(function.graph)
         return PartialEvaluation(function)
 
-    def _product_of_batch(self, vector, parameters, index, *leaves):
+    def _product_of_batch(
+        self,
+        vector: tf.Tensor,
+        parameters: list[tf.Tensor],
+        index: tf.Tensor,
+        *leaves: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         with exact_second_derivatives():
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(parameters)
@@ -110,7 +120,9 @@ class Objective:
         dense = [tf.convert_to_tensor(p) for p in product]
         return count, loss, self.pack(gradient), self.pack(dense)
 
-    def _loss_and_gradient(self, parameters, index, leaves):
+    def _loss_and_gradient(
+        self, parameters: list[tf.Tensor], index: tf.Tensor, leaves: Sequence[tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         """Number of examples, loss and dense gradients of one micro-batch."""
         x, y, sample_weight = unflatten(self.batches.spec, leaves)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -122,7 +134,9 @@ class Objective:
         count = tf.shape(flatten(x)[0])[0]
         return count, loss, [tf.convert_to_tensor(g) for g in gradient]
 
-    def _loss(self, parameters, index, x, y, sample_weight):
+    def _loss(
+        self, parameters: list[tf.Tensor], index: tf.Tensor, x: Any, y: Any, sample_weight: Any
+    ) -> tf.Tensor:
         """The training loss of one micro-batch at given parameters, without side effects."""
         state = list(zip(self.variables, parameters, strict=True))
         state += [(v, _seed_of_batch(v, index)) for v in _seeds(self.model)]
@@ -138,7 +152,7 @@ class Objective:
         # Keras divides by the number of replicas, to sum over them later; here there is just one.
         return loss * float(tf.distribute.get_strategy().num_replicas_in_sync)
 
-    def _build_losses(self):
+    def _build_losses(self) -> None:
         """Let Keras create what it makes lazily at the first loss, outside of our traces."""
         if self.model._compile_loss is not None and not self.model._compile_loss.built:
             batch = tf.nest.map_structure(
@@ -162,13 +176,15 @@ class Linearisation:
         num_products: Products over all examples that were asked for.
     """
 
-    def __init__(self, objective, visit=None):
+    def __init__(self, objective: Objective, visitors: Sequence[Visitor] = ()) -> None:
         self.num_products = 0
         self._parts = parts = objective.parts
         self._batches = objective.batches
         self._parameters = [tf.convert_to_tensor(v.value) for v in objective.variables]
-        self._kept, counts = [], []
-        loss, gradient = 0.0, 0.0
+        self._kept: list[list[tf.Tensor]] = []
+        counts: list[float] = []
+        loss = 0.0
+        gradient: Any = 0.0
         room, size = _KEPT_BYTES, 0
         for arguments in self._arguments():
             values = None
@@ -182,13 +198,13 @@ class Linearisation:
                 room -= size
             else:
                 room = -1
-            if visit is not None:
-                visit(
-                    batch_gradient,
-                    functools.partial(parts.second, values=values)
-                    if values is not None
-                    else lambda vector, given=arguments: parts.whole(vector, *given),
-                )
+            product = (
+                functools.partial(parts.second, values=values)
+                if values is not None
+                else lambda vector, given=arguments: parts.whole(vector, *given)
+            )
+            for visit in visitors:
+                visit(batch_gradient, product)
             counts.append(float(count))
             loss += float(count) * float(batch_loss)
             gradient += tf.cast(count, objective.dtype) * batch_gradient
@@ -198,10 +214,10 @@ class Linearisation:
                 "`data` must hold at least one batch. Received: a data set that yielded none"
             )
         self.loss = loss / num_examples
-        self.gradient = gradient / num_examples
+        self.gradient: tf.Tensor = gradient / num_examples
         self._weights = [tf.constant(count / num_examples, objective.dtype) for count in counts]
 
-    def hessian_product(self, vector):
+    def hessian_product(self, vector: tf.Tensor) -> tf.Tensor:
         """``H v`` for a vector of shape (n,)."""
         self.num_products += 1
         total = tf.zeros_like(vector)
@@ -214,14 +230,14 @@ class Linearisation:
                 total += weight * self._parts.whole(vector, *arguments)
         return total
 
-    def _arguments(self, begin=0):
+    def _arguments(self, begin: int = 0) -> Iterator[list[tf.Tensor]]:
         """What the parts take after the vector, a list for each micro-batch from `begin` on."""
         for index, leaves in enumerate(self._batches):
             if index >= begin:
                 yield [*self._parameters, tf.constant(index, tf.int64), *leaves]
 
 
-def _check(model):
+def _check(model: keras.Model) -> None:
     if not model.built:
         raise ValueError(
             "The model has no parameters yet. Build it first, by calling it on a batch or by "
@@ -239,11 +255,11 @@ def _check(model):
         )
 
 
-def _seeds(model):
+def _seeds(model: keras.Model) -> list[keras.Variable]:
     return [v for v in model.non_trainable_variables if v.path.endswith("seed_generator_state")]
 
 
-def _seed_of_batch(variable, index):
+def _seed_of_batch(variable: keras.Variable, index: tf.Tensor) -> tf.Tensor:
     """A seed state of its own for each micro-batch: (seed, counter) with the counter moved on."""
     state = tf.convert_to_tensor(variable.value)
     return state + tf.cast(tf.stack([tf.zeros_like(index), index * 65_536]), state.dtype)

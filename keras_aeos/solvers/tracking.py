@@ -1,21 +1,25 @@
 """Eigenpairs of operators that change slowly, each solve started from the last one."""
 
+from collections.abc import Callable
+
+import numpy as np
 import tensorflow as tf
 
-from keras_aeos.curvature.eigenpairs import SOLVERS
+from keras_aeos.solvers.by_name import SOLVERS
+from keras_aeos.solvers.result import Eigenpairs
 
-# Solves of an operator from one with the full certificate to the next. Between them the certificate
+# Every tenth solve of an operator carries the full certificate. In between, the certificate
 # excludes only eigenvalues five times as large as λ₁.
 _CHECK_FREQ = 10
 _WARM_MARGIN = 4.0
 
 
 class EigenpairTracker:
-    """Solves for the largest eigenpairs of operators again and again.
+    """Solves for the largest eigenpairs of slowly changing operators, repeatedly.
 
-    A solve starts from the vectors of the last one under its name and a fresh random direction,
-    and takes the last eigenvalues into account where it bounds the errors. The first solve and
-    every tenth go on until they are certified like a cold one.
+    A solve starts from the vectors of the last solve under its name and a fresh random direction.
+    It takes the last eigenvalues into account where it bounds the errors. The first solve and
+    every tenth one continue until they are certified like a cold solve.
 
     Args:
         solver: Name of the solver, a key of `SOLVERS`.
@@ -23,19 +27,26 @@ class EigenpairTracker:
         max_hvps: Product limit of a solve.
     """
 
-    def __init__(self, solver, rtol, max_hvps):
+    def __init__(self, solver: str, rtol: float, max_hvps: int) -> None:
         self._solver = SOLVERS[solver]
         self._rtol = rtol
         self._max_hvps = max_hvps
-        self._last = {}
-        self._num_solves = {}
+        self._last: dict[str, tuple[tf.Tensor, np.ndarray]] = {}
+        self._num_solves: dict[str, int] = {}
 
-    def clear(self):
+    def clear(self) -> None:
         """Forget all vectors, for operators of another size."""
         self._last.clear()
         self._num_solves.clear()
 
-    def solve(self, name, matvec, like, num_eigenvalues, seed):
+    def solve(
+        self,
+        name: str,
+        matvec: Callable[[tf.Tensor], tf.Tensor],
+        like: tf.Tensor,
+        num_eigenvalues: int,
+        seed: int,
+    ) -> Eigenpairs:
         """Largest eigenpairs of an operator.
 
         Args:
@@ -49,7 +60,8 @@ class EigenpairTracker:
             An `Eigenpairs` with vectors of shape (n,).
         """
         num_solves = self._num_solves.get(name, 0)
-        vectors, values = self._last.get(name, (tf.zeros([0, *like.shape], like.dtype), ()))
+        nothing = tf.zeros([0, *like.shape], like.dtype), np.zeros(0)
+        vectors, values = self._last.get(name, nothing)
         result = self._solver(
             matvec,
             vectors,

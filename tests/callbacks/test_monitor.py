@@ -247,7 +247,7 @@ def test_probe_set_is_gathered_once_in_whole_batches(update_freq, probe_size, ex
 
 
 def num_traces(monitor):
-    return monitor._objective.num_traces
+    return monitor._meter._objective.num_traces
 
 
 def test_second_fit_goes_on_and_traces_nothing_again():

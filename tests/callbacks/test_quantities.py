@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_aeos
-from keras_aeos import AEoSMonitor
+from keras_aeos import AEoSMonitor, Eigensolver
 from keras_aeos.callbacks import quantities
 from keras_aeos.callbacks.quantities import QUANTITIES
 from keras_aeos.curvature.batches import from_data
@@ -59,8 +59,8 @@ def measured(optimizer, batch_size):
         update_freq=3,
         quantities=list(QUANTITIES),
         num_eigenvalues=2,
-        rtol=1e-12,  # eigenvectors are good to its root
-        max_hvps=500,
+        # Eigenvectors are good to the root of the tolerance.
+        solver=Eigensolver(rtol=1e-12, max_hvps=500),
     )
     weights = Weights()
     model.fit(x, y, batch_size=NUM_EXAMPLES, epochs=3, verbose=0, callbacks=[weights, monitor])
@@ -311,7 +311,10 @@ def test_trace_is_exact_where_the_known_vectors_span_everything():
         (["preconditoned_trace"], "Did you mean 'preconditioned_trace'"),
         (["Trace"], "Did you mean 'trace'"),
         ([3], r"Received: 3 in quantities=\[3\]"),
-        (["trace", "sharpness", "trace"], r"once. Received: quantities=\['trace', 'sharpness', "),
+        (
+            ["trace", "sharpness", "trace"],
+            r"different names. Received: quantities=\['trace', 'sharpness', ",
+        ),
     ],
 )
 def test_names_that_are_not_known_or_given_twice(names, message):

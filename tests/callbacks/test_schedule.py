@@ -48,16 +48,16 @@ def due_steps(schedule, begin, end):
     ],
 )
 def test_given_steps(update_freq, begin, expected):
-    schedule = make(update_freq, SHARE)
+    schedule = make(update_freq)
     assert isinstance(schedule, Regular if isinstance(update_freq, (int, np.integer)) else Given)
     assert due_steps(schedule, begin, 12) == expected
 
 
 def test_step_that_was_passed_is_measured_once():
     """Where several steps are one execution, a step may be seen late."""
-    assert make(5, SHARE).after(12, 1.0, 0.5) == 15
-    assert make([5, 7, 20], SHARE).after(12, 1.0, 0.5) == 20
-    assert make([5, 7], SHARE).after(12, 1.0, 0.5) == math.inf
+    assert make(5).after(12, 1.0, 0.5) == 15
+    assert make([5, 7, 20]).after(12, 1.0, 0.5) == 20
+    assert make([5, 7]).after(12, 1.0, 0.5) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_step_that_was_passed_is_measured_once():
 )
 def test_update_freq_that_is_no_count_is_named(update_freq):
     with pytest.raises(ValueError, match="Received: update_freq="):
-        make(update_freq, SHARE)
+        make(update_freq)
 
 
 @pytest.mark.parametrize("max_overhead", [0.0, 1.0, -0.1, 2.0, math.nan, True])

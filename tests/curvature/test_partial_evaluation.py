@@ -126,7 +126,7 @@ def test_nothing_of_the_model_changes(monkeypatch):
     objective = objective_of(model, x, y)
     for limit in (2**30, 0):
         monkeypatch.setattr(objective_module, "_KEPT_BYTES", limit)
-        hessian = objective.linearise(lambda gradient, product: product(gradient))
+        hessian = objective.linearise([lambda gradient, product: product(gradient)])
         hessian.hessian_product(direction(objective))
         for variable, old in zip(everything, before, strict=True):
             np.testing.assert_array_equal(variable.numpy(), old, err_msg=variable.path)
@@ -218,7 +218,7 @@ def test_visits_see_each_micro_batch(monkeypatch):
     for limit in (2**30, 0):
         monkeypatch.setattr(objective_module, "_KEPT_BYTES", limit)
         visits: list[tuple] = []
-        hessian = objective.linearise(lambda g, hvp, to=visits: to.append((g, hvp(vector))))
+        hessian = objective.linearise([lambda g, hvp, to=visits: to.append((g, hvp(vector)))])
         assert hessian.num_products == 0
         for (gradient, product), single in zip(visits, alone, strict=True):
             np.testing.assert_allclose(gradient, single.gradient, rtol=1e-9, atol=1e-14)

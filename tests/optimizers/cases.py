@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -41,7 +42,7 @@ class OptimizerCase:
 
     make: Callable
     threshold: float
-    in_numpy: Callable | None = None
+    in_numpy: Any = None
     buffer: str = "gradients"
     twin: str | None = None
 

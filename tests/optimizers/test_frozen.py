@@ -198,8 +198,6 @@ ONES = [np.ones(shape) for shape in SHAPES]
         (lambda: next(random_path(FrozenAdam(RATE, ONES[:2]))), r"shapes \[\(3, 4\), \(5,\)\]"),
         (lambda: next(random_path(FrozenAdam(RATE))), "second_moments=None"),
         (lambda: keras_aeos.optimizers.Adam(RATE).freeze(), "iterations=0"),
-        (lambda: FreezePreconditioner(0), "step=0"),
-        (lambda: FreezePreconditioner(2.5), "step=2.5"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -155,7 +155,7 @@ def measured(norm):
                 lanczos(product, tf.zeros([0, vector.size], tf.float64), 3, 1e-8, 500).eigenvalues
             )
 
-    objective.linearise(visit)
+    objective.linearise([visit])
     step, gradient = 1e-5, TrainingGradient(model, whole)
     shifts = np.eye(vector.size) if norm == DENSE else vector[None] / np.linalg.norm(vector)
     rows = gradient.differences(tf.constant(step * shifts)).numpy() / (2.0 * step)

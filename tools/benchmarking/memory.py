@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import tensorflow as tf
 
-from keras_aeos import AEoSMonitor
+from keras_aeos import AEoSMonitor, Eigensolver
 from keras_aeos.curvature import objective
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
@@ -45,7 +45,8 @@ def of_measurements(number: int) -> float:
     model, _, _ = compiled(fully_connected)
     with limited(2**26), tempfile.TemporaryDirectory() as directory:
         measured, trained = _examples(4, 500, 3072), _examples(1, 500, 3072)
-        monitor = AEoSMonitor(measured, update_freq=1, max_hvps=4, log_dir=directory)
+        solver = Eigensolver(max_hvps=4)
+        monitor = AEoSMonitor(measured, update_freq=1, solver=solver, log_dir=directory)
         model.fit(trained, epochs=number, shuffle=False, verbose=0, callbacks=[monitor])
     return _peak()
 
