@@ -1,0 +1,109 @@
+"""The row without `fit`: in a training loop of one's own, and in the documentation."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_aeos
+from keras_aeos.callbacks import row
+from keras_aeos.callbacks.quantities import QUANTITIES
+from tests.cases import build
+
+TIMES = ["seconds", "overhead", "epoch"]
+
+
+def loop(model, x, y, num_updates, batch_size):
+    """Train without `fit`; after each update yield the parameters before it."""
+    dtype = keras.config.floatx()
+    inputs, targets = tf.convert_to_tensor(x, dtype), tf.convert_to_tensor(y, dtype)
+    for update in range(num_updates):
+        begin = update * batch_size % len(x)
+        part = slice(begin, begin + batch_size)
+        before = [tf.identity(v.value) for v in model.trainable_variables]
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(inputs[part], targets[part], model(inputs[part]))
+        gradients = tape.gradient(loss, model.trainable_weights)
+        model.optimizer.apply(gradients, model.trainable_weights)
+        yield before
+
+
+def test_row_of_an_own_loop_is_that_of_the_monitor():
+    keras.config.set_floatx("float64")
+    names = ["sharpness", "update_curvature", "preconditioned_trace"]
+    model, x, y = build("dense", "adam")
+    monitor = keras_aeos.AEoSMonitor((x, y), update_freq=1, quantities=names, num_eigenvalues=2)
+    model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0, callbacks=[monitor])
+
+    keras.utils.set_random_seed(0)
+    model, x, y = build("dense", "adam")
+    meter = keras_aeos.EdgeMeter(model, (x, y), quantities=names, num_eigenvalues=2)
+    rows = [meter.measure(before_update=before) for before in loop(model, x, y, 6, 4)]
+    assert list(rows[0]) == meter.columns == list(monitor.history.columns)
+    for expected, found in zip(monitor.history.to_dict("records"), rows, strict=True):
+        for name in set(meter.columns) - set(TIMES):
+            assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+
+
+def test_time_of_a_row_is_counted():
+    model, x, y = build("dense", "adam")
+    meter = keras_aeos.EdgeMeter(model, (x, y))
+    rows = [meter.measure(epoch=3) for _ in loop(model, x, y, 2, 12)]
+    assert [r["epoch"] for r in rows] == [3, 3]
+    assert all(r["seconds"] > 0.0 and 0.0 < r["overhead"] <= 1.0 for r in rows)
+
+
+def test_a_layer_frozen_on_the_way_is_no_parameter_of_the_next_row():
+    model, x, y = build("dense", "sgd")
+    meter = keras_aeos.EdgeMeter(model, (x, y))
+    whole = meter.measure()["sharpness"]
+    model.layers[0].trainable = False
+    part = meter.measure()["sharpness"]
+    top = keras_aeos.top_eigenpairs(model, (x, y)).eigenvalues[0]
+    assert part == pytest.approx(top, rel=1e-3)
+    assert abs(part / whole - 1.0) > 1e-2
+
+
+def test_densities_are_those_of_the_last_row():
+    model, x, y = build("dense", "adam")
+    meter = keras_aeos.EdgeMeter(model, (x, y), quantities=["spectral_density"])
+    for update, _ in enumerate(loop(model, x, y, 2, 12), 1):
+        meter.measure()
+        assert {density["step"] for density in meter.densities} == {update}
+        assert sum(d["fraction"] for d in meter.densities) == pytest.approx(1.0)
+
+
+def test_columns_are_documented_in_the_monitors_table():
+    documented = keras_aeos.AEoSMonitor.__doc__ or ""
+    assert "{columns}" not in documented
+    assert "{quantities}" not in documented
+    for name in [*row.columns((), 1), *QUANTITIES]:
+        assert f"\n    ``{name}`` " in documented
+    assert max(len(line) for line in documented.splitlines()) <= 100
+
+
+def test_more_eigenvalues_than_parameters_are_refused():
+    model, x, y = build("dense", "adam")
+    meter = keras_aeos.EdgeMeter(model, (x, y), num_eigenvalues=10_000)
+    with pytest.raises(ValueError, match="at most the number of trainable parameters, 43"):
+        meter.measure()
+
+
+def test_solver_is_that_which_was_asked_for():
+    model, x, y = build("dense", "adam")
+    next(loop(model, x, y, 1, 12))
+    settings = keras_aeos.Eigensolver("power", rtol=1e-4, max_hvps=1000)
+    measured = keras_aeos.EdgeMeter(model, (x, y), solver=settings).measure()
+    assert np.isnan(measured["upper_bound"])  # power iteration has no certificate
+    assert measured["residual"] <= 1e-2
+    assert measured["converged"]
+
+
+def test_a_product_limit_above_the_default_is_kept_by_the_automatic_monitor():
+    model, x, y = build("dense", "adam")
+    settings = keras_aeos.Eigensolver(rtol=1e-6, max_hvps=60)
+    monitor = keras_aeos.AEoSMonitor((x, y), quantities=[], num_eigenvalues=2, solver=settings)
+    model.fit(x, y, batch_size=1, verbose=0, callbacks=[monitor])
+    first = monitor.history.iloc[0]
+    assert 8 < first["num_hvps"] <= 60
+    assert first["converged"]
