@@ -273,7 +273,8 @@ def first_unstable_eigenvalue(
     """Stability threshold of any recurrence, from the roots of its characteristic polynomial.
 
     The function searches a grid on (0, upper] for the first λ at which a root of ``z² - A z - B``
-    lies outside the unit circle. It then bisects the last grid interval to the last bit.
+    lies outside the unit circle. It then bisects the interval below this grid point to the last
+    bit.
 
     Args:
         coefficients: Callable that takes an eigenvalue λ and returns ``(A, B)``, such as

@@ -38,8 +38,8 @@ class CheckedPart:
     """How well the second derivative of one part of a model matches its gradient.
 
     Attributes:
-        name: The layer's path, "loss" for the loss as a function of the model's outputs, or "whole
-            loss" for the loss as a function of the parameters, as measured.
+        name: The layer's path. The loss as a function of the model's outputs is called "loss", the
+            measured loss as a function of the parameters "whole loss".
         kind: The layer's class, or the arguments of the loss.
         error: ‖Hv − d‖ / ‖d‖ with d the difference of gradients along v; NaN if not compared.
         tolerance: The largest error that the precision of the computation explains.
@@ -345,8 +345,8 @@ def _function(
 ) -> tuple[ScalarFunction, list[tf.Tensor]]:
     """A random smooth function of a layer's outputs, and the point at which to differentiate it.
 
-    With z the outputs in units of their size and random numbers r and q, the function is the mean
-    of r z + q z²/2 plus the losses that the layer adds.
+    Let z be the outputs in units of their size, and r and q random numbers. The function is the
+    mean of r z + q z²/2, plus the losses that the layer adds.
     """
     structure = (args, kwargs)
     leaves = tf.nest.flatten(structure)

@@ -302,8 +302,8 @@ def _linear(kind: str, inputs: Sequence[str], attributes: Sequence[str]) -> Grad
 def _max_pool(kind: str) -> Gradient:
     """Gradient of a max-pooling gradient, in memory of its own.
 
-    If the input has the shape of the result and no other consumer, TensorFlow's kernel reuses the
-    memory of the input and clears it before reading it. Here the input has another consumer.
+    TensorFlow's kernel reuses the memory of its input if the shapes agree and the input has no
+    other consumer. It clears this memory before reading it. Here the input has another consumer.
     """
 
     def gradient(operation: tf.Operation, upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:

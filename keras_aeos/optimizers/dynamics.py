@@ -101,8 +101,8 @@ def _preconditioned_dynamics(optimizer: PreconditionedOptimizer) -> Dynamics:
 def describe(optimizer: keras.optimizers.Optimizer) -> Dynamics:
     """Look up the `Dynamics` of an optimizer, with learning rate and weight decay filled in.
 
-    Descriptions exist for the optimizers of `keras_aeos.optimizers`, for those of
-    `keras.optimizers` in `keras_aeos.optimizers.stock`, and for types added by `register_dynamics`.
+    Descriptions exist for the optimizers of `keras_aeos.optimizers` and of `keras.optimizers` (see
+    `keras_aeos.optimizers.stock`), and for types added by `register_dynamics`.
     A subclass shares the description of its base if it keeps the base's `update_step`. A
     `LossScaleOptimizer` is described by its inner optimizer.
 

@@ -25,7 +25,7 @@ from keras_aeos.stability import Momentum, ScheduleFree
 
 
 def _register(*names: str) -> Callable[[Description], Description]:
-    """Register a description for those of the named optimizers that this version of Keras has."""
+    """Register a description for each named optimizer that this version of Keras has."""
 
     def register(function: Description) -> Description:
         for name in names:

@@ -34,8 +34,7 @@ def power(
 
     The guard column starts as a random direction. A solve takes at least `_MIN_ITERATIONS`
     iterations. It ends only when the guard column, too, has nearly converged, to an eigenvalue
-    below the wanted ones. An eigenvector that has overtaken those of the last solve is therefore
-    found.
+    below the wanted ones. It therefore finds an eigenvector that has overtaken the old ones.
 
     Args:
         matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.

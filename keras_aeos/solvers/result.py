@@ -20,8 +20,8 @@ class Eigenpairs:
         residuals: Relative residuals ``‖Av - λv‖ / |λ|`` of the unit vectors, shape (k,).
         error_bounds: Bounds on the relative distances to the nearest eigenvalues of A, shape (k,):
             the residual ρ, or ρ²/γ where the Ritz values show a relative gap γ around the value.
-        upper_bound: Largest possible eigenvalue of A, with a probability of 99% over the solver's
-            random start. NaN if the solver gives no such bound.
+        upper_bound: No eigenvalue of A exceeds this number, with a probability of 99% over the
+            solver's random start. NaN if the solver gives no such bound.
         converged: Booleans of shape (k,). Whether each pair met the solver's tolerance within the
             product limit; the largest pair must also meet the solver's certificate.
         num_hvps: Number of products with A (Hessian-vector products) spent.

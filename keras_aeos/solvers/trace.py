@@ -38,9 +38,9 @@ def hutch_plus_plus(
         tr A ≈ Σᵢ qᵢᵀ A qᵢ + mean over z of zᵀ (I - QQᵀ) A (I - QQᵀ) z.
 
     The smaller A is outside the subspace, the less the second term scatters. The original method
-    takes Q from a random sketch of A. This one takes the Ritz vectors of an eigensolver, which span
-    the largest eigenvalues. They cost no product, because their quadratic forms are the Ritz
-    values.
+    takes Q from a random sketch of A. This one takes the Ritz vectors of an eigensolver, which
+    capture the largest eigenvalues. They cost no product, because their quadratic forms are the
+    Ritz values.
 
     Args:
         matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
