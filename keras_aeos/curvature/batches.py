@@ -71,7 +71,7 @@ def from_data(data: Any, batch_size: int | None = None) -> MicroBatches:
         return _from_arrays(data, batch_size or DEFAULT_BATCH_SIZE)
     raise TypeError(
         "`data` must be a tuple of arrays (x, y) or (x, y, sample_weight), a tf.data.Dataset or a "
-        "keras.utils.PyDataset. Each product iterates over it, which a generator does not allow. "
+        "keras.utils.PyDataset. A measurement iterates over it repeatedly, as a generator cannot. "
         f"Received: data of type {type(data).__name__}"
         + (f" and length {len(data)}" if isinstance(data, tuple) else "")
     )
