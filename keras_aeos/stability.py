@@ -5,11 +5,12 @@ with a fixed P moves the coordinate ``x`` by a linear recurrence
 
     x_{t+1} = A x_t + B x_{t-1},        A = a₀ + a₁ λ,   B = b₀ + b₁ λ,
 
-so it is stable exactly when both roots of ``z² - A z - B`` lie inside the unit circle. The smallest
-positive ``λ`` at which a root leaves it is the *stability threshold* λ*.
+and is stable exactly when both roots of ``z² - A z - B`` lie inside the unit circle. The smallest
+positive ``λ`` at which a root leaves the circle is the *stability threshold* λ*.
 
-A `Momentum` says how an optimizer turns gradients into steps; with a learning rate and a weight
-decay it becomes a `Recurrence`, which has the rest. Plain NumPy: nothing here knows TensorFlow.
+A `Momentum` states how an optimizer turns gradients into steps. Given a learning rate and a weight
+decay it yields a `Recurrence`, which computes thresholds and growth factors. This module uses
+NumPy alone, not TensorFlow.
 
 References:
     Cohen et al., "Adaptive Gradient Methods at the Edge of Stability", 2022: Table 1,
@@ -18,8 +19,13 @@ References:
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
 
 import numpy as np
+
+# A number, or an array that is evaluated element by element.
+Values = TypeVar("Values", float, np.ndarray)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +33,8 @@ class Recurrence:
     """A recurrence ``x_{t+1} = A x_t + B x_{t-1}`` with coefficients linear in the eigenvalue λ.
 
     Attributes:
-        a: Pair ``(a₀, a₁)`` of ``A = a₀ + a₁ λ``.
-        b: Pair ``(b₀, b₁)`` of ``B = b₀ + b₁ λ``.
+        a: Pair of floats ``(a₀, a₁)`` in ``A = a₀ + a₁ λ``.
+        b: Pair of floats ``(b₀, b₁)`` in ``B = b₀ + b₁ λ``.
 
     Example:
         Gradient descent with learning rate 1/2, ``x⁺ = (1 - λ/2) x``:
@@ -40,22 +46,36 @@ class Recurrence:
     a: tuple[float, float]
     b: tuple[float, float]
 
-    def coefficients(self, eigenvalue):
-        """``(A, B)`` at an eigenvalue λ, a number or an array; each of its shape."""
+    def coefficients(self, eigenvalue: Values) -> tuple[Values, Values]:
+        """Coefficients ``(A, B)`` at an eigenvalue λ.
+
+        Args:
+            eigenvalue: Float or array. Eigenvalue λ of ``P⁻¹H``.
+
+        Returns:
+            A and B, each of the shape of `eigenvalue`.
+        """
         return self.a[0] + self.a[1] * eigenvalue, self.b[0] + self.b[1] * eigenvalue
 
-    def characteristic_polynomial(self, eigenvalue):
-        """Coefficients ``(1, -A, -B)`` of ``z² - A z - B``, highest power first, along axis -1."""
+    def characteristic_polynomial(self, eigenvalue: Values) -> np.ndarray:
+        """Coefficients ``(1, -A, -B)`` of ``z² - A z - B``, highest power first.
+
+        Args:
+            eigenvalue: Float or array. Eigenvalue λ of ``P⁻¹H``.
+
+        Returns:
+            float64 array of the shape of `eigenvalue` with an axis of length 3 appended.
+        """
         a, b = self.coefficients(np.asarray(eigenvalue, np.float64))
         return np.stack([np.ones_like(a), -a, -b], axis=-1)
 
-    def growth_factor(self, eigenvalue):
-        """Asymptotic growth factor ρ(λ): magnitude of the polynomial's largest root.
+    def growth_factor(self, eigenvalue: Values) -> Values:
+        """Asymptotic growth factor ρ(λ), the magnitude of the largest characteristic root.
 
         The coordinate shrinks like ``ρᵗ`` for ρ < 1 and diverges for ρ > 1.
 
         Args:
-            eigenvalue: Eigenvalue λ of ``P⁻¹H``; a number or an array.
+            eigenvalue: Float or array. Eigenvalue λ of ``P⁻¹H``.
 
         Returns:
             ρ(λ) as float64, of the shape of `eigenvalue`.
@@ -65,16 +85,16 @@ class Recurrence:
         """
         return _largest_root(*self.coefficients(np.asarray(eigenvalue, np.float64)))
 
-    def stability_threshold(self):
-        """Largest stable eigenvalue λ* in closed form.
+    def stability_threshold(self) -> float:
+        """Stability threshold λ* in closed form.
 
-        Both roots lie inside the unit circle exactly when ``|A| < 1 - B`` and ``B > -1``. Starting
-        from λ = 0, where these hold, λ* is the first point at which one of ``1 + A - B = 0`` (a
-        root at -1), ``1 - A - B = 0`` (a root at 1) or ``B = -1`` (a complex pair on the circle)
-        is met; all are linear in λ.
+        Both roots lie inside the unit circle exactly when ``|A| < 1 - B`` and ``B > -1``. As λ
+        grows from 0, λ* is the first point that satisfies one of three equations:
+        ``1 + A - B = 0`` (a root at -1), ``1 - A - B = 0`` (a root at 1) or ``B = -1`` (a complex
+        pair on the circle). All three are linear in λ.
 
         Returns:
-            λ* as a float; infinity if no positive eigenvalue is unstable, 0 if none is stable.
+            λ* as a float; infinity if every positive eigenvalue is stable, 0 if none is.
         """
         (a0, a1), (b0, b1) = self.a, self.b
         if not (abs(a0) <= 1.0 - b0 and b0 > -1.0):
@@ -87,18 +107,18 @@ class Recurrence:
 class Momentum:
     """How gradients g become the term m̃ of the step ``x⁺ = (1 - ηw) x - η P⁻¹ m̃``.
 
-    A buffer m takes the gradients up, and a step goes along the buffer, the gradient, or both:
+    A buffer m accumulates the gradients. The step follows the buffer, the gradient, or both:
 
-        m⁺ = βm + γg,        m̃ = c m⁺ + d g,
+        m⁺ = βm + γg,        m̃ = c m⁺ + d g.
 
     The named kinds are `Momentum.none`, `Momentum.heavy_ball` and `Momentum.nesterov`.
 
     Attributes:
-        beta: Momentum coefficient β in [0, 1).
-        gradient_weight: γ, the weight of a gradient in the buffer: 1 for the standard form, 1 - β
-            for an exponential moving average.
-        buffer_share: c, the share of the buffer in the step.
-        gradient_share: d, the share of the gradient itself in the step.
+        beta: Float. Momentum coefficient β in [0, 1), 0 by default.
+        gradient_weight: Float. Weight γ of a gradient in the buffer: 1 (default) for the standard
+            form, 1 - β for an exponential moving average (EMA).
+        buffer_share: Float. Share c of the buffer in the step, 1 by default.
+        gradient_share: Float. Share d of the gradient itself in the step, 0 by default.
 
     Raises:
         ValueError: If `beta` lies outside [0, 1).
@@ -109,34 +129,50 @@ class Momentum:
     buffer_share: float = 1.0
     gradient_share: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0.0 <= self.beta < 1.0:
             raise ValueError(
-                "The momentum coefficient must lie in [0, 1), or no eigenvalue is stable. "
+                "The momentum coefficient must lie in [0, 1); from 1 on no eigenvalue is stable. "
                 f"Received: beta={self.beta}"
             )
 
     @classmethod
-    def none(cls):
-        """Plain gradient descent: ``m̃ = g``."""
+    def none(cls) -> Self:
+        """Plain gradient descent, ``m̃ = g``."""
         return cls()
 
     @classmethod
-    def heavy_ball(cls, beta, ema=False):
-        """Heavy ball: ``m⁺ = βm + g``, or ``βm + (1-β)g`` if `ema`; ``m̃ = m⁺``."""
+    def heavy_ball(cls, beta: float, ema: bool = False) -> Self:
+        """Heavy ball: ``m⁺ = βm + g``, or ``m⁺ = βm + (1-β)g`` with `ema`; ``m̃ = m⁺``.
+
+        Args:
+            beta: Float. Momentum coefficient β in [0, 1).
+            ema: Boolean. Whether the buffer is an exponential moving average; False by default.
+
+        Returns:
+            A `Momentum`.
+        """
         return cls(beta, _gradient_weight(beta, ema))
 
     @classmethod
-    def nesterov(cls, beta, ema=False):
-        """Nesterov: the buffer of heavy ball, looked ahead: ``m̃ = βm⁺ + g``, EMA ``+ (1-β)g``."""
+    def nesterov(cls, beta: float, ema: bool = False) -> Self:
+        """Nesterov: ``m̃ = βm⁺ + g``, or ``m̃ = βm⁺ + (1-β)g`` with `ema`; m as in heavy ball.
+
+        Args:
+            beta: Float. Momentum coefficient β in [0, 1).
+            ema: Boolean. Whether the buffer is an exponential moving average; False by default.
+
+        Returns:
+            A `Momentum`.
+        """
         weight = _gradient_weight(beta, ema)
         return cls(beta, weight, buffer_share=beta, gradient_share=weight)
 
-    def recurrence(self, learning_rate, weight_decay=0.0):
-        """The recurrence on a quadratic.
+    def recurrence(self, learning_rate: float, weight_decay: float = 0.0) -> Recurrence:
+        """Recurrence of this momentum on a quadratic.
 
-        ``A = 1 - ηw + β - η(cγ + d) λ`` and ``B = -β(1 - ηw - ηd λ)``. Without weight decay its
-        threshold is
+        ``A = 1 - ηw + β - η(cγ + d) λ`` and ``B = -β(1 - ηw - ηd λ)``. Without weight decay the
+        thresholds are
 
         ==========================  =======================
         momentum                    λ*
@@ -148,11 +184,12 @@ class Momentum:
         EMA Nesterov                (2+2β)/((1-β)(1+2β)η)
         ==========================  =======================
 
-        and with it, for an EMA heavy ball, ``(1+β)(2-ηw)/((1-β)η)``.
+        With weight decay the threshold of an EMA heavy ball is ``(1+β)(2-ηw)/((1-β)η)``.
 
         Args:
-            learning_rate: Step size η, in inverse units of the eigenvalue.
-            weight_decay: Decoupled weight decay w: a step first shrinks x to ``(1 - ηw) x``.
+            learning_rate: Float. Step size η, in inverse units of the eigenvalue.
+            weight_decay: Float. Decoupled weight decay w, 0 by default. Each step first shrinks x
+                to ``(1 - ηw) x``.
 
         Returns:
             A `Recurrence`.
@@ -181,14 +218,14 @@ class Momentum:
 class ScheduleFree:
     """Schedule-free averaging, in which the trained point y lies between z and its average x.
 
-    With the gradient at y and the averaging weight c of the step:
+    With the gradient g at y and the step's averaging weight c,
 
         y' = (1 - ηw) y,   x' = (y' - (1-β) z) / β,
         z⁺ = z - η P⁻¹ g,   x⁺ = (1-c) x' + c z⁺,   y⁺ = (1-β) z⁺ + β x⁺.
 
     Attributes:
-        beta: Share β of the average in the trained point, in (0, 1].
-        average_weight: c in (0, 1]; 1/t at update t of Keras's optimizer.
+        beta: Float. Share β of the average in the trained point, in (0, 1].
+        average_weight: Float. Weight c in (0, 1]; Keras's optimizer uses 1/t at update t.
 
     References:
         Defazio et al., "The Road Less Scheduled", 2024 (beyond Cohen et al. 2022).
@@ -197,14 +234,14 @@ class ScheduleFree:
     beta: float
     average_weight: float
 
-    def recurrence(self, learning_rate, weight_decay=0.0):
-        """The recurrence of y with c held fixed: trace and determinant of the map of (z, x).
+    def recurrence(self, learning_rate: float, weight_decay: float = 0.0) -> Recurrence:
+        """Recurrence of y at a fixed c, from the trace and determinant of the map of (z, x).
 
         ``A = 1 + (1-c)(1-ηw) - η(1-β+cβ) λ`` and ``B = -(1-c)(1 - ηw - η(1-β) λ)``.
 
         Args:
-            learning_rate: Step size η.
-            weight_decay: Decoupled weight decay w of y.
+            learning_rate: Float. Step size η.
+            weight_decay: Float. Decoupled weight decay w of y, 0 by default.
 
         Returns:
             A `Recurrence`.
@@ -213,7 +250,7 @@ class ScheduleFree:
             ValueError: If `learning_rate` is negative or not a number.
 
         Example:
-            Late in training the average stands still, and z alone sees ``1-β`` of its own step:
+            Late in training the average hardly moves, so y moves by ``1-β`` of the step of z:
 
             >>> recurrence = ScheduleFree(beta=0.9, average_weight=1e-9).recurrence(1.0)
             >>> round(recurrence.stability_threshold(), 3)
@@ -228,18 +265,23 @@ class ScheduleFree:
         )
 
 
-def first_unstable_eigenvalue(coefficients, upper, num_points=4096):
-    """Stability threshold of any recurrence, found from the roots of its polynomial.
+def first_unstable_eigenvalue(
+    coefficients: Callable[[float], tuple[float, float]],
+    upper: float,
+    num_points: int = 4096,
+) -> float:
+    """Stability threshold of any recurrence, from the roots of its characteristic polynomial.
 
-    Looks for the first λ in (0, upper] at which a root of ``z² - A z - B`` leaves the unit circle,
-    on a grid, and bisects between its two grid points to the last bit.
+    The function searches a grid on (0, upper] for the first λ at which a root of ``z² - A z - B``
+    lies outside the unit circle. It then bisects the interval below this grid point to the last
+    bit.
 
     Args:
-        coefficients: Function of an eigenvalue λ that returns ``(A, B)``, such as
-            `Recurrence.coefficients`; need not be linear.
-        upper: Largest eigenvalue to look at.
-        num_points: Number of grid points; an unstable stretch shorter than their distance,
-            ``upper / num_points``, may go unseen.
+        coefficients: Callable that takes an eigenvalue λ and returns ``(A, B)``, such as
+            `Recurrence.coefficients`. It need not be linear in λ.
+        upper: Float. End of the searched interval.
+        num_points: Integer. Number of grid points, 4,096 by default. The search can miss an
+            unstable interval shorter than the grid spacing ``upper / num_points``.
 
     Returns:
         λ* as a float; infinity if every λ up to `upper` is stable.
@@ -252,11 +294,11 @@ def first_unstable_eigenvalue(coefficients, upper, num_points=4096):
         1.414213562
     """
     if not 0.0 < upper < math.inf:
-        raise ValueError(f"`upper` must be a finite number above 0. Received: upper={upper}")
-    # A root that stays on the circle, as that of λ = 0 does, comes out as 1 give or take rounding.
+        raise ValueError(f"`upper` must be positive and finite. Received: upper={upper}")
+    # A root on the circle, such as the one at λ = 0, is computed as 1 up to rounding.
     tolerance = 1e-12
 
-    def unstable(eigenvalue):
+    def unstable(eigenvalue: float) -> bool:
         return bool(_largest_root(*coefficients(eigenvalue)) > 1.0 + tolerance)
 
     low = 0.0
@@ -271,17 +313,19 @@ def first_unstable_eigenvalue(coefficients, upper, num_points=4096):
     return float(low)
 
 
-def _largest_root(a, b):
+def _largest_root(a: Any, b: Any) -> Any:
+    """Magnitude of the largest root of ``z² - A z - B``, for numbers or arrays."""
     root = np.emath.sqrt(a * a + 4.0 * b)
     return np.maximum(np.abs(a + root), np.abs(a - root)) / 2.0
 
 
-def _gradient_weight(beta, ema):
+def _gradient_weight(beta: float, ema: bool) -> float:
     return 1.0 - beta if ema else 1.0
 
 
-def _check_learning_rate(learning_rate):
+def _check_learning_rate(learning_rate: float) -> None:
     if not learning_rate >= 0.0:
         raise ValueError(
-            f"The learning rate must be a number >= 0. Received: learning_rate={learning_rate}"
+            "The learning rate must be a non-negative number. "
+            f"Received: learning_rate={learning_rate}"
         )

@@ -1,11 +1,17 @@
-"""The data a curvature measurement runs over: micro-batches that can be gone through repeatedly."""
+"""The data of a curvature measurement: micro-batches that can be iterated over repeatedly."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+# Tensors, arrays or specs in nested lists, tuples and dictionaries; None marks an absent part.
+Nest = Any
+
 DEFAULT_BATCH_SIZE = 1024
-# Arrays up to this size are made into tensors once, larger ones anew each time.
+# Arrays up to this size are converted to tensors once, larger ones at each iteration.
 _CACHED_BYTES = 2**28
 
 
@@ -13,38 +19,39 @@ class MicroBatches:
     """A re-iterable sequence of micro-batches ``(x, y, sample_weight)``.
 
     ``x``, ``y`` and ``sample_weight`` are tensors, (nested) lists, tuples or dictionaries of
-    tensors, or None. One micro-batch at a time is in memory.
+    tensors, or None. Iteration yields one micro-batch at a time, as a flat list of its tensors.
 
     Args:
         batches: A re-iterable of micro-batches.
-        spec: Their common structure: a nest of `tf.TypeSpec` and None that each of them meets.
+        spec: Common structure of the micro-batches, a nest of `tf.TypeSpec` and None.
     """
 
-    def __init__(self, batches, spec):
+    def __init__(self, batches: Iterable[Nest], spec: Nest) -> None:
         self.spec = spec
         self._batches = batches
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[tf.Tensor]]:
         for batch in self._batches:
             yield flatten(keras.utils.unpack_x_y_sample_weight(batch))
 
 
-def from_data(data, batch_size=None):
-    """Micro-batches of what a user passes as `data`.
+def from_data(data: Any, batch_size: int | None = None) -> MicroBatches:
+    """Micro-batches from a user's `data`.
 
     Args:
-        data: A tuple ``(x, y)`` or ``(x, y, sample_weight)`` of arrays or nests of arrays with one
-            row an example; or a finite `tf.data.Dataset` or `keras.utils.PyDataset` of batches
-            which yields the same batches each time it is gone through.
-        batch_size: Rows a micro-batch, for arrays only; `DEFAULT_BATCH_SIZE` if None.
+        data: A tuple ``(x, y)`` or ``(x, y, sample_weight)`` of arrays or nests of arrays, with one
+            row per example. Or a finite `tf.data.Dataset` or `keras.utils.PyDataset` of batches
+            that yields the same batches at each iteration.
+        batch_size: Integer or None. Rows per micro-batch, for arrays only; None (default) means
+            `DEFAULT_BATCH_SIZE`.
 
     Returns:
         A `MicroBatches`.
 
     Raises:
-        TypeError: If `data` is of another kind.
+        TypeError: If `data` is of another type.
         ValueError: If `data` is empty, infinite or of unequal lengths, or if `batch_size` is given
-            with a data set, which has its own.
+            with a data set, which has its own batches.
     """
     if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
         raise ValueError(
@@ -53,8 +60,9 @@ def from_data(data, batch_size=None):
     if isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)):
         if batch_size is not None:
             raise ValueError(
-                "`batch_size` is for arrays; a data set is measured in its own batches. Leave it "
-                f"out or batch the data set differently. Received: batch_size={batch_size}"
+                "`batch_size` applies to arrays only; a data set is measured in its own batches. "
+                "Omit `batch_size` or batch the data set differently. "
+                f"Received: batch_size={batch_size}"
             )
         if isinstance(data, tf.data.Dataset):
             return _from_dataset(data)
@@ -63,16 +71,16 @@ def from_data(data, batch_size=None):
         return _from_arrays(data, batch_size or DEFAULT_BATCH_SIZE)
     raise TypeError(
         "`data` must be a tuple of arrays (x, y) or (x, y, sample_weight), a tf.data.Dataset or a "
-        "keras.utils.PyDataset: it is gone through once for each product, which a generator does "
-        f"not allow. Received: data of type {type(data).__name__}"
+        "keras.utils.PyDataset. A measurement iterates over it repeatedly, as a generator cannot. "
+        f"Received: data of type {type(data).__name__}"
         + (f" and length {len(data)}" if isinstance(data, tuple) else "")
     )
 
 
-def from_list(batches):
+def from_list(batches: "Sequence[Nest] | _PyDatasetBatches") -> MicroBatches:
     """Micro-batches from a sized sequence of batches ``x``, ``(x, y)`` or ``(x, y, weights)``."""
     if len(batches) == 0:
-        raise ValueError("`data` must hold at least one batch. Received: none")
+        raise ValueError("`data` must contain at least one batch. Received: data without batches")
     spec = None
     for batch in batches:
         batch_spec = tf.nest.map_structure(
@@ -83,23 +91,23 @@ def from_list(batches):
     return MicroBatches(batches, spec)
 
 
-def flatten(batch):
-    """The tensors of a nest, without its Nones."""
+def flatten(batch: Nest) -> list[Any]:
+    """The leaves of a nest, without its Nones."""
     return [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
 
 
-def unflatten(spec, leaves):
-    """Inverse of `flatten` for a batch of the structure `spec`."""
-    leaves = iter(leaves)
-    return tf.nest.map_structure(lambda s: None if s is None else next(leaves), spec)
+def unflatten(spec: Nest, leaves: Iterable[tf.Tensor]) -> Nest:
+    """Inverse of `flatten`, for a batch with the structure `spec`."""
+    remaining = iter(leaves)
+    return tf.nest.map_structure(lambda s: None if s is None else next(remaining), spec)
 
 
-def _from_arrays(data, batch_size):
+def _from_arrays(data: Nest, batch_size: int) -> MicroBatches:
     arrays = tf.nest.map_structure(_as_array, keras.utils.unpack_x_y_sample_weight(data))
     lengths = {len(array) for array in flatten(arrays)}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(
-            "All arrays in `data` must have the same, positive number of rows. "
+            "All arrays in `data` must have the same positive number of rows. "
             f"Received: numbers of rows {sorted(lengths)}"
         )
     (num_rows,) = lengths
@@ -111,11 +119,12 @@ def _from_arrays(data, batch_size):
     return MicroBatches(batches, spec)
 
 
-def _from_dataset(dataset):
+def _from_dataset(dataset: tf.data.Dataset) -> MicroBatches:
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError(
-            "`data` must be a finite data set: a measurement goes through all of it. Use "
-            "`dataset.take(n)` before `repeat()`. Received: an infinite tf.data.Dataset"
+            "`data` must be a finite data set, because a measurement iterates over all of it. "
+            "Omit `repeat()` or limit the data set with `dataset.take(n)`. "
+            "Received: an infinite tf.data.Dataset"
         )
     spec = dataset.element_spec
     return MicroBatches(
@@ -124,42 +133,42 @@ def _from_dataset(dataset):
     )
 
 
-def _common(first, second):
+def _common(first: tf.TypeSpec | None, second: tf.TypeSpec | None) -> tf.TypeSpec | None:
     if first is None or second is None:
         return first
     return first.most_specific_common_supertype([second])
 
 
-def _as_array(leaf):
-    """Arrays, and what can be sliced like them, as they are; a data frame, say, converted."""
+def _as_array(leaf: Any) -> Any:
+    """Keep None and objects that slice like arrays; convert others, such as data frames."""
     if leaf is None or (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
         return leaf
     return np.asarray(leaf)
 
 
-def _dtype(array):
-    """The dtype `fit` feeds: float64 arrays arrive in Keras' float type."""
+def _dtype(array: Any) -> tf.DType:
+    """The dtype that `fit` feeds: Keras's float type for float64 arrays."""
     dtype = tf.as_dtype(array.dtype)
     return tf.as_dtype(keras.config.floatx()) if dtype == tf.float64 else dtype
 
 
 class _ArrayBatches:
-    """Consecutive slices of arrays, made into tensors one at a time."""
+    """Consecutive slices of arrays, converted to tensors one at a time."""
 
-    def __init__(self, arrays, num_rows, batch_size):
+    def __init__(self, arrays: Nest, num_rows: int, batch_size: int) -> None:
         self._arrays, self._num_rows, self._batch_size = arrays, num_rows, batch_size
         sizes = [int(np.prod(a.shape)) * _dtype(a).size for a in flatten(arrays)]
         self._cacheable = sum(sizes) <= _CACHED_BYTES
-        self._cache: list = []
+        self._cache: list[Nest] = []
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Nest]:
         if not self._cacheable:
             return self._slices()
         if not self._cache:
             self._cache = list(self._slices())
         return iter(self._cache)
 
-    def _slices(self):
+    def _slices(self) -> Iterator[Nest]:
         for begin in range(0, self._num_rows, self._batch_size):
             yield tf.nest.map_structure(
                 lambda a, begin=begin: (
@@ -176,15 +185,15 @@ class _ArrayBatches:
 
 
 class _PyDatasetBatches:
-    """The batches of a `keras.utils.PyDataset`, made into tensors one at a time."""
+    """The batches of a `keras.utils.PyDataset`, converted to tensors one at a time."""
 
-    def __init__(self, dataset):
+    def __init__(self, dataset: keras.utils.PyDataset) -> None:
         self._dataset = dataset
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._dataset.num_batches or 0
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Nest]:
         for i in range(len(self)):
             yield tf.nest.map_structure(
                 lambda a: None if a is None else tf.convert_to_tensor(a, _dtype(_as_array(a))),

@@ -1,16 +1,22 @@
-"""The layers of a model as they are called: with what inputs, and as copies in float64."""
+"""The calls of a model's layers: their inputs, and copies of the layers in float64."""
 
 import contextlib
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.saving.serialization_lib import SafeModeScope
 
+# Positional and keyword arguments of a call.
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
 
-def generic(tensors):
-    """Values moved by a hundredth, signs as they are: off ties and off the kinks at zero."""
+
+def generic(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Move values by about 1%, signs kept, away from ties and from the kinks at zero."""
     generator = np.random.default_rng(1)
     moved = []
     for tensor in tensors:
@@ -22,8 +28,10 @@ def generic(tensors):
     return moved
 
 
-def in_float64(layer, args, kwargs):
-    """A copy of a layer in float64 with the same variables, and its inputs."""
+def in_float64(
+    layer: keras.layers.Layer, args: Args, kwargs: Kwargs
+) -> tuple[keras.layers.Layer, Args, Kwargs]:
+    """A float64 copy of a layer with the same variables, and its inputs in float64."""
     args, kwargs = tf.nest.map_structure(
         lambda t: tf.cast(t, tf.float64) if _is_floating(t) else t, (args, kwargs)
     )
@@ -41,7 +49,8 @@ def in_float64(layer, args, kwargs):
     return copy, args, kwargs
 
 
-def _with_float64(config):
+def _with_float64(config: Any) -> Any:
+    """A layer's configuration with every floating-point `dtype` set to float64."""
     if isinstance(config, dict):
         return {
             key: value
@@ -54,12 +63,12 @@ def _with_float64(config):
     return config
 
 
-def _is_floating(leaf):
+def _is_floating(leaf: Any) -> bool:
     return tf.is_tensor(leaf) and leaf.dtype.is_floating
 
 
-def key(layer, args, kwargs):
-    """What two layers have in common that are checked as one."""
+def key(layer: keras.layers.Layer, args: Args, kwargs: Kwargs) -> str:
+    """A key that is equal for two layers if one check serves both."""
     try:
         config = repr({k: v for k, v in layer.get_config().items() if k != "name"})
     except NotImplementedError:
@@ -71,13 +80,15 @@ def key(layer, args, kwargs):
     return repr((type(layer), config, layer.trainable, shapes))
 
 
-def calls(model, x):
-    """The first call of each layer in a forward pass, the model's last.
+def calls(
+    model: keras.Model, x: Any
+) -> list[tuple[keras.layers.Layer, str, Args, Kwargs, list[bool]]]:
+    """The first call of each layer in a forward pass; the model itself comes last.
 
     Returns:
-        A list of ``(layer, path, args, kwargs, acted_on)``, with ``acted_on`` for each leaf of
-        ``(args, kwargs)`` whether it is a floating tensor that the trainable variables act on:
-        whether it changes with them.
+        A list of ``(layer, path, args, kwargs, acted_on)``. ``acted_on`` states for each leaf of
+        ``(args, kwargs)`` whether it is a floating tensor that changes with the trainable
+        variables.
     """
     moved = generic([tf.convert_to_tensor(v.value) for v in model.trainable_variables])
     first = _record(model, x, [])
@@ -97,14 +108,16 @@ def calls(model, x):
     return result
 
 
-def _record(model, x, state):
-    """The path and arguments of the first call of each layer, in the order of their ends."""
-    calls: dict = {}
-    stack: list = []
+def _record(
+    model: keras.Model, x: Any, state: Sequence[tuple[keras.Variable, tf.Tensor]]
+) -> dict[keras.layers.Layer, tuple[str, Args, Kwargs]]:
+    """Path and arguments of the first call of each layer, in the order in which the calls end."""
+    calls: dict[keras.layers.Layer, tuple[str, Args, Kwargs]] = {}
+    stack: list[str] = []
     thread = threading.get_ident()
     stock = keras.layers.Layer.__call__
 
-    def recorded(layer, *args, **kwargs):
+    def recorded(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         if threading.get_ident() != thread:
             return stock(layer, *args, **kwargs)
         stack.append(layer.name)

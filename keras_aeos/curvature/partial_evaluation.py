@@ -1,34 +1,36 @@
-"""Partial evaluation of a traced function: what one argument doesn't touch is computed once."""
+"""Partial evaluation of a traced function: values independent of one argument are computed once."""
 
 import functools
+from collections.abc import Sequence
 
 import tensorflow as tf
+from tensorflow.types.experimental import ConcreteFunction
 
-# Operations that are repeated for every argument rather than kept: their input has to be kept
-# anyway, they cost little, and TensorFlow's fast gradient kernels need them in the same graph.
+# Operations that are repeated for every vector rather than kept. They cost little, their input is
+# kept anyway, and TensorFlow's fast gradient kernels need them in the same graph.
 _REPEATED = ("MaxPool", "MaxPool3D")
-# Values that can't leave the graph in which they are made: loops keep their stacks in variants.
+# Types of values that cannot leave their graph. Loops keep their stacks in variants.
 _BOUND = (tf.variant, tf.resource)
 
 
 class PartialEvaluation:
-    """A function ``f(v, *rest) -> (*fixed, product)``, taken apart by what depends on v.
+    """A function ``f(v, *rest) -> (*fixed, product)``, split into parts with and without v.
 
-    With f linear in v, as a Hessian-vector product is, this is its linearisation: `first` computes
-    for given `rest` the outputs `fixed`, which don't depend on v, and every intermediate value
-    that the product needs and that doesn't depend on v either; `second` goes on from there for any
-    number of vectors.
+    If f is linear in v, as a Hessian-vector product is, the split is its linearisation. For given
+    `rest`, `first` computes everything that does not depend on v: the outputs `fixed` and the
+    intermediate values that the product needs. `second` continues from these values, for any number
+    of vectors.
 
     Args:
-        function: A concrete function with flat tensor arguments, v the first of them, and flat
-            outputs, the product the last of them.
+        function: A concrete function with flat tensor arguments, v first, and flat outputs, the
+            product last.
 
     Attributes:
-        linearisable: Whether `first` and `second` can be used: not where an intermediate value is
-            bound to its graph, as the stacks of loops are.
+        linearisable: Whether `first` and `second` can be used. They cannot if an intermediate value
+            is bound to its graph, as the stacks of loops are.
     """
 
-    def __init__(self, function):
+    def __init__(self, function: ConcreteFunction) -> None:
         self._graph = function.graph
         self._definition = function.graph.as_graph_def()
         self._captures = function.captured_inputs
@@ -37,46 +39,48 @@ class PartialEvaluation:
         self._values = _values(self._graph, self._vector, self._product)
         self.linearisable = not any(value.dtype in _BOUND for value in self._values)
 
-    def fixed(self, *rest):
-        """The outputs that don't depend on v."""
+    def fixed(self, *rest: tf.Tensor) -> list[tf.Tensor]:
+        """The outputs that do not depend on v."""
         return self._fixed(*rest, *self._captures)
 
-    def first(self, *rest):
-        """The outputs that don't depend on v, and the values that `second` goes on from."""
+    def first(self, *rest: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """The outputs that do not depend on v, and the values that `second` continues from."""
         outputs = self._first(*rest, *self._captures)
         return outputs[: len(self._outputs)], outputs[len(self._outputs) :]
 
-    def second(self, vector, values):
-        """The product of `vector`."""
+    def second(self, vector: tf.Tensor, values: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The product with `vector`, from the values of `first`."""
         return self._second(vector, *values)[0]
 
-    def whole(self, vector, *rest):
-        """The product of `vector`, with nothing kept."""
+    def whole(self, vector: tf.Tensor, *rest: tf.Tensor) -> tf.Tensor:
+        """The product with `vector`, without kept values."""
         return self._whole(vector, *rest, *self._captures)[0]
 
     @functools.cached_property
-    def _fixed(self):
+    def _fixed(self) -> ConcreteFunction:
         return self._part(self._rest, self._outputs)
 
     @functools.cached_property
-    def _first(self):
+    def _first(self) -> ConcreteFunction:
         return self._part(self._rest, [*self._outputs, *self._values])
 
     @functools.cached_property
-    def _second(self):
+    def _second(self) -> ConcreteFunction:
         return self._part([self._vector, *self._values], [self._product])
 
     @functools.cached_property
-    def _whole(self):
+    def _whole(self) -> ConcreteFunction:
         return self._part([self._vector, *self._rest], [self._product])
 
-    def _part(self, feeds, fetches):
-        """What computes `fetches` from `feeds`, as a concrete function.
+    def _part(self, feeds: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]) -> ConcreteFunction:
+        """A concrete function that computes `fetches` from `feeds`.
 
-        Control edges are left out: of what has side effects only what the fetches need is taken.
+        Control edges are left out, so operations with side effects run only if the fetches need
+        their results.
         """
         fed = {tensor.name: f"fed_{index}:0" for index, tensor in enumerate(feeds)}
-        needed, todo = set(), [tensor.op for tensor in fetches if tensor.name not in fed]
+        needed: set[str] = set()
+        todo = [tensor.op for tensor in fetches if tensor.name not in fed]
         while todo:
             operation = todo.pop()
             if operation.name not in needed:
@@ -90,7 +94,7 @@ class PartialEvaluation:
             if node.name in needed:
                 copy = definition.node.add()
                 copy.CopyFrom(node)
-                copy.attr.pop("_class", None)  # wishes to stay with nodes that may be left out
+                copy.attr.pop("_class", None)  # asks to be placed with nodes that may be left out
                 del copy.input[:]
                 for name in node.input:
                     if not name.startswith("^"):
@@ -98,7 +102,7 @@ class PartialEvaluation:
         used = {name for node in definition.node for name in node.input}
         computed = [tensor.name for tensor in fetches if tensor.name not in fed]
 
-        def compute(*arguments):
+        def compute(*arguments: tf.Tensor) -> list[tf.Tensor]:
             given = dict(zip(fed, arguments, strict=True))
             imported = tf.graph_util.import_graph_def(
                 definition,
@@ -115,16 +119,17 @@ class PartialEvaluation:
         ).get_concrete_function()
 
 
-def _values(graph, vector, product):
-    """Tensors that don't depend on `vector` and that computing `product` from it needs."""
+def _values(graph: tf.Graph, vector: tf.Tensor, product: tf.Tensor) -> list[tf.Tensor]:
+    """Tensors that do not depend on `vector` but are needed to compute `product` from it."""
     dependent = {vector.name}
-    for operation in graph.get_operations():  # in the order in which they were made
+    for operation in graph.get_operations():  # in the order of creation
         if any(tensor.name in dependent for tensor in operation.inputs):
             dependent.update(tensor.name for tensor in operation.outputs)
     if product.name not in dependent:
         return [product]
-    values = {}
-    seen, todo = set(), [product.op]
+    values: dict[str, tf.Tensor] = {}
+    seen: set[str] = set()
+    todo = [product.op]
     while todo:
         operation = todo.pop()
         if operation.name in seen:

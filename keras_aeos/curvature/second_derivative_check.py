@@ -1,42 +1,52 @@
-"""A self-test of second derivatives, on a user's own model: each layer, the loss, the whole."""
+"""A check of second derivatives on a user's own model: each layer, the loss and the whole."""
 
 import dataclasses
 import itertools
 import random
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_aeos.curvature.batches import from_data, from_list, unflatten
-from keras_aeos.curvature.layer_calls import calls, generic, in_float64, key
+from keras_aeos.curvature.batches import Nest, from_data, from_list, unflatten
+from keras_aeos.curvature.layer_calls import Args, Kwargs, calls, generic, in_float64, key
 from keras_aeos.curvature.objective import Objective
 from keras_aeos.curvature.second_derivatives import InexactError, exact_second_derivatives
 
-# Examples that a check is made on. Kinks, as those of ReLU, come within reach of the differences
-# more often the more there are.
+# A scalar function of a list of tensors, and the Hessian-vector product (point, direction) of one.
+ScalarFunction = Callable[[list[tf.Tensor]], tf.Tensor]
+Product = Callable[[list[tf.Tensor], list[tf.Tensor]], list[tf.Tensor]]
+
+# Examples per check. The more there are, the more often differences cross kinks such as ReLU's.
 _NUM_EXAMPLES = 8
-# Directions that are tried before a part is called wrong.
+# Directions tried before a part is called wrong.
 _NUM_DRAWS = 3
-# By the coarsest floating type of a computation: steps of central differences of the fourth order,
-# and the largest relative error that rounding can make of one of them.
-_STEPS = {tf.float64: (1e-4, 1e-7, 1e-9), tf.float32: (2e-2, 5e-3), None: (1e-1, 5e-2)}
-_TOLERANCES = {tf.float64: 1e-6, tf.float32: 1e-3, None: 5e-2}
+# For the coarsest floating type of a computation (None for half precision): steps of fourth-order
+# central differences, and the largest relative error that rounding can cause at one of them.
+_STEPS: dict[tf.DType | None, tuple[float, ...]] = {
+    tf.float64: (1e-4, 1e-7, 1e-9),
+    tf.float32: (2e-2, 5e-3),
+    None: (1e-1, 5e-2),
+}
+_TOLERANCES: dict[tf.DType | None, float] = {tf.float64: 1e-6, tf.float32: 1e-3, None: 5e-2}
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckedPart:
-    """How well the second derivative of one part of a model fits its gradient.
+    """How well the second derivative of one part of a model matches its gradient.
 
     Attributes:
-        name: The layer's path; "loss" for the loss as a function of the model's outputs and
-            "whole loss" for that of the parameters, as it is measured.
-        kind: The class.
+        name: The layer's path. The loss as a function of the model's outputs is called "loss", the
+            measured loss as a function of the parameters "whole loss".
+        kind: The layer's class, or the arguments of the loss.
         error: ‖Hv − d‖ / ‖d‖ with d the difference of gradients along v; NaN if not compared.
         tolerance: The largest error that the precision of the computation explains.
-        status: "exact"; "wrong"; "refused"; "undecided", where the differences themselves don't
-            settle, for kinks or a coarse type; "not checked", where the part can't be run alone.
-        reason: Why it is refused or not checked.
+        status: "exact", "wrong", "refused", "undecided" or "not checked". A part is undecided if
+            the differences themselves do not settle, because of kinks or a coarse type. It is not
+            checked if it cannot be run alone.
+        reason: Why the part is refused or not checked.
     """
 
     name: str
@@ -49,22 +59,22 @@ class CheckedPart:
 
 @dataclasses.dataclass(frozen=True)
 class SecondDerivativeCheck:
-    """What `check_second_derivatives` found, one row a part; printed, a table.
+    """Result of `check_second_derivatives`, printed as a table with one row per part.
 
     Attributes:
         parts: A list of `CheckedPart`.
     """
 
-    parts: list
+    parts: list[CheckedPart]
 
     @property
-    def ok(self):
-        """Whether nothing is wrong or refused."""
+    def ok(self) -> bool:
+        """Whether no part is wrong or refused."""
         return not self.failures
 
     @property
-    def failures(self):
-        """The parts at fault: those wrong or refused that contain no other such part."""
+    def failures(self) -> list[CheckedPart]:
+        """The parts at fault: wrong or refused, without another such part inside."""
         bad = [part for part in self.parts if part.status in ("wrong", "refused")]
         layers = [part for part in bad if part.name not in (_LOSS, _WHOLE)]
         smallest = [
@@ -75,7 +85,7 @@ class SecondDerivativeCheck:
         smallest += [part for part in bad if part.name == _LOSS]
         return smallest or bad
 
-    def __str__(self):
+    def __str__(self) -> str:
         width = max(len(part.name) for part in self.parts)
         kinds = max(len(part.kind) for part in self.parts)
         return "\n".join(
@@ -88,39 +98,44 @@ class SecondDerivativeCheck:
 _LOSS, _WHOLE, _OF_PARAMETERS = "loss", "whole loss", "of the parameters"
 
 
-def check_second_derivatives(model, data, *, batch_size=None):
+def check_second_derivatives(
+    model: keras.Model, data: Any, *, batch_size: int | None = None
+) -> SecondDerivativeCheck:
     """Compare Hessian-vector products with differences of the training gradient, part by part.
 
-    TensorFlow's second derivatives are wrong through some operations, and a layer with a custom or
-    stopped gradient trains by something that isn't the gradient of any function. Neither shows in
-    the curvature itself: the products stay symmetric and finite. Here each layer is built anew in
-    float64 with the model's weights, given the inputs that it gets in the model, and a random
-    smooth function φ of its outputs is differentiated twice, as in a measurement. The product is
-    held against
+    TensorFlow's second derivatives are wrong through some operations. A layer with a custom or
+    stopped gradient may train on a vector field that is not the gradient of any function. The
+    curvature reveals neither: the products stay symmetric and finite.
+
+    The check rebuilds each layer in float64 with the model's weights and calls it on the inputs
+    that it receives in the model. It differentiates a random smooth function φ of the layer's
+    outputs twice, as in a measurement. It compares the product with
 
         d = (8 (g(x + hv) − g(x − hv)) − (g(x + 2hv) − g(x − 2hv))) / (12 h),
 
-    with g the gradient of φ as training takes it and x the layer's weights and inputs. What can't
-    be built anew is checked in its own precision. The loss, as a function of the outputs, and the
-    whole loss of the first examples follow in theirs. Parts that no trainable variable acts on are
-    left out, equal ones are checked once.
+    where g is the gradient of φ as training takes it and x the layer's weights and inputs. A layer
+    that cannot be rebuilt is checked in its own precision. So are the loss as a function of the
+    outputs and the whole loss of the first examples. Parts that no trainable variable acts on are
+    skipped, and equal parts are checked once.
 
-    The model and the random generators are left as they were.
+    The model and the random generators are left untouched.
 
     Args:
-        model: A built and compiled Keras model.
-        data: As for `keras_aeos.top_eigenpairs`; the first few examples of the first batch are
-            used.
-        batch_size: Rows a micro-batch, for arrays only.
+        model: `keras.Model`. Must be built and compiled.
+        data: Tuple of arrays, `tf.data.Dataset` or `keras.utils.PyDataset`, as for
+            `keras_aeos.top_eigenpairs`. The first few examples of the first batch are used.
+        batch_size: Integer or None. Rows per micro-batch, for arrays only; None (default) means
+            1,024.
 
     Returns:
         A `SecondDerivativeCheck`.
 
     Raises:
-        ValueError: If a part is wrong or refused, with the names of the layers and the table.
+        ValueError: If a part is wrong or refused. The message names the layers and includes the
+            table.
     """
     batches = from_data(data, batch_size)
-    Objective(model, batches)  # says what is missing of the model, and builds its losses
+    Objective(model, batches)  # checks the model and builds its losses
     leaves = [leaf[:_NUM_EXAMPLES] for leaf in next(iter(batches))]
     batch = unflatten(batches.spec, leaves)
     state = random.getstate()
@@ -132,7 +147,7 @@ def check_second_derivatives(model, data, *, batch_size=None):
     if not result.ok:
         names = ", ".join(f"{part.name!r} ({part.kind})" for part in result.failures)
         raise ValueError(
-            "The second derivative of these parts isn't the derivative of the gradient that "
+            "The second derivative of these parts is not the derivative of the gradient that "
             f"trains the model: {names}. Curvature measured through them would be wrong. Replace "
             "them, freeze the layers up to them (`layer.trainable = False`), or write custom "
             f"gradients with operations that TensorFlow differentiates. Received:\n{result}"
@@ -140,10 +155,10 @@ def check_second_derivatives(model, data, *, batch_size=None):
     return result
 
 
-def _check_layers(model, x):
+def _check_layers(model: keras.Model, x: Nest) -> Iterator[CheckedPart]:
     """A `CheckedPart` for each layer that trainable variables act on, and for the model."""
     recorded = calls(model, x)
-    known = {}
+    known: dict[str, CheckedPart] = {}
     for layer, path, args, kwargs, acted_on in recorded:
         trainable = [i for i, v in enumerate(layer.variables) if v.trainable]
         if not trainable and not any(acted_on):
@@ -154,10 +169,16 @@ def _check_layers(model, x):
         yield dataclasses.replace(known[signature], name=path)
 
 
-def _check_layer(layer, args, kwargs, trainable, acted_on):
+def _check_layer(
+    layer: keras.layers.Layer,
+    args: Args,
+    kwargs: Kwargs,
+    trainable: list[int],
+    acted_on: list[bool],
+) -> CheckedPart:
     kind, reason = type(layer).__name__, ""
     for copy in (in_float64, lambda *call: call):
-        # A layer may fail in any way to be built anew, to have kernels in float64, to run alone.
+        # Rebuilding a layer, running it in float64 or running it alone can fail in any way.
         try:
             own, own_args, own_kwargs = copy(layer, args, kwargs)
             function, point = _function(own, own_args, own_kwargs, trainable, acted_on)
@@ -167,14 +188,14 @@ def _check_layer(layer, args, kwargs, trainable, acted_on):
     return CheckedPart("", kind, np.nan, np.nan, "not checked", reason)
 
 
-def _check_losses(model, batch):
-    """The loss as a function of the outputs, then the whole as one of the parameters."""
+def _check_losses(model: keras.Model, batch: Nest) -> Iterator[CheckedPart]:
+    """The loss as a function of the outputs, then as a function of the parameters."""
     x, y, sample_weight = batch
     variables = model.trainable_variables
     parameters = [tf.convert_to_tensor(v.value) for v in variables]
     training = {"training": True} if model._call_has_training_arg else {}
 
-    def loss(values, outputs=None):
+    def loss(values: list[tf.Tensor], outputs: Nest = None) -> tf.Tensor:
         state = list(zip(variables, values, strict=True))
         with keras.StatelessScope(state_mapping=state, collect_losses=True):
             if outputs is None:
@@ -186,7 +207,7 @@ def _check_losses(model, batch):
     with keras.StatelessScope():
         outputs = model(x, **training)
 
-    def loss_of_outputs(values):
+    def loss_of_outputs(values: list[tf.Tensor]) -> tf.Tensor:
         return loss(parameters, tf.nest.pack_sequence_as(outputs, values))
 
     yield _compare(_LOSS, "of the outputs", loss_of_outputs, generic(tf.nest.flatten(outputs)))
@@ -197,32 +218,38 @@ def _check_losses(model, batch):
         yield CheckedPart(_WHOLE, _OF_PARAMETERS, np.nan, np.nan, "refused", str(refusal))
         return
 
-    def product(_, direction):
+    def product(_: list[tf.Tensor], direction: list[tf.Tensor]) -> list[tf.Tensor]:
         return objective.unpack(hessian.hessian_product(objective.pack(direction)))
 
     yield _compare(_WHOLE, _OF_PARAMETERS, loss, parameters, product)
 
 
-def _compare(name, kind, function, point, product=None):
+def _compare(
+    name: str,
+    kind: str,
+    function: ScalarFunction,
+    point: list[tf.Tensor],
+    product: Product | None = None,
+) -> CheckedPart:
     """A `CheckedPart` for a scalar function of a list of tensors.
 
     Args:
-        name: The name to report.
-        kind: The class to report.
+        name: Name to report.
+        kind: Class to report.
         function: The function.
-        point: Where it is differentiated.
-        product: The Hessian-vector product at `point` and a direction; None to differentiate
+        point: Point at which the function is differentiated.
+        product: Hessian-vector product at a point and a direction; None to differentiate
             `function` twice.
     """
 
-    def differentiate(values):
+    def differentiate(values: list[tf.Tensor]) -> list[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             value = function(values)
         gradient = tape.gradient(value, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return [tf.convert_to_tensor(g) for g in gradient]
 
-    def differentiate_twice(values, direction):
+    def differentiate_twice(values: list[tf.Tensor], direction: list[tf.Tensor]) -> list[tf.Tensor]:
         with (
             exact_second_derivatives(),
             tf.GradientTape(watch_accessed_variables=False) as tape,
@@ -239,11 +266,12 @@ def _compare(name, kind, function, point, product=None):
 
     gradient = tf.function(differentiate, autograph=False)
     if product is None:
-        product = tf.function(differentiate_twice, autograph=False)
+        traced = tf.function(differentiate_twice, autograph=False)
         try:
-            product.get_concrete_function(point, point)
+            traced.get_concrete_function(point, point)
         except (InexactError, LookupError, NotImplementedError) as refusal:
             return CheckedPart(name, kind, np.nan, np.nan, "refused", str(refusal))
+        product = traced
     precision = _precision(gradient.get_concrete_function(point).graph)
     steps, tolerance = _STEPS[precision], _TOLERANCES[precision]
 
@@ -268,10 +296,15 @@ def _compare(name, kind, function, point, product=None):
     return CheckedPart(name, kind, best, tolerance, "wrong" if settled else "undecided")
 
 
-def _difference(gradient, point, direction, step):
-    """Derivative of the gradient along a direction, by central differences of fourth order."""
+def _difference(
+    gradient: Callable[[list[tf.Tensor]], list[tf.Tensor]],
+    point: list[tf.Tensor],
+    direction: list[tf.Tensor],
+    step: float,
+) -> np.ndarray:
+    """Derivative of the gradient along a direction, by fourth-order central differences."""
 
-    def at(factor):
+    def at(factor: float) -> np.ndarray:
         return _flat(
             gradient(
                 [
@@ -286,28 +319,34 @@ def _difference(gradient, point, direction, step):
     return (8.0 * near - far) / (12.0 * step)
 
 
-def _relative(error, reference):
+def _relative(error: np.ndarray, reference: np.ndarray) -> float:
     size = np.linalg.norm(reference)
     return float(np.linalg.norm(error) / size) if size else float(np.linalg.norm(error))
 
 
-def _flat(tensors):
+def _flat(tensors: list[tf.Tensor]) -> np.ndarray:
     return np.concatenate([np.ravel(t.numpy()).astype("float64") for t in tensors])
 
 
-def _precision(graph):
-    """The coarsest floating type of a graph, None for half precision."""
+def _precision(graph: tf.Graph) -> tf.DType | None:
+    """The coarsest floating type of a graph; None for half precision."""
     types = {tensor.dtype for op in graph.get_operations() for tensor in op.outputs}
     if types & {tf.float16, tf.bfloat16}:
         return None
     return tf.float32 if tf.float32 in types else tf.float64
 
 
-def _function(layer, args, kwargs, trainable, acted_on):
-    """A random smooth function of a layer's outputs, and where it is to be differentiated.
+def _function(
+    layer: keras.layers.Layer,
+    args: Args,
+    kwargs: Kwargs,
+    trainable: list[int],
+    acted_on: list[bool],
+) -> tuple[ScalarFunction, list[tf.Tensor]]:
+    """A random smooth function of a layer's outputs, and the point at which to differentiate it.
 
-    With z the outputs in units of their size and r, q random numbers, it is the mean of
-    r z + q z²/2, with the losses that the layer adds.
+    Let z be the outputs in units of their size, and r and q random numbers. The function is the
+    mean of r z + q z²/2, plus the losses that the layer adds.
     """
     structure = (args, kwargs)
     leaves = tf.nest.flatten(structure)
@@ -315,7 +354,7 @@ def _function(layer, args, kwargs, trainable, acted_on):
     variables = [layer.variables[i] for i in trainable]
     training = {"training": True} if layer._call_has_training_arg else {}
 
-    def call(values):
+    def call(values: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         given = list(leaves)
         for place, value in zip(places, values[len(variables) :], strict=True):
             given[place] = value
@@ -330,7 +369,7 @@ def _function(layer, args, kwargs, trainable, acted_on):
     )
     sizes = [float(tf.sqrt(tf.reduce_mean(tf.square(t)))) or 1.0 for t in call(point)[0]]
 
-    def function(values):
+    def function(values: list[tf.Tensor]) -> tf.Tensor:
         outputs, losses = call(values)
         total = tf.add_n([tf.cast(loss, point[0].dtype) for loss in losses]) if losses else 0.0
         for index, (output, size) in enumerate(zip(outputs, sizes, strict=True)):

@@ -5,6 +5,8 @@ import functools
 import importlib
 import re
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
@@ -12,8 +14,11 @@ from tensorflow.python.framework import op_def_registry, registry
 from tensorflow.python.framework import ops as framework_ops
 from tensorflow.python.ops import nn_impl
 
+# Maps an operation and the gradients of its outputs to the gradients of its inputs.
+Gradient = Callable[..., Any]
+
 _stock_call = polymorphic_function.Function.__call__
-# Its package has a function of the same name.
+# The package has a function of the same name, which hides the module.
 _keras_rnn = importlib.import_module("keras.src.backend.tensorflow.rnn")
 
 
@@ -22,54 +27,60 @@ class InexactError(ValueError):
 
 
 @contextlib.contextmanager
-def exact_second_derivatives():
-    """Within this context, what TensorFlow differentiates once can be differentiated twice.
+def exact_second_derivatives() -> Iterator[None]:
+    """Make second derivatives exact within this context.
 
-    Stock second derivatives are wrong in some places, silently, and missing in others. These are
-    mended, with the values and first derivatives as they were:
+    Some of TensorFlow's second derivatives are silently wrong, and others are missing. The context
+    corrects the following ones. Values and first derivatives stay the same.
 
-    - `tf.nn.moments`, and with it batch, layer and group normalisation: the variance is taken
-      around ``stop_gradient(mean)``, which is right to first order only;
-    - max pooling that keeps the shape (strides of 1, padding): wrong, for a kernel that overwrites
-      its input;
-    - resizing, which is linear in the image: bilinear, zero; nearest, bicubic and anti-aliased,
-      missing;
-    - softmax cross-entropy, by labels that depend on parameters: the mixed derivative is left out;
-    - softsign, missing;
-    - LSTM and GRU on a GPU, missing in cuDNN: Keras' own loop takes its place;
-    - layers under `keras.RematScope`, missing: their values are kept instead of computed anew.
+    - `tf.nn.moments`, and with it batch, layer and group normalisation: wrong. The variance is
+      taken around ``stop_gradient(mean)``, which is right to first order only.
+    - Max pooling that keeps the shape (strides of 1, padding): wrong. A kernel overwrites its
+      input.
+    - Resizing, which is linear in the image: zero if bilinear; missing if nearest, bicubic or
+      anti-aliased.
+    - Softmax cross-entropy with labels that depend on parameters: wrong. The mixed derivative is
+      left out.
+    - Softsign: missing.
+    - LSTM and GRU on a GPU: missing in cuDNN. Keras's own loop replaces it.
+    - Layers under `keras.RematScope`: missing. Their values are kept instead of recomputed.
 
-    Every other operation without a second derivative raises an `InexactError` with its layer, the
-    moment that a gradient is taken through it and only then. A `tf.function` that the model calls
-    becomes part of the function that is being traced, so that neither uses the other's operations
-    and none of it is compiled by XLA.
+    Any other operation without a second derivative raises an `InexactError` that names its layer,
+    but only when a gradient is taken through it. A `tf.function` that the model calls is inlined
+    into the function being traced. Neither then uses the other's operations, and XLA compiles none
+    of it.
 
-    The context has to be around the forward pass and the gradients of both tapes. It holds for
-    the calling thread alone: functions traced before, after or by other threads, those that train
-    the model among them, have the stock operations.
+    The context must surround the forward pass and the gradients of both tapes. It affects the
+    calling thread alone. Functions traced before, after or by other threads keep the stock
+    operations, including those that train the model.
     """
     with _patches:
         yield
 
 
-def refuse_inexact(graph):
-    """Refuse a traced function that isn't the same at each evaluation, or not twice differentiable.
+def refuse_inexact(graph: tf.Graph) -> None:
+    """Refuse a traced function that is random or not twice differentiable.
 
-    Gradients see to themselves inside of `exact_second_derivatives`; this finds what they can't
-    see: random operations that draw anew at each evaluation, so that no two products belong to the
-    same Hessian; the stock `tf.nn.moments` in functions that were traced elsewhere, such as those
-    of a SavedModel; gradients that TensorFlow leaves to the run and then can't find, as that of
-    the CTC loss. Operations that no output of the function depends on are left alone.
+    Within `exact_second_derivatives`, most inexact operations are refused when their gradient is
+    taken. This function finds the others:
+
+    - random operations that draw new numbers at each evaluation, so that no two products belong to
+      the same Hessian;
+    - the stock `tf.nn.moments` in functions traced elsewhere, such as those of a SavedModel;
+    - gradients that TensorFlow looks up at run time and cannot find, such as the one of the CTC
+      loss.
+
+    Operations that no output of the function depends on are ignored.
 
     Args:
         graph: The graph of a concrete function, ``concrete_function.graph``.
 
     Raises:
-        InexactError: For such an operation, with its layer and the remedy.
+        InexactError: For such an operation. The message names its layer and the remedy.
     """
     for operation in _operations(graph):
         if operation.op_def.is_stateful and _RANDOM.search(operation.type):
-            raise InexactError(_message(operation.type, operation.name, _DRAWS_ANEW))
+            raise InexactError(_message(operation.type, operation.name, _RANDOM_DRAWS))
         if operation.type == "SymbolicGradient":
             raise InexactError(_message("a gradient", operation.name, _NO_SECOND_DERIVATIVE))
         if operation.type == "StopGradient" and _IN_MOMENTS.search(operation.name):
@@ -78,12 +89,12 @@ def refuse_inexact(graph):
 
 _RANDOM = re.compile("Random|Normal|Uniform|Multinomial|Sampler|^Rng|^SampleDistorted")
 _IN_MOMENTS = re.compile(r"(^|/)moments(_\d+)?/StopGradient(_\d+)?$")
-_DRAWS_ANEW = (
-    "it draws anew at each evaluation. Draw with `keras.random` and a `keras.random.SeedGenerator` "
-    "that is an attribute of the layer."
+_RANDOM_DRAWS = (
+    "it draws new random numbers at each evaluation. Draw with `keras.random` and a "
+    "`keras.random.SeedGenerator` that is an attribute of the layer."
 )
 _TRACED_ELSEWHERE = (
-    "its second derivative is wrong where it is part of a function traced before, or called as "
+    "its second derivative is wrong in a function traced before, or if it is called as "
     "`tf.compat.v1.nn.moments`. Call `tf.nn.moments` from the Python code of the layer."
 )
 _NO_SECOND_DERIVATIVE = (
@@ -91,8 +102,8 @@ _NO_SECOND_DERIVATIVE = (
     "have one, or freeze the layers up to this one (`layer.trainable = False`)."
 )
 _STRAIGHT_THROUGH = (
-    "its gradient is a straight-through estimate and not that of a function, so there is no "
-    "Hessian. Measure the model without quantisation."
+    "its straight-through gradient is not the gradient of any function, so there is no Hessian. "
+    "Measure the model without quantisation."
 )
 _REFUSED = {
     "PreventGradient": _NO_SECOND_DERIVATIVE,
@@ -102,10 +113,11 @@ _REFUSED = {
 }
 
 
-def _operations(graph):
-    """The operations that the outputs of a function graph depend on, those it calls included."""
-    seen, graphs = set(), [graph]
-    for graph in graphs:  # grows while it is gone through
+def _operations(graph: tf.Graph) -> Iterator[tf.Operation]:
+    """Operations that the outputs of a function graph depend on, including called functions."""
+    seen: set[tf.Operation] = set()
+    graphs = [graph]
+    for graph in graphs:  # the loop appends to this list
         todo = [tensor.op for tensor in graph.outputs]
         while todo:
             operation = todo.pop()
@@ -116,8 +128,8 @@ def _operations(graph):
                 graphs += [body for body in _bodies(operation) if body not in graphs]
 
 
-def _bodies(operation):
-    """Graphs of the functions that an operation calls, as partitioned calls and loops do."""
+def _bodies(operation: tf.Operation) -> Iterator[tf.Graph]:
+    """Graphs of the functions that an operation calls, such as a partitioned call or a loop."""
     for attribute in operation.node_def.attr.values():
         for function in [attribute.func, *attribute.list.func]:
             called = operation.graph._get_function(function.name) if function.name else None
@@ -126,46 +138,46 @@ def _bodies(operation):
                 yield body
 
 
-def _message(what, name, remedy):
-    # Keras opens the scope of a layer to build it and again to call it; TensorFlow numbers that.
+def _message(kind: str, name: str, remedy: str) -> str:
+    # Keras opens a layer's scope once to build it and once to call it; TensorFlow numbers these.
     scopes = [re.sub(r"_\d+$", "", scope) for scope in name.split("/")[:-1]]
     path = "/".join(scope for scope in scopes if scope not in ("gradient_tape", "gradients"))
-    where = f"in layer {path!r}" if path else "outside of the layers"
-    return f"No exact Hessian: {what} {where}: {remedy} Received: operation {name!r}"
+    where = f"in layer {path!r}" if path else "outside any layer"
+    return f"No exact Hessian: {kind} {where}: {remedy} Received: operation={name!r}"
 
 
-def _refuse(kind, remedy, operation, *_):
-    """In place of the gradient of an operation, of a graph or as a tape has recorded it."""
+def _refuse(kind: str, remedy: str, operation: Any, *_: Any) -> NoReturn:
+    """Raise in place of the gradient of an operation, from a graph or as recorded by a tape."""
     scope = tf.get_current_name_scope()
     name = getattr(operation, "name", None) or (f"{scope}/{kind}" if scope else kind)
     raise InexactError(_message(kind, name, remedy))
 
 
 class _Patches:
-    """TensorFlow and Keras with what is mended put in place while any thread is inside.
+    """Corrected functions of TensorFlow and Keras, in place while any thread is inside.
 
-    What is put in place calls the stock version in all other threads.
+    In all other threads they call the stock versions.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._threads = threading.local()
         self._num_inside = 0
-        self._stock = []
+        self._stock: list[tuple[Any, str, Any]] = []
 
     @property
-    def active(self):
+    def active(self) -> bool:
         """Whether the calling thread is inside."""
         return getattr(self._threads, "depth", 0) > 0
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         with self._lock:
             if self._num_inside == 0:
                 self._put_in_place()
             self._num_inside += 1
         self._threads.depth = getattr(self._threads, "depth", 0) + 1
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._threads.depth -= 1
         with self._lock:
             self._num_inside -= 1
@@ -174,27 +186,29 @@ class _Patches:
                     setattr(owner, name, stock)
                 self._stock.clear()
 
-    def _put_in_place(self):
+    def _put_in_place(self) -> None:
         gradients = _Gradients(framework_ops.gradient_registry)
         self._replace(framework_ops, "gradient_registry", gradients)
         self._replace(framework_ops, "_gradient_registry", gradients)
-        for owner, name, mended in (
+        for owner, name, corrected in (
             (nn_impl, "moments", _moments),
             (_keras_rnn, "cudnn_ok", lambda *_, **__: False),
             (tf, "recompute_grad", lambda function: function),
             (polymorphic_function.Function, "__call__", _call_inline),
         ):
             stock = getattr(owner, name)
-            self._replace(owner, name, self._of_thread(stock, mended))
+            self._replace(owner, name, self._of_thread(stock, corrected))
 
-    def _replace(self, owner, name, value):
+    def _replace(self, owner: Any, name: str, value: Any) -> None:
         self._stock.append((owner, name, getattr(owner, name)))
         setattr(owner, name, value)
 
-    def _of_thread(self, stock, mended):
+    def _of_thread(
+        self, stock: Callable[..., Any], corrected: Callable[..., Any]
+    ) -> Callable[..., Any]:
         @functools.wraps(stock)
-        def function(*args, **kwargs):
-            return (mended if self.active else stock)(*args, **kwargs)
+        def function(*args: Any, **kwargs: Any) -> Any:
+            return (corrected if self.active else stock)(*args, **kwargs)
 
         return function
 
@@ -203,22 +217,22 @@ _patches = _Patches()
 
 
 class _Gradients(registry.Registry):
-    """TensorFlow's table of gradients, with ours before it in threads that are inside."""
+    """TensorFlow's table of gradients. In threads that are inside, ours take precedence."""
 
-    def __init__(self, stock):
+    def __init__(self, stock: registry.Registry) -> None:
         super().__init__(stock._name)
         self._registry = stock._registry
 
-    def stock(self, name):
-        """What TensorFlow has registered."""
+    def stock(self, name: str) -> Gradient:
+        """The gradient that TensorFlow has registered."""
         return super().lookup(name)
 
-    def lookup(self, name):
-        """What the calling thread uses."""
+    def lookup(self, name: str) -> Gradient:
+        """The gradient that the calling thread uses."""
         if not _patches.active:
             return super().lookup(name)
-        if name in _MENDED:
-            return _MENDED[name]
+        if name in _CORRECTED:
+            return _CORRECTED[name]
         missing = name not in self._registry and op_def_registry.get(name) is not None
         if missing or name in _REFUSED:
             remedy = _REFUSED.get(name, _NO_SECOND_DERIVATIVE)
@@ -226,8 +240,15 @@ class _Gradients(registry.Registry):
         return super().lookup(name)
 
 
-def _moments(x, axes, shift=None, name=None, keep_dims=None, keepdims=None):
-    """Mean and variance along `axes`; half precision is averaged in float32, as stock does."""
+def _moments(
+    x: tf.Tensor,
+    axes: Sequence[int],
+    shift: Any = None,
+    name: str | None = None,
+    keep_dims: bool | None = None,
+    keepdims: bool | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance along `axes`; half precision is averaged in float32, as in TensorFlow."""
     x = tf.convert_to_tensor(x)
     y = tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
     mean = tf.reduce_mean(y, axes, keepdims=True)
@@ -237,8 +258,8 @@ def _moments(x, axes, shift=None, name=None, keep_dims=None, keepdims=None):
     return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
 
-def _call_inline(function, *args, **kwargs):
-    """A `tf.function` called as its Python code, where that becomes part of another one."""
+def _call_inline(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call the Python code of a `tf.function` while another function is being traced."""
     if tf.executing_eagerly():
         return _stock_call(function, *args, **kwargs)
     python = function.python_function
@@ -249,26 +270,26 @@ def _call_inline(function, *args, **kwargs):
     return python(*args, **kwargs)
 
 
-def _linear(kind, inputs, attributes):
+def _linear(kind: str, inputs: Sequence[str], attributes: Sequence[str]) -> Gradient:
     """Gradient of an operation that is linear in its first input, an image.
 
     Args:
         kind: Type of the operation.
-        inputs: Names of its inputs, of which ``images`` and ``size`` come first.
-        attributes: Names of its attributes that matter.
+        inputs: Names of the operation's inputs after ``images`` and ``size``.
+        attributes: Names of the operation's attributes that affect the result.
     """
     apply = getattr(tf.raw_ops, kind)
 
-    def gradient(operation, upstream):
+    def gradient(operation: tf.Operation, upstream: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
         stock = framework_ops.gradient_registry.stock(kind)
         fixed = dict(zip(inputs, operation.inputs[2:], strict=True))
         fixed |= {name: operation.get_attr(name) for name in attributes}
 
         @tf.custom_gradient
-        def transposed(gradients):
+        def transposed(gradients: tf.Tensor) -> tuple[tf.Tensor, Callable[..., tf.Tensor]]:
             image, *_ = stock(operation, gradients)
 
-            def forward(direction):
+            def forward(direction: tf.Tensor) -> tf.Tensor:
                 return apply(images=direction, size=tf.shape(gradients)[1:3], **fixed)
 
             return image, forward
@@ -278,14 +299,14 @@ def _linear(kind, inputs, attributes):
     return gradient
 
 
-def _max_pool(kind):
-    """Gradient of a gradient of max pooling, in memory of its own.
+def _max_pool(kind: str) -> Gradient:
+    """Gradient of a max-pooling gradient, in memory of its own.
 
-    TensorFlow's kernel takes the memory of what it is applied to for its result, if that has the
-    same shape and nothing else needs it, and clears it before it reads. Here something does.
+    TensorFlow's kernel reuses the memory of its input if the shapes agree and the input has no
+    other consumer. It clears this memory before reading it. Here the input has another consumer.
     """
 
-    def gradient(operation, upstream):
+    def gradient(operation: tf.Operation, upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
         *rest, picked = framework_ops.gradient_registry.stock(kind)(operation, upstream)
         if set(operation.get_attr("strides")) == {1} and operation.get_attr("padding") == b"SAME":
             picked = tf.where(tf.math.is_nan(upstream), upstream, picked)
@@ -294,22 +315,24 @@ def _max_pool(kind):
     return gradient
 
 
-def _softsign(operation, upstream):
-    """Gradient of ``gradients / (1 + |x|)²``, which is the gradient of softsign."""
+def _softsign(operation: tf.Operation, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Gradient of ``gradients / (1 + |x|)²``, itself the gradient of softsign."""
     gradients, x = operation.inputs
     scaled = upstream / tf.square(1.0 + tf.abs(x))
     return scaled, -2.0 * scaled * gradients * tf.sign(x) / (1.0 + tf.abs(x))
 
 
-def _cross_entropy(operation, of_loss, of_gradient):
-    """Gradient of ``loss, softmax(logits) - labels``; stock leaves out the last term's labels."""
+def _cross_entropy(
+    operation: tf.Operation, of_loss: tf.Tensor, of_gradient: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Gradient of ``loss, softmax(logits) - labels``; TensorFlow omits these labels."""
     stock = framework_ops.gradient_registry.stock("SoftmaxCrossEntropyWithLogits")
     logits, labels = stock(operation, of_loss, of_gradient)
     return logits, labels if of_gradient is None else labels - of_gradient
 
 
 _RESIZE = ("align_corners", "half_pixel_centers")
-_MENDED = {
+_CORRECTED: dict[str, Gradient] = {
     "ResizeBilinear": _linear("ResizeBilinear", (), _RESIZE),
     "ResizeNearestNeighbor": _linear("ResizeNearestNeighbor", (), _RESIZE),
     "ResizeBicubic": _linear("ResizeBicubic", (), _RESIZE),

@@ -1,9 +1,9 @@
-"""What the stability theory needs to know about an optimizer, and where it is looked up."""
+"""The description of an optimizer that the stability theory needs, and its registry."""
 
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import tensorflow as tf
@@ -16,16 +16,18 @@ class Dynamics:
     """An optimizer's local dynamics ``x⁺ = (1 - ηw) x - η P⁻¹ m̃``.
 
     Attributes:
-        momentum: How ``m̃`` follows from gradients: a `keras_aeos.stability.Momentum`, or any
-            object whose method ``recurrence(learning_rate, weight_decay)`` returns a
+        momentum: `keras_aeos.stability.Momentum`, which turns gradients into ``m̃``. Or any object
+            whose method ``recurrence(learning_rate, weight_decay)`` returns a
             `keras_aeos.stability.Recurrence`.
-        diagonals: Function of no arguments that returns the diagonal of P as it stood in the last
-            update: one tensor per variable of the optimizer, of the variable's shape and dtype.
-        learning_rate: η in the last update; None for what the optimizer's `learning_rate` was then.
-        weight_decay: Decoupled weight decay w; None for the optimizer's `weight_decay`. With
-            variables that are excluded from it the threshold is a lower bound, too low by a
-            relative ηw/2 at most.
-        approximation: In what the description departs from the update; empty if it is exact.
+        diagonals: Callable without arguments. Returns the diagonal of P in the last update: one
+            tensor per variable of the optimizer, with the variable's shape and dtype.
+        learning_rate: Float or None. Learning rate η of the last update; None (default) means the
+            optimizer's `learning_rate` in that update.
+        weight_decay: Float or None. Decoupled weight decay w; None (default) means the optimizer's
+            `weight_decay`. If it excludes some variables, the threshold is a lower bound, too low
+            by at most a relative ηw/2.
+        approximation: String. How the description differs from the update; empty (default) if it
+            is exact.
     """
 
     momentum: Any
@@ -34,29 +36,31 @@ class Dynamics:
     weight_decay: float | None = None
     approximation: str = ""
 
-    def stability_threshold(self):
-        """λ* as a float."""
+    def stability_threshold(self) -> float:
+        """Stability threshold λ*."""
         return self.momentum.recurrence(self.learning_rate, self.weight_decay).stability_threshold()
 
+
+Description = TypeVar("Description", bound=Callable[[Any], Dynamics])
 
 _DESCRIPTIONS: dict[type, Callable[[Any], Dynamics]] = {}
 
 
-def register_dynamics(optimizer_type):
-    """Make an optimizer known to the monitor; a decorator for the function that describes it.
+def register_dynamics(optimizer_type: type) -> Callable[[Description], Description]:
+    """Decorate a function that describes a type of optimizer to the monitor.
 
-    The function is called with an optimizer of the type (or of a subclass that keeps its
-    `update_step`) and returns its `Dynamics`. It may be called before the optimizer is built.
-    Registering a type again replaces its description.
+    The function receives an optimizer of this type, or of a subclass that keeps its `update_step`,
+    and returns its `Dynamics`. It may be called before the optimizer is built. Registering a type
+    again replaces its description.
 
     Args:
-        optimizer_type: A subclass of `keras.optimizers.Optimizer`.
+        optimizer_type: Type. A subclass of `keras.optimizers.Optimizer`.
 
     Returns:
         A decorator that registers a function and returns it unchanged.
 
     Raises:
-        TypeError: If `optimizer_type` is not a class of Keras optimizers.
+        TypeError: If `optimizer_type` is not a subclass of `keras.optimizers.Optimizer`.
 
     Example:
         Momentum on quarter gradients, hence ``P = 4``:
@@ -78,11 +82,11 @@ def register_dynamics(optimizer_type):
         isinstance(optimizer_type, type) and issubclass(optimizer_type, keras.optimizers.Optimizer)
     ):
         raise TypeError(
-            "Expected a subclass of keras.optimizers.Optimizer. "
+            "Dynamics are registered for a class. Pass a subclass of keras.optimizers.Optimizer. "
             f"Received: optimizer_type={optimizer_type!r}"
         )
 
-    def register(function):
+    def register(function: Description) -> Description:
         _DESCRIPTIONS[optimizer_type] = function
         return function
 
@@ -90,17 +94,17 @@ def register_dynamics(optimizer_type):
 
 
 @register_dynamics(PreconditionedOptimizer)
-def _preconditioned_dynamics(optimizer):
+def _preconditioned_dynamics(optimizer: PreconditionedOptimizer) -> Dynamics:
     return Dynamics(optimizer.momentum(), optimizer.diagonals)
 
 
-def describe(optimizer):
+def describe(optimizer: keras.optimizers.Optimizer) -> Dynamics:
     """Look up the `Dynamics` of an optimizer, with learning rate and weight decay filled in.
 
-    Known are the optimizers of `keras_aeos.optimizers`, those of `keras.optimizers` in
-    `keras_aeos.optimizers.stock`, and what `register_dynamics` adds; a subclass counts as its base
-    as long as it keeps the base's `update_step`. A `LossScaleOptimizer` is described by the
-    optimizer inside it.
+    Descriptions exist for the optimizers of `keras_aeos.optimizers` and of `keras.optimizers` (see
+    `keras_aeos.optimizers.stock`), and for types added by `register_dynamics`.
+    A subclass shares the description of its base if it keeps the base's `update_step`. A
+    `LossScaleOptimizer` is described by its inner optimizer.
 
     Args:
         optimizer: A Keras optimizer.
@@ -109,7 +113,7 @@ def describe(optimizer):
         A `Dynamics`.
 
     Raises:
-        TypeError: If the optimizer's update is not known, or is not of the form.
+        TypeError: If the optimizer's update is unknown or does not have the form of `Dynamics`.
     """
     optimizer = unwrap(optimizer)
     base: Any
@@ -118,13 +122,13 @@ def describe(optimizer):
             break
     else:
         raise TypeError(
-            "The preconditioner and the momentum of this optimizer are not known. Expected an "
-            "optimizer of keras_aeos.optimizers or keras.optimizers; describe any other with "
+            "The preconditioner and momentum of this optimizer are unknown. Expected an optimizer "
+            "of keras_aeos.optimizers or keras.optimizers. Describe any other optimizer with "
             "keras_aeos.register_dynamics. "
             f"Received: optimizer={type(optimizer).__name__}"
         )
     dynamics = _DESCRIPTIONS[base](optimizer)
-    given = {}
+    given: dict[str, Any] = {}
     if dynamics.learning_rate is None:
         given["learning_rate"] = last_learning_rate(optimizer)
     if dynamics.weight_decay is None:
@@ -132,23 +136,23 @@ def describe(optimizer):
     return dataclasses.replace(dynamics, **given)
 
 
-def unwrap(optimizer):
-    """The optimizer that makes the update: the inner one of a `LossScaleOptimizer`."""
+def unwrap(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer that makes the update; for a `LossScaleOptimizer`, its inner optimizer."""
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     return optimizer
 
 
-def num_updates(optimizer):
-    """Number of updates made so far, as an int; accumulated micro-steps count once."""
+def num_updates(optimizer: keras.optimizers.Optimizer) -> int:
+    """Number of updates so far; accumulated micro-steps count as one update."""
     return int(keras.ops.convert_to_numpy(unwrap(optimizer).iterations))
 
 
-def last_learning_rate(optimizer):
-    """Learning rate of the last update, as a float; NaN for an optimizer that has several.
+def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Learning rate of the last update; NaN for an optimizer that has several.
 
-    A schedule is evaluated at the iteration of the update, not at the next one, which is what
-    `optimizer.learning_rate` gives between updates.
+    A schedule is evaluated at the iteration of that update. Between updates,
+    `optimizer.learning_rate` already gives the rate of the next one.
     """
     optimizer = unwrap(optimizer)
     if hasattr(optimizer, "optimizers"):
@@ -162,20 +166,21 @@ def last_learning_rate(optimizer):
     return float(keras.ops.convert_to_numpy(rate))
 
 
-def stability_threshold(optimizer):
+def stability_threshold(optimizer: keras.optimizers.Optimizer) -> float:
     """Stability threshold λ* of an optimizer, at the learning rate of its last update.
 
     With P frozen at its present value, the optimizer diverges on the local quadratic as soon as
-    ``λ₁(P⁻¹H)`` exceeds λ*. For Adam with β₁ = 0.9 it is 38/η.
+    ``λ₁(P⁻¹H)`` exceeds λ*. For Adam with β₁ = 0.9, λ* is 38/η.
 
     Args:
-        optimizer: An optimizer that `preconditioner` knows.
+        optimizer: `keras.optimizers.Optimizer`, of any type that `preconditioner` accepts. It need
+            not have made an update.
 
     Returns:
         λ* as a float.
 
     Raises:
-        TypeError: If the optimizer's update is not known, or is not of the form.
+        TypeError: If the optimizer's update is unknown or does not have the form of `Dynamics`.
 
     Example:
         >>> round(stability_threshold(keras.optimizers.SGD(0.5)), 6)
@@ -187,25 +192,26 @@ def stability_threshold(optimizer):
     return describe(optimizer).stability_threshold()
 
 
-def preconditioner(optimizer):
-    """Diagonal of the preconditioner P as it stood in the optimizer's last update.
+def preconditioner(optimizer: keras.optimizers.Optimizer) -> list[tf.Tensor]:
+    """Diagonal of the preconditioner P in the optimizer's last update.
 
-    P is the positive diagonal matrix with ``x⁺ = x - η P⁻¹ m̃`` (before weight decay): it
-    multiplies like the Hessian, not like its inverse. For Adam with bias correction it is
+    P is the positive diagonal matrix in ``x⁺ = x - η P⁻¹ m̃`` (before weight decay). It scales like
+    the Hessian, not like the inverse of the Hessian. For Adam with bias correction it is
     ``(1 - β₁ᵗ)(√(ν / (1 - β₂ᵗ)) + ε)``.
 
     Args:
-        optimizer: An optimizer of `keras_aeos.optimizers`, a stock Keras optimizer whose update is
-            of the form, or one that `keras_aeos.register_dynamics` describes; it must have made at
-            least one update.
+        optimizer: `keras.optimizers.Optimizer`. From `keras_aeos.optimizers`, from Keras if its
+            update has the form of `Dynamics`, or described by `keras_aeos.register_dynamics`. It
+            must have made at least one update.
 
     Returns:
-        List of tensors, one per trainable variable, in the model's order, with the variable's
-        shape and dtype.
+        List of tensors, one per trainable variable in the model's order, with the variable's shape
+        and dtype.
 
     Raises:
-        TypeError: If the optimizer's update is not known, or is not of the form.
-        ValueError: If the optimizer has not made an update yet: P is not defined before.
+        TypeError: If the optimizer's update is unknown or does not have the form of `Dynamics`.
+        ValueError: If the optimizer has made no update yet, because P is undefined before the
+            first.
 
     References:
         Cohen et al. 2022, Section 2 and Equation 2.
@@ -213,15 +219,15 @@ def preconditioner(optimizer):
     dynamics = describe(optimizer)
     if num_updates(optimizer) == 0:
         raise ValueError(
-            "The preconditioner is defined by the last update, and this optimizer has made none. "
+            "The last update defines the preconditioner, and this optimizer has made none. "
             "Train for at least one step first. "
             f"Received: optimizer={type(optimizer).__name__} with iterations=0"
         )
     return dynamics.diagonals()
 
 
-def _weight_decay(optimizer):
-    """Decoupled weight decay, 0 if every variable is excluded from it."""
+def _weight_decay(optimizer: keras.optimizers.Optimizer) -> float:
+    """Decoupled weight decay; 0 if every variable is excluded from it."""
     if not optimizer.weight_decay:
         return 0.0
     variables = optimizer._trainable_variables

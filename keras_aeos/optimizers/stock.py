@@ -1,18 +1,21 @@
 """Momentum and preconditioner of the optimizers that come with Keras, by type.
 
-Each description is read off the optimizer's `update_step`. Where the update is of the form
-``x⁺ = (1 - ηw) x - η P⁻¹ m̃`` the description is exact; where it is so but for a detail that the
-optimizer does not keep, the detail is named in `Dynamics.approximation`; where it is not, the
-description raises a `TypeError` that says why.
+Each description is derived from the optimizer's `update_step`. It is exact if the update has the
+form ``x⁺ = (1 - ηw) x - η P⁻¹ m̃``. If the update differs by a detail that the optimizer does not
+store, `Dynamics.approximation` names the detail. For any other update the description raises a
+`TypeError` with the reason.
 """
 
 import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_aeos.optimizers.dynamics import (
+    Description,
     Dynamics,
     describe,
     last_learning_rate,
@@ -21,10 +24,10 @@ from keras_aeos.optimizers.dynamics import (
 from keras_aeos.stability import Momentum, ScheduleFree
 
 
-def _register(*names):
-    """Register a description for those of the named optimizers that this version of Keras has."""
+def _register(*names: str) -> Callable[[Description], Description]:
+    """Register a description for each named optimizer that this version of Keras has."""
 
-    def register(function):
+    def register(function: Description) -> Description:
         for name in names:
             if hasattr(keras.optimizers, name):
                 register_dynamics(getattr(keras.optimizers, name))(function)
@@ -34,7 +37,7 @@ def _register(*names):
 
 
 @_register("SGD")
-def _sgd(optimizer):
+def _sgd(optimizer: keras.optimizers.Optimizer) -> Dynamics:
     """``P = I``; the momentum buffer holds ``-η`` times the standard momentum."""
     kind = Momentum.nesterov if optimizer.nesterov else Momentum.heavy_ball
     return Dynamics(
@@ -44,10 +47,10 @@ def _sgd(optimizer):
 
 
 @_register("RMSprop")
-def _rmsprop(optimizer):
+def _rmsprop(optimizer: keras.optimizers.Optimizer) -> Dynamics:
     """``P = √(ν + ε)``, or ``√(ν - ḡ² + ε)`` if centered; momentum on the preconditioned step."""
 
-    def diagonals():
+    def diagonals() -> list[tf.Tensor]:
         moments = _tensors(optimizer._velocities)
         if optimizer.centered:
             averages = _tensors(optimizer._average_gradients)
@@ -58,8 +61,8 @@ def _rmsprop(optimizer):
 
 
 @_register("Adagrad")
-def _adagrad(optimizer):
-    """``P = √(ν + ε)``, ν starting at `initial_accumulator_value`."""
+def _adagrad(optimizer: keras.optimizers.Optimizer) -> Dynamics:
+    """``P = √(ν + ε)``, where ν starts at `initial_accumulator_value`."""
     return Dynamics(
         Momentum.none(),
         lambda: [tf.sqrt(nu + optimizer.epsilon) for nu in _tensors(optimizer._accumulators)],
@@ -67,10 +70,10 @@ def _adagrad(optimizer):
 
 
 @_register("Adadelta")
-def _adadelta(optimizer):
-    """``P = √(E[g²] + ε) / √(E[Δ²] + ε)``, E[Δ²] as before the update."""
+def _adadelta(optimizer: keras.optimizers.Optimizer) -> Dynamics:
+    """``P = √(E[g²] + ε) / √(E[Δ²] + ε)``, with E[Δ²] from before the update."""
 
-    def diagonals():
+    def diagonals() -> list[tf.Tensor]:
         gradients = _tensors(optimizer._accumulated_grads)
         steps = _tensors(optimizer._accumulated_delta_vars)
         return [
@@ -81,16 +84,16 @@ def _adadelta(optimizer):
     return Dynamics(
         Momentum.none(),
         diagonals,
-        approximation="P of Adadelta has the average of the squared updates as it stands after the "
-        "last update; the update divided by it as it stood before.",
+        approximation="P of Adadelta uses the average of the squared updates from after the last "
+        "update, whereas the update itself used the average from before it.",
     )
 
 
 @_register("Adam", "AdamW")
-def _adam(optimizer):
+def _adam(optimizer: keras.optimizers.Optimizer) -> Dynamics:
     """``P = (1-β₁ᵗ)/√(1-β₂ᵗ) (√ν + ε)``: ε is added to the root before the correction."""
 
-    def diagonals():
+    def diagonals() -> list[tf.Tensor]:
         slots = optimizer._velocity_hats if optimizer.amsgrad else optimizer._velocities
         step = optimizer.iterations
         return [
@@ -104,10 +107,10 @@ def _adam(optimizer):
 
 
 @_register("Adamax")
-def _adamax(optimizer):
-    """``P = (1-β₁ᵗ)(u + ε)`` with the decaying maximum u of ``|g|``."""
+def _adamax(optimizer: keras.optimizers.Optimizer) -> Dynamics:
+    """``P = (1-β₁ᵗ)(u + ε)``, where u is the decaying maximum of ``|g|``."""
 
-    def diagonals():
+    def diagonals() -> list[tf.Tensor]:
         step = optimizer.iterations
         return [
             _correction(optimizer.beta_1, step, norm) * (norm + optimizer.epsilon)
@@ -118,7 +121,7 @@ def _adamax(optimizer):
 
 
 @_register("Nadam")
-def _nadam(optimizer):
+def _nadam(optimizer: keras.optimizers.Optimizer) -> Dynamics:
     """``P = √(ν/(1-β₂ᵗ)) + ε``; the shares of buffer and gradient in the step follow a schedule.
 
     With ``u_t = β₁(1 - 0.96ᵗ/2)`` and ``Π_t = u_1 ⋯ u_t``, the buffer's share is
@@ -137,14 +140,14 @@ def _nadam(optimizer):
 
 
 @_register("Lamb")
-def _lamb(optimizer):
+def _lamb(optimizer: keras.optimizers.Optimizer) -> Dynamics:
     """``P = (1-β₁ᵗ)(√(ν/(1-β₂ᵗ)) + ε) / r`` with the variable's trust ratio ``r = ‖x‖/‖u‖``.
 
-    The update ``x⁺ = x - η r u`` divided by the norm that x had before it. With it
-    ``x = x⁺ + η r u``, so that r is the positive root of ``r²‖u‖² = ‖x⁺ + η r u‖²``.
+    The update ``x⁺ = x - η r u`` uses the norm of x from before the update. Because
+    ``x = x⁺ + η r u``, r is the positive root of ``r²‖u‖² = ‖x⁺ + η r u‖²``.
     """
 
-    def diagonals():
+    def diagonals() -> list[tf.Tensor]:
         rate = last_learning_rate(optimizer)
         return [
             root
@@ -165,26 +168,27 @@ def _lamb(optimizer):
     return Dynamics(Momentum.heavy_ball(optimizer.beta_1, ema=True), diagonals)
 
 
-def _trust_ratio(after, update, rate):
-    """Trust ratio r of ``x⁺ = x - η r u``, given x⁺, u and η; 1 where x or u was zero."""
+def _trust_ratio(after: tf.Tensor, update: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    """Trust ratio r of ``x⁺ = x - η r u``, given x⁺, u and η; 1 if x or u was zero."""
     squared = tf.reduce_sum(tf.square(update))
     inner = rate * tf.reduce_sum(after * update)
     remainder = (1.0 - rate**2) * squared
     root = tf.sqrt(inner**2 + remainder * tf.reduce_sum(tf.square(after)))
     ratio = tf.math.divide_no_nan(inner + root, remainder)
-    # A variable that was zero has moved by -ηu exactly.
+    # A variable that was zero has moved by exactly -ηu.
     from_zero = tf.norm(after + rate * update) <= 1e-6 * tf.norm(after)
     return tf.where(from_zero | (squared == 0.0), tf.ones_like(ratio), ratio)
 
 
 @_register("Ftrl")
-def _ftrl(optimizer):
-    """``P = n^-q + 2ηl₂ + β``, n the sum of squares and q the power of the learning rate.
+def _ftrl(optimizer: keras.optimizers.Optimizer) -> Dynamics:
+    """``P = n^-q + 2ηl₂ + β``, with the sum of squares n and the power q of the learning rate.
 
-    Holds from the second update on: the first one starts from zero, wherever the variable was.
+    The description holds from the second update on. The first update starts from zero, whatever
+    the value of the variable.
     """
 
-    def diagonals():
+    def diagonals() -> list[tf.Tensor]:
         rate = last_learning_rate(optimizer)
         shift = 2.0 * rate * optimizer.l2_regularization_strength + optimizer.beta
         return [
@@ -199,7 +203,7 @@ def _ftrl(optimizer):
         "the curvature of `l2_shrinkage_regularization_strength`": (
             optimizer.l2_shrinkage_regularization_strength
         ),
-        "`weight_decay`, nearly all of which Ftrl undoes": optimizer.weight_decay,
+        "`weight_decay`, which Ftrl undoes almost entirely": optimizer.weight_decay,
         "the change of the learning rate": callable(optimizer._learning_rate),
     }
     left_out = [detail for detail, present in details.items() if present]
@@ -212,10 +216,10 @@ def _ftrl(optimizer):
 
 
 @_register("Adafactor")
-def _adafactor(optimizer):
-    """``P = √ν̂ max(1, η√t) / max(ε₂, rms(x))``, the step being ``min(η, 1/√t)`` times rms(x)."""
+def _adafactor(optimizer: keras.optimizers.Optimizer) -> Dynamics:
+    """``P = √ν̂ max(1, η√t) / max(ε₂, rms(x))``, for a step of ``min(η, 1/√t)`` times rms(x)."""
 
-    def diagonals():
+    def diagonals() -> list[tf.Tensor]:
         rate = last_learning_rate(optimizer)
         diagonals = []
         for variable, nu in zip(
@@ -230,18 +234,18 @@ def _adafactor(optimizer):
     return Dynamics(
         Momentum.none(),
         diagonals,
-        approximation="P of Adafactor leaves out the clipping of the update, and scales by the "
-        "variable's root mean square after the update, not before it; "
-        "keras_aeos.optimizers.Adafactor keeps both.",
+        approximation="P of Adafactor leaves out the clipping of the update. It scales by the "
+        "variable's root mean square after the update, not before it. "
+        "keras_aeos.optimizers.Adafactor accounts for both.",
     )
 
 
 @_register("ScheduleFreeAdamW")
-def _schedule_free_adamw(optimizer):
-    """``P = √(ν/(1-β₂ᵗ)) + ε`` in the step of z; the average has the weight 1/t of the step.
+def _schedule_free_adamw(optimizer: keras.optimizers.Optimizer) -> Dynamics:
+    """``P = √(ν/(1-β₂ᵗ)) + ε`` in the step of z, which enters the average with the weight 1/t.
 
-    With the TensorFlow backend Keras recovers the average from z after its step, not before it.
-    Then β₁ cancels out: the gradient is taken at the average itself.
+    With the TensorFlow backend, Keras recovers the average from z after the step of z, not before
+    it. β₁ then cancels out: the gradient is taken at the average itself.
     """
     step = max(int(keras.ops.convert_to_numpy(optimizer.iterations)), 1)
     warm_up = min(step / optimizer.warmup_steps, 1.0) if optimizer.warmup_steps else 1.0
@@ -249,32 +253,32 @@ def _schedule_free_adamw(optimizer):
         ScheduleFree(beta=1.0, average_weight=1.0 / step),
         lambda: _corrected_roots(optimizer),
         learning_rate=last_learning_rate(optimizer) * warm_up,
-        # The decay is made at the full learning rate.
+        # The decay uses the full learning rate, without the warm-up.
         weight_decay=(optimizer.weight_decay or 0.0) / warm_up,
     )
 
 
 @_register("MultiOptimizer")
-def _multi_optimizer(optimizer):
-    """The inner optimizers on one scale: that of the first with a finite threshold, λ*.
+def _multi_optimizer(optimizer: keras.optimizers.Optimizer) -> Dynamics:
+    """The inner optimizers, all on the scale of the first one with a finite threshold λ*.
 
-    P of another one, with the threshold λ', is multiplied by λ'/λ*. For inner optimizers that
-    differ in the learning rate alone this is P of the joint update at the first one's rate. In
+    The P of any other one, with threshold λ', is multiplied by λ'/λ*. If the inner optimizers
+    differ in the learning rate alone, this gives P of the joint update at the first one's rate. In
     general, a root of the joint system is at -1 exactly where the largest eigenvalue of the joint
-    ``P⁻¹H`` is λ*. Heavy balls leave the stable region there and nowhere else.
+    ``P⁻¹H`` is λ*. Heavy-ball methods leave the stable region there and nowhere else.
     """
     inner = [part for part in optimizer.optimizers if part.built]
     if not inner:
         raise TypeError(
-            "A MultiOptimizer is known from its first update on. "
-            "Received: an optimizer that has made none"
+            "A MultiOptimizer can be described only after its first update. Train for at least "
+            "one step first. Received: optimizer=MultiOptimizer, not built"
         )
     parts = [describe(part) for part in inner]
     thresholds = [part.stability_threshold() for part in parts]
     first = int(np.argmin([np.isinf(threshold) for threshold in thresholds]))
     scales = [threshold / thresholds[first] for threshold in thresholds]
 
-    def diagonals():
+    def diagonals() -> list[tf.Tensor]:
         by_variable = {
             id(variable): scale * diagonal
             for part, dynamics, scale in zip(inner, parts, scales, strict=True)
@@ -288,8 +292,8 @@ def _multi_optimizer(optimizer):
     kinds = {part.momentum for part in parts}
     if len(kinds) > 1 and not all(getattr(kind, "gradient_share", 1.0) == 0.0 for kind in kinds):
         approximations.append(
-            "The threshold of a MultiOptimizer whose optimizers have different momentum, not all "
-            "heavy ball, is that of the oscillating instability; others are not excluded."
+            "This MultiOptimizer mixes different momentum, not all of it heavy ball. Its threshold "
+            "is the one of the oscillating instability and does not exclude other instabilities."
         )
     return dataclasses.replace(
         parts[first], diagonals=diagonals, approximation=" ".join(approximations)
@@ -297,24 +301,24 @@ def _multi_optimizer(optimizer):
 
 
 @_register("Lion")
-def _lion(optimizer):
+def _lion(optimizer: keras.optimizers.Optimizer) -> NoReturn:
     raise TypeError(
-        "Lion steps by the sign of its momentum, whatever its size: there is no preconditioner, "
-        "hence no stability threshold. Received: optimizer=Lion"
+        "Lion steps by the sign of its momentum, whatever the magnitude. It has no preconditioner "
+        "and therefore no stability threshold. Received: optimizer=Lion"
     )
 
 
 @_register("Muon")
-def _muon(optimizer):
-    """Orthogonalised matrices have no diagonal P; the variables left to Adam are as in `_adam`."""
+def _muon(optimizer: keras.optimizers.Optimizer) -> Dynamics:
+    """P as in `_adam` if Adam updates every variable; orthogonalised steps have no diagonal P."""
     variables = optimizer._trainable_variables
     if not variables or not all(optimizer._should_use_adamw(v) for v in variables):
         raise TypeError(
-            "Muon orthogonalises the steps of matrices: there is no diagonal preconditioner, "
-            "hence no stability threshold. Received: optimizer=Muon"
+            "Muon orthogonalises the steps of matrices. It has no diagonal preconditioner and "
+            "therefore no stability threshold. Received: optimizer=Muon"
         )
 
-    def diagonals():
+    def diagonals() -> list[tf.Tensor]:
         step = optimizer.iterations
         return [
             _correction(optimizer.adam_beta_1, step, nu)
@@ -331,18 +335,18 @@ def _muon(optimizer):
     )
 
 
-def _corrected_roots(optimizer):
-    """``√(ν/(1-β₂ᵗ)) + ε`` of each variable."""
+def _corrected_roots(optimizer: keras.optimizers.Optimizer) -> list[tf.Tensor]:
+    """``√(ν/(1-β₂ᵗ)) + ε`` for each variable."""
     return [
         tf.sqrt(nu / _correction(optimizer.beta_2, optimizer.iterations, nu)) + optimizer.epsilon
         for nu in _tensors(optimizer._velocities)
     ]
 
 
-def _correction(decay, step, like):
-    """``1 - decayᵗ`` in the dtype of a tensor."""
+def _correction(decay: float, step: Any, like: tf.Tensor) -> tf.Tensor:
+    """``1 - decayᵗ`` at t = `step`, in the dtype of `like`."""
     return 1.0 - tf.pow(tf.cast(decay, like.dtype), tf.cast(step, like.dtype))
 
 
-def _tensors(slots):
+def _tensors(slots: Iterable[Any]) -> list[tf.Tensor]:
     return [tf.convert_to_tensor(slot) for slot in slots]

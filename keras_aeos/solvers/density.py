@@ -4,43 +4,44 @@ import dataclasses
 import math
 
 import numpy as np
+import tensorflow as tf
 
 from keras_aeos.solvers.trace import random_signs
-from keras_aeos.solvers.vectors import Vectors, unit
+from keras_aeos.solvers.vectors import Matvec, Vectors, unit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpectralDensity:
-    """The distribution of the eigenvalues of an n × n matrix, from random probes.
+    """Distribution of the eigenvalues of an n × n matrix, estimated from random probes.
 
     Each probe gives a quadrature rule of m nodes for the density ``(1/n) Σᵢ δ(λ - λᵢ)``.
 
     Attributes:
         nodes: Ritz values, shape (probes, m).
-        weights: Their weights, shape (probes, m); those of a probe sum to 1.
+        weights: Weights of the nodes, shape (probes, m). The weights of each probe sum to 1.
     """
 
     nodes: np.ndarray
     weights: np.ndarray
 
-    def edges(self):
+    def edges(self) -> np.ndarray:
         """Edges of intervals that cover the nodes, logarithmic on both sides of 0.
 
-        There are four in a decade, over four decades below the largest node in magnitude.
+        Each decade has four edges, over four decades below the largest node in magnitude.
         """
         largest = np.abs(self.nodes).max() or 1.0
         positive = largest * 10.0 ** (np.arange(-16, 1) / 4.0)
-        positive[-1] *= 1.0 + 1e-9  # the node itself lies within
+        positive[-1] *= 1.0 + 1e-9  # so that the interval includes the node
         return np.concatenate([-positive[::-1], [0.0], positive])
 
-    def histogram(self, edges):
-        """Fractions of the eigenvalues between consecutive edges, with their standard errors.
+    def histogram(self, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Fractions of the eigenvalues between consecutive edges, with standard errors.
 
         Args:
             edges: Ascending numbers, shape (b + 1,).
 
         Returns:
-            Two arrays of shape (b,).
+            The fractions and their standard errors, two arrays of shape (b,).
         """
         counts = np.stack(
             [
@@ -51,18 +52,20 @@ class SpectralDensity:
         return counts.mean(axis=0), counts.std(axis=0, ddof=1) / math.sqrt(len(counts))
 
 
-def lanczos_quadrature(matvec, like, num_probes, num_steps, seed=0):
+def lanczos_quadrature(
+    matvec: Matvec, like: tf.Tensor, num_probes: int, num_steps: int, seed: int = 0
+) -> SpectralDensity:
     """Spectral density of a symmetric operator A.
 
-    From each random sign vector z a Lanczos process of m steps gives a tridiagonal T. The
-    eigenvalues of T are the nodes of a Gauss quadrature of ``zᵀ f(A) z / n``, the squared first
-    components of its eigenvectors the weights; its mean over z is ``tr f(A) / n``.
+    From each random sign vector z, m Lanczos steps give a tridiagonal T. The eigenvalues of T are
+    the nodes of a Gauss quadrature of ``zᵀ f(A) z / n``. The squared first components of the
+    eigenvectors are the weights. The mean of the quadrature over z is ``tr f(A) / n``.
 
     Args:
         matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
         like: A tensor of that shape and dtype.
         num_probes: Number of random vectors z, at least 2.
-        num_steps: Number m of products with each.
+        num_steps: Number m of products per probe.
         seed: Seed of the random signs.
 
     Returns:
@@ -84,7 +87,7 @@ def lanczos_quadrature(matvec, like, num_probes, num_steps, seed=0):
             projection[step, : step + 1] = projection[: step + 1, step] = components
             scale = np.abs(projection).max()
             if beta <= 100.0 * np.finfo(like.dtype.as_numpy_dtype).eps * scale:
-                break  # the probe's Krylov space is exhausted, and the quadrature exact
+                break  # the probe's Krylov space is exhausted: the quadrature is exact
             vector = product / beta
             basis.append(vector)
         size = step + 1

@@ -1,49 +1,61 @@
 """Largest eigenpairs by thick-restart Lanczos with full re-orthogonalisation."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import tensorflow as tf
 
 from keras_aeos.solvers.certificate import Basis, Certificate
 from keras_aeos.solvers.result import Eigenpairs, error_bounds, not_available, relative
-from keras_aeos.solvers.vectors import RandomDirections, Vectors, norm, unit
+from keras_aeos.solvers.vectors import Matvec, RandomDirections, Vectors, norm, unit
 
-# Norm of the fresh random part of a warm start, beside a unit vector of old Ritz vectors.
+# Norm of the random part of a warm start. The part from old Ritz vectors has norm 1.
 _FRESH_NORM = 1.0
-# Ritz vectors below the wanted ones that are passed on to the next solve.
+# Ritz vectors below the wanted ones that are passed to the next solve.
 _NUM_GUARDS = 2
-# Tolerance of the certificate of a cold start, in units of `rtol`.
+# Margin of the certificate of a cold start, in units of `rtol`.
 _COLD_MARGIN = 30.0
 
 
-def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None, earlier=()):
-    """Largest eigenpairs of a symmetric operator A from products with it alone.
+def lanczos(
+    matvec: Matvec,
+    start: tf.Tensor,
+    num_eigenvalues: int,
+    rtol: float,
+    max_hvps: int,
+    seed: int = 0,
+    margin: float | None = None,
+    earlier: Iterable[float] = (),
+) -> Eigenpairs:
+    """Largest eigenpairs of a symmetric operator A, from products with A alone.
 
-    Builds an orthonormal basis V of a Krylov space with ``AV = VT + β q eᵀ`` and takes the
-    eigenpairs of T, whose residuals ``‖Ay - θy‖ = β |s_last|`` cost nothing. When the basis is
-    full it is restarted from its best Ritz vectors.
+    The solver builds an orthonormal basis V of a Krylov space with ``AV = VT + β q eᵀ``. It takes
+    the eigenpairs of T, whose residuals ``‖Ay - θy‖ = β |s_last|`` cost nothing. A full basis is
+    restarted from its best Ritz vectors.
 
-    A small residual says that an eigenvalue is near, not that it is the largest. So a solve ends
-    only when both
+    A small residual shows that an eigenvalue is near, not that it is the largest. A solve
+    therefore ends only when
 
-    - the bound of the distance to the nearest eigenvalue is at most `rtol`, for each of the pairs,
-    - no eigenvalue above ``(1 + margin) λ₁`` exists, with a probability of 99 % over the random
-      part of the start vector (`Certificate`); and, in a cold start, none at ``(1 + margin) λᵢ``,
-      or half the way to λᵢ₋₁, for the next ones.
+    - for each pair, the relative distance to the nearest eigenvalue is bounded by `rtol`, and
+    - no eigenvalue exceeds ``(1 + margin) λ₁``, with a probability of 99% over the random part of
+      the start vector (`Certificate`). A cold start also excludes an eigenvalue at
+      ``(1 + margin) λᵢ``, or halfway to λᵢ₋₁ if that is closer, for each further pair.
 
-    A warm start adds a fresh random direction to the given vectors, so that an old eigenvector,
-    even an exact one, does not hide one that has overtaken it.
+    A warm start adds a random direction to the given vectors. Otherwise an old eigenvector, even an
+    exact one, could hide an eigenvector that has overtaken it.
 
     Args:
         matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
-        start: Tensor of shape (s, n): vectors of an earlier solve, best first; or (0, n).
+        start: Vectors of an earlier solve, best first: a tensor of shape (s, n), or (0, n) for a
+            cold start.
         num_eigenvalues: Number k of eigenpairs, at most n.
-        rtol: Tolerance of the relative error of each eigenvalue.
-        max_hvps: Product limit.
+        rtol: Relative tolerance of each eigenvalue.
+        max_hvps: Largest number of products.
         seed: Seed of the random directions.
-        margin: Relative margin of the certificate of a warm start, for λ₁ alone; None for that
-            of a cold start: ``30 rtol``, for all of the pairs.
-        earlier: Largest Ritz values of an earlier solve, descending: where they stood an
-            eigenvalue may stand that this solve has not seen yet.
+        margin: Relative margin of the certificate, for λ₁ alone, as in a warm start. None means
+            the certificate of a cold start, ``30 rtol`` for all pairs.
+        earlier: Largest Ritz values of an earlier solve, descending. They mark places where this
+            solve may not have found an eigenvalue yet.
 
     Returns:
         An `Eigenpairs` with vectors of shape (n,).
@@ -85,7 +97,7 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None,
         if complete:
             certified = True
         elif exhausted:
-            # An invariant subspace has one eigenvector of each eigenvalue; there may be k of one.
+            # An invariant subspace holds one eigenvector per eigenvalue, which may be k-fold.
             certified = num_exhausted >= num_eigenvalues
         else:
             certified = all(
@@ -99,7 +111,7 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None,
             break
 
         if exhausted:
-            # Whatever lies outside of an invariant subspace is found from a fresh direction.
+            # Only a fresh direction leads out of an invariant subspace.
             product, beta, _ = basis.orthogonalise(random())
             certificate, begin = Certificate(size, 1.0), len(basis)
         if len(basis) == capacity:
@@ -129,15 +141,17 @@ def lanczos(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None,
     )
 
 
-def _above(values, margin, floor):
-    """A number above each of the descending values, by the margin or half the way to the next."""
+def _above(values: np.ndarray, margin: float, floor: float) -> np.ndarray:
+    """Numbers above descending values, by the margin or halfway to the next larger value."""
     steps = np.maximum(margin * np.abs(values), floor)
     steps[1:] = np.minimum(steps[1:], -np.diff(values) / 2.0)
     return values + steps
 
 
-def _start_vector(start, num_eigenvalues, random):
-    """A unit vector, and the norm of its part that is random."""
+def _start_vector(
+    start: tf.Tensor, num_eigenvalues: int, random: RandomDirections
+) -> tuple[tf.Tensor, float]:
+    """A unit vector and the norm of its random part."""
     if start.shape[0] == 0:
         return random(), 1.0
     order = np.arange(start.shape[0])

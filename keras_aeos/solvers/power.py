@@ -1,38 +1,50 @@
 """Largest eigenpairs by block power iteration with a shift."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import tensorflow as tf
 
 from keras_aeos.solvers.result import Eigenpairs, error_bounds, not_available, relative
-from keras_aeos.solvers.vectors import RandomDirections, Vectors, norm, unit
+from keras_aeos.solvers.vectors import Matvec, RandomDirections, Vectors, norm, unit
 
-# Iterations that the fresh column gets to show an eigenvector that the others miss.
+# Iterations after which the guard column has revealed an eigenvector that the others miss.
 _MIN_ITERATIONS = 5
-# Residual of the additional column that ends a solve, in units of the wanted columns' tolerance.
+# Tolerance of the guard column, in units of the wanted columns' tolerance.
 _GUARD_TOLERANCE = 10.0
 
 
-def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None, earlier=()):
+def power(
+    matvec: Matvec,
+    start: tf.Tensor,
+    num_eigenvalues: int,
+    rtol: float,
+    max_hvps: int,
+    seed: int = 0,
+    margin: float | None = None,
+    earlier: Iterable[float] = (),
+) -> Eigenpairs:
     """Largest eigenpairs of a symmetric operator A by power iteration on a block of vectors.
 
-    One iteration takes the Ritz pairs of the block V, of k wanted columns and one more, from its
-    image AV, and continues with an orthonormal basis of ``(A + σI)V``. The shift σ starts at 0.
-    Whenever a Ritz value shows that the negative end of the spectrum rivals the positive one, σ is
-    raised to minus that value, after which the most positive eigenvalues are the largest in
-    magnitude.
+    The block V has k wanted columns and one guard column. Each iteration computes the Ritz pairs
+    of V from its image AV and continues with an orthonormal basis of ``(A + σI)V``. The shift σ
+    starts at 0. If a Ritz value shows that the negative end of the spectrum rivals the positive
+    one, σ is raised to minus that value. The most positive eigenvalues of A then become the largest
+    of ``A + σI`` in magnitude.
 
-    The additional column starts as a fresh random direction. The solve ends only when that column,
-    too, has nearly converged, to an eigenvalue below the wanted ones, and not before
-    `_MIN_ITERATIONS`: an eigenvector that has overtaken those of the last solve is found.
+    The guard column starts as a random direction. A solve takes at least `_MIN_ITERATIONS`
+    iterations. It ends only when the guard column, too, has nearly converged, to an eigenvalue
+    below the wanted ones. It therefore finds an eigenvector that has overtaken the old ones.
 
     Args:
         matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
-        start: Tensor of shape (s, n): vectors of an earlier solve, best first; or (0, n).
+        start: Vectors of an earlier solve, best first: a tensor of shape (s, n), or (0, n) for a
+            cold start.
         num_eigenvalues: Number k of eigenpairs, at most n.
-        rtol: Tolerance of the relative error of each eigenvalue.
-        max_hvps: Product limit.
+        rtol: Relative tolerance of each eigenvalue.
+        max_hvps: Largest number of products.
         seed: Seed of the random directions.
-        margin: Not used: power iteration has no certificate.
+        margin: Not used, because power iteration has no certificate.
         earlier: Largest Ritz values of an earlier solve, for the error bounds.
 
     Returns:
@@ -88,9 +100,12 @@ def power(matvec, start, num_eigenvalues, rtol, max_hvps, seed=0, margin=None, e
     )
 
 
-def _orthonormal(vectors, random=None):
-    """Orthonormal basis of the span; a direction that vanishes is replaced by a random one."""
-    basis, columns = Vectors(tf.stack(vectors)[:0]), []
+def _orthonormal(
+    vectors: Sequence[tf.Tensor], random: RandomDirections | None = None
+) -> list[tf.Tensor]:
+    """Orthonormal basis of the span; `random` replaces directions that vanish."""
+    basis = Vectors(tf.stack(vectors)[:0])
+    columns: list[tf.Tensor] = []
     for vector in vectors:
         rest, left, _ = basis.orthogonalise(vector)
         if random is not None and left <= 1e-6 * norm(vector):

@@ -1,12 +1,13 @@
-"""The trace of a symmetric operator from few products, by Hutch++."""
+"""The trace of a symmetric operator from a few products, by Hutch++."""
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from keras_aeos.solvers.vectors import Vectors
+from keras_aeos.solvers.vectors import Matvec, Vectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,14 +16,20 @@ class TraceEstimate:
 
     Attributes:
         value: The estimate.
-        error: Its standard error, from the scatter of the random probes.
+        error: Standard error of the estimate, from the scatter of the random probes.
     """
 
     value: float
     error: float
 
 
-def hutch_plus_plus(matvec, known_vectors, known_values, num_probes, seed=0):
+def hutch_plus_plus(
+    matvec: Matvec,
+    known_vectors: Sequence[tf.Tensor],
+    known_values: Sequence[float] | np.ndarray,
+    num_probes: int,
+    seed: int = 0,
+) -> TraceEstimate:
     """Estimate ``tr A`` of a symmetric operator A.
 
     The part of A on a subspace is summed exactly and the rest is sampled. With an orthonormal
@@ -30,15 +37,16 @@ def hutch_plus_plus(matvec, known_vectors, known_values, num_probes, seed=0):
 
         tr A ≈ Σᵢ qᵢᵀ A qᵢ + mean over z of zᵀ (I - QQᵀ) A (I - QQᵀ) z.
 
-    The scatter of the second term falls with what A has left outside of the subspace. Where the
-    original takes a random sketch of A for Q, this takes the Ritz vectors of an eigensolver, whose
-    quadratic forms are the Ritz values: they hold the largest eigenvalues and cost no product.
+    The smaller A is outside the subspace, the less the second term scatters. The original method
+    takes Q from a random sketch of A. This one takes the Ritz vectors of an eigensolver, which
+    capture the largest eigenvalues. They cost no product, because their quadratic forms are the
+    Ritz values.
 
     Args:
         matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
-        known_vectors: The vectors qᵢ: a non-empty list of orthonormal tensors of shape (n,).
-        known_values: Their quadratic forms ``qᵢᵀ A qᵢ``, of the same length.
-        num_probes: Number of random vectors z, at least 2, and of products.
+        known_vectors: Vectors qᵢ, a non-empty list of orthonormal tensors of shape (n,).
+        known_values: Quadratic forms ``qᵢᵀ A qᵢ`` of these vectors, of the same length.
+        num_probes: Number of random vectors z, at least 2. Each costs one product.
         seed: Seed of the random signs.
 
     Returns:
@@ -47,7 +55,8 @@ def hutch_plus_plus(matvec, known_vectors, known_values, num_probes, seed=0):
     References:
         Meyer, Musco, Musco and Woodruff, "Hutch++: Optimal Stochastic Trace Estimation", 2021.
     """
-    basis, samples = Vectors(tf.stack(known_vectors)), []
+    basis = Vectors(tf.stack(known_vectors))
+    samples: list[float] = []
     for index in range(num_probes):
         rest, *_ = basis.orthogonalise(random_signs(known_vectors[0], seed, index))
         samples.append(float(tf.tensordot(rest, matvec(rest), 1)))
@@ -57,7 +66,7 @@ def hutch_plus_plus(matvec, known_vectors, known_values, num_probes, seed=0):
     )
 
 
-def random_signs(like, seed, index):
-    """Vector number `index` of independent random signs, of the shape and dtype of another."""
+def random_signs(like: tf.Tensor, seed: int, index: int) -> tf.Tensor:
+    """Vector number `index` of independent random signs, with the shape and dtype of `like`."""
     bits = tf.random.stateless_uniform(like.shape, [seed, index], 0, 2, tf.int32)
     return tf.cast(2 * bits - 1, like.dtype)

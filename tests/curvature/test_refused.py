@@ -61,7 +61,7 @@ def test_operations_before_the_parameters_are_refused_only_if_they_draw(name):
     x = np.ones((3, *IMAGE), "f")
     objective = Objective(model, from_data((x, model(x).numpy())))
     if name.startswith("random"):
-        with pytest.raises(ValueError, match="draws anew"):
+        with pytest.raises(ValueError, match="draws new random numbers"):
             objective.linearise()
     else:
         assert np.isfinite(objective.linearise().hessian_product(tf.ones([10]))).all()

@@ -235,7 +235,7 @@ def cross_entropy_of_both(x):
 
 
 # name: (function, whether stock TensorFlow says that it can't)
-MENDED = {
+CORRECTED = {
     "max_pool": (cubed(lambda x: tf.nn.max_pool2d(tf.tanh(x), 3, 1, "SAME")), False),
     "moments": (cubed(lambda x: tf.nn.moments(x, [1])[1]), False),
     "bilinear": (cubed(lambda x: tf.image.resize(x, (3, 5))), False),
@@ -247,10 +247,10 @@ MENDED = {
 }
 
 
-@pytest.mark.parametrize("name", MENDED)
-def test_mended_operations(name):
+@pytest.mark.parametrize("name", CORRECTED)
+def test_corrected_operations(name):
     """Same gradient as stock, the right Hessian; the stock one is missing, or off by percents."""
-    function, missing = MENDED[name]
+    function, missing = CORRECTED[name]
     generator = np.random.default_rng(0)
     x, v = tf.constant(generator.standard_normal((2, 2, 4, 4, 3)), tf.float32)
     gradient, product = differentiated(function, exact=True)(x, v)

@@ -53,6 +53,8 @@ def test_update_is_the_momentum_divided_by_the_preconditioner(name, scheduled, d
         if case.buffer != "steps":
             step = rate * step
         before = flat(parameters[-2])
+        assert rate is not None
+        assert described.weight_decay is not None
         expected = before - rate * described.weight_decay * before - step
         rtol = RTOL if name in CUSTOM_OPTIMIZERS else KERAS_RTOL
         np.testing.assert_allclose(flat(parameters[-1]), expected, rtol=rtol, atol=rtol)
@@ -71,6 +73,8 @@ def test_update_of_schedule_free_adamw_is_its_averaging_with_the_preconditioner(
         beta, c = described.momentum.beta, described.momentum.average_weight
         y = flat(parameters[-2])
         z = y if z is None else z
+        assert described.learning_rate is not None
+        assert described.weight_decay is not None
         y = (1 - described.learning_rate * described.weight_decay) * y
         x = (y - (1 - beta) * z) / beta
         z = z - described.learning_rate * flat(gradients[-1]) / flat(
