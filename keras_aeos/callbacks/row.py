@@ -17,12 +17,13 @@ from keras_aeos.callbacks import quantities as of_row
 from keras_aeos.callbacks.quantities import QUANTITIES
 from keras_aeos.curvature import batches
 from keras_aeos.curvature.eigenpairs import Eigensolver, check_num_eigenvalues, resolve
-from keras_aeos.curvature.measurement import Matvec, Measurement
+from keras_aeos.curvature.measurement import Measurement
 from keras_aeos.curvature.objective import Objective
 from keras_aeos.curvature.second_derivative_check import check_second_derivatives
 from keras_aeos.optimizers import dynamics
 from keras_aeos.solvers.result import Eigenpairs
 from keras_aeos.solvers.tracking import EigenpairTracker
+from keras_aeos.solvers.vectors import Matvec
 
 # Characters of a line of a docstring's table.
 _TABLE_WIDTH = 92
@@ -255,7 +256,7 @@ class EdgeMeter:
         batch_size: int | None = None,
         check: bool = False,
     ) -> None:
-        constraints.check(num_eigenvalues=num_eigenvalues, batch_size=batch_size, check=check)
+        constraints.check(num_eigenvalues=num_eigenvalues, check=check)
         self.model = model
         self._quantities = of_row.checked(quantities)
         self.columns = columns(self._quantities, num_eigenvalues)

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_aeos import constraints
+
 # Tensors, arrays or specs in nested lists, tuples and dictionaries; None marks an absent part.
 Nest = Any
 
@@ -53,10 +55,7 @@ def from_data(data: Any, batch_size: int | None = None) -> MicroBatches:
         ValueError: If `data` is empty, infinite or of unequal lengths, or if `batch_size` is given
             with a data set, which has its own batches.
     """
-    if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
-        raise ValueError(
-            f"`batch_size` must be a positive integer or None. Received: batch_size={batch_size!r}"
-        )
+    constraints.check(batch_size=batch_size)
     if isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)):
         if batch_size is not None:
             raise ValueError(

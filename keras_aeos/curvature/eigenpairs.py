@@ -116,7 +116,7 @@ def top_eigenpairs(
     References:
         Cohen et al. 2022, Section 2 (preconditioned sharpness).
     """
-    constraints.check(num_eigenvalues=num_eigenvalues, batch_size=batch_size, seed=seed)
+    constraints.check(num_eigenvalues=num_eigenvalues, seed=seed)
     method, rtol, max_hvps = resolve(solver)
     objective = Objective(model, from_data(data, batch_size))
     check_num_eigenvalues(num_eigenvalues, objective)

@@ -15,8 +15,7 @@ from keras_aeos.curvature.objective import Linearisation, Objective
 from keras_aeos.solvers.density import SpectralDensity, lanczos_quadrature
 from keras_aeos.solvers.result import Eigenpairs
 from keras_aeos.solvers.trace import TraceEstimate, hutch_plus_plus
-
-Matvec = Callable[[tf.Tensor], tf.Tensor]
+from keras_aeos.solvers.vectors import Matvec
 
 # Random vectors for a trace; for a spectral density, and the products with each of them.
 _TRACE_PROBES = 10

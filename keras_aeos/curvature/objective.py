@@ -10,9 +10,10 @@ import tensorflow as tf
 from keras_aeos.curvature.batches import MicroBatches, flatten, unflatten
 from keras_aeos.curvature.partial_evaluation import PartialEvaluation
 from keras_aeos.curvature.second_derivatives import exact_second_derivatives, refuse_inexact
+from keras_aeos.solvers.vectors import Matvec
 
 # Called with the gradient of a micro-batch and its product with a vector.
-Visitor = Callable[[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]], None]
+Visitor = Callable[[tf.Tensor, Matvec], None]
 # Bytes of intermediate values that a linearisation keeps, for as many micro-batches as fit. The
 # values of the others are computed again for each product.
 _KEPT_BYTES = 2**30

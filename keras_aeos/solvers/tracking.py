@@ -1,12 +1,11 @@
 """Eigenpairs of operators that change slowly, each solve started from the last one."""
 
-from collections.abc import Callable
-
 import numpy as np
 import tensorflow as tf
 
 from keras_aeos.solvers.by_name import SOLVERS
 from keras_aeos.solvers.result import Eigenpairs
+from keras_aeos.solvers.vectors import Matvec
 
 # Every tenth solve of an operator carries the full certificate. In between, the certificate
 # excludes only eigenvalues five times as large as λ₁.
@@ -42,7 +41,7 @@ class EigenpairTracker:
     def solve(
         self,
         name: str,
-        matvec: Callable[[tf.Tensor], tf.Tensor],
+        matvec: Matvec,
         like: tf.Tensor,
         num_eigenvalues: int,
         seed: int,
