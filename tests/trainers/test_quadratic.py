@@ -14,6 +14,8 @@ from trainers import command_line, quadratic, run_directory, schema, training
 from trainers.__main__ import main
 from trainers.errors import UserError
 
+gradient_descent = schema.OPTIMIZERS["gradient_descent"]
+
 
 def config(optimizer, **changes):
     return schema.Quadratic(**{"optimizer": optimizer, "output_dir": "", "steps": 30, **changes})
@@ -89,7 +91,7 @@ ADAM: dict[str, Any] = {
 # section, settings of the run, the recurrence, moments that the optimizer has
 PATHS = {
     "gradient descent": (
-        schema.OPTIMIZERS["gradient_descent"](learning_rate=0.3),
+        gradient_descent(learning_rate=0.3),
         {},
         lambda x, m, v, g: (x - 0.3 * g, m, v),
         (),
@@ -200,7 +202,7 @@ def test_rmsprop_diverges_until_its_preconditioner_has_grown(tmp_path, rate):
 
 
 THRESHOLDS = {
-    "gradient descent": (schema.OPTIMIZERS["gradient_descent"](learning_rate=0.2), 10.0),
+    "gradient descent": (gradient_descent(learning_rate=0.2), 10.0),
     "heavy ball": (schema.OPTIMIZERS["heavy_ball"](learning_rate=0.02), 190.0),
     "Nesterov": (schema.OPTIMIZERS["nesterov"](learning_rate=0.02), 3.8 / 2.8 / 0.02),
     "Adam": (schema.OPTIMIZERS["adam"](learning_rate=0.1), 380.0),
@@ -220,9 +222,7 @@ def test_edge_ratio_is_in_units_of_the_threshold(tmp_path, section, threshold):
 
 
 def test_run_writes_its_directory(tmp_path):
-    settings = config(
-        schema.OPTIMIZERS["gradient_descent"](learning_rate=0.5), curvature=1.0, steps=2
-    )
+    settings = config(gradient_descent(learning_rate=0.5), curvature=1.0, steps=2)
     outcome = quadratic.train(settings, tmp_path, {"config_name": "mine"})
     assert {p.name for p in tmp_path.iterdir()} == {"config.yaml", "run.json", "trajectory.csv"}
     assert OmegaConf.load(tmp_path / "config.yaml").optimizer.learning_rate == 0.5
@@ -239,9 +239,7 @@ def test_run_writes_its_directory(tmp_path):
 
 
 def test_numbers_are_read_back_exactly(tmp_path):
-    table, _ = trained(
-        tmp_path, schema.OPTIMIZERS["gradient_descent"](learning_rate=0.1), curvature=1.0, steps=3
-    )
+    table, _ = trained(tmp_path, gradient_descent(learning_rate=0.1), curvature=1.0, steps=3)
     x = [1.0]
     for _ in range(3):
         x.append(x[-1] - 0.1 * x[-1])
@@ -249,7 +247,7 @@ def test_numbers_are_read_back_exactly(tmp_path):
 
 
 def test_divergence_ends_the_run_and_keeps_the_rows(tmp_path):
-    settings = config(schema.OPTIMIZERS["gradient_descent"](learning_rate=1e60), curvature=1.0)
+    settings = config(gradient_descent(learning_rate=1e60), curvature=1.0)
     outcome = quadratic.train(settings, tmp_path, {})
     table = pd.read_csv(tmp_path / "trajectory.csv")
     # The objectives are 1, 1e120 and 1e240, halved, before they overflow.
@@ -270,12 +268,12 @@ FAR = {
 @pytest.mark.parametrize("changes", FAR.values(), ids=FAR)
 def test_start_that_overflows_is_refused(tmp_path, changes):
     with pytest.raises(UserError, match="start: expected an objective and a squared gradient"):
-        trained(tmp_path / "new", schema.OPTIMIZERS["gradient_descent"](), **changes)
+        trained(tmp_path / "new", gradient_descent(), **changes)
     assert not (tmp_path / "new").exists()
 
 
 def test_interrupted_run_keeps_its_rows_and_is_not_finished(tmp_path, monkeypatch):
-    settings = config(schema.OPTIMIZERS["gradient_descent"](), curvature=1.0)
+    settings = config(gradient_descent(), curvature=1.0)
     apply, calls = GradientDescent.apply, itertools.count()
 
     def interrupted(self, *arguments):
@@ -292,24 +290,22 @@ def test_interrupted_run_keeps_its_rows_and_is_not_finished(tmp_path, monkeypatc
 
 
 def test_directory_holds_one_kind_of_run(tmp_path):
-    trained(tmp_path, schema.OPTIMIZERS["gradient_descent"](), curvature=1.0, steps=2)
+    trained(tmp_path, gradient_descent(), curvature=1.0, steps=2)
     other = schema.Config(
         model=schema.FullyConnected(hidden_layers=1, width=4),
         data=schema.Data(name="digits", num_examples=20),
-        optimizer=schema.OPTIMIZERS["gradient_descent"](),
+        optimizer=gradient_descent(),
         steps=1,
     )
     training.train(other, tmp_path, {})
     assert not (tmp_path / "trajectory.csv").exists()
-    assert not run_directory.is_finished(
-        tmp_path, config(schema.OPTIMIZERS["gradient_descent"](), curvature=1.0)
-    )
-    trained(tmp_path, schema.OPTIMIZERS["gradient_descent"](), curvature=1.0, steps=2)
+    assert not run_directory.is_finished(tmp_path, config(gradient_descent(), curvature=1.0))
+    trained(tmp_path, gradient_descent(), curvature=1.0, steps=2)
     assert {p.name for p in tmp_path.iterdir()} == {"config.yaml", "run.json", "trajectory.csv"}
 
 
 def test_float_type_of_the_process_stays(tmp_path):
-    trained(tmp_path, schema.OPTIMIZERS["gradient_descent"](), curvature=1.0, steps=1)
+    trained(tmp_path, gradient_descent(), curvature=1.0, steps=1)
     assert keras.config.floatx() == "float32"
 
 

@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
+import tensorflow_datasets
 
 from tests.trainers.prepared import LABELS, SHAPES, jpeg, write_imagenet
 from trainers import schema
-from trainers.data import imagenet
+from trainers.data import imagenet, tfds
 from trainers.tasks.base import task_of
 
 SIDE = 224
@@ -163,9 +163,9 @@ def test_evaluation_sees_the_validation_split(directory):
 
 def test_data_made_up_by_tfds_is_read(monkeypatch):
     """TFDS' own stand-in for ImageNet, after its description; nothing is on the disk."""
-    monkeypatch.setattr(data_tfds, "prepared", lambda section: tfds.builder(section.name))
-    monkeypatch.setattr(data_tfds, "check_split", lambda builder, split, num_examples: None)
-    with tfds.testing.mock_data(num_examples=6):
+    monkeypatch.setattr(tfds, "prepared", lambda section: tensorflow_datasets.builder(section.name))
+    monkeypatch.setattr(tfds, "check_split", lambda builder, split, num_examples: None)
+    with tensorflow_datasets.testing.mock_data(num_examples=6):
         x, y = arrays(task_of(config(None, num_examples=6)).feed().measured)
     assert x.shape == (6, SIDE, SIDE, 3)
     assert x.dtype == np.float32

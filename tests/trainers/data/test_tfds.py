@@ -10,16 +10,14 @@ from trainers.errors import UserError
 from trainers.tasks.base import task_of
 
 
-def train_on(directory):
-    """A run on the small CIFAR-10 in a directory."""
-    section = schema.Data(data_dir=str(directory), num_examples=120)
-    settings = schema.Config(
+def run(name, directory, num_examples, **changes):
+    return schema.Config(
         model=schema.FullyConnected(),
-        data=section,
         optimizer=schema.OPTIMIZERS["adam"](),
+        data=schema.Data(name=name, data_dir=str(directory), num_examples=num_examples),
         output_dir="",
+        **changes,
     )
-    training.train(settings, directory / "run", {})
 
 
 @pytest.mark.parametrize("by", ["configuration", "environment"])
@@ -36,7 +34,7 @@ def test_missing_data_set_names_place_and_remedy(tmp_path, monkeypatch, by):
 def test_broken_image_is_named(tmp_path):
     write_cifar(tmp_path, broken=7)
     with pytest.raises(UserError, match=r"of cifar10 can't be decoded: .*train_7.* in .*3\.0\.2"):
-        train_on(tmp_path)
+        training.train(run("cifar10", tmp_path, 120), tmp_path / "run", {})
 
 
 def test_damaged_file_is_named(tmp_path):
@@ -46,33 +44,36 @@ def test_damaged_file_is_named(tmp_path):
     content[len(content) // 4] ^= 255
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"a file of cifar10 in .*3\.0\.2 is damaged"):
-        train_on(tmp_path)
+        training.train(run("cifar10", tmp_path, 120), tmp_path / "run", {})
 
 
 def test_missing_split_is_named(tmp_path):
     only = write_imagenet(tmp_path, splits=("train",))
-    settings = config(only, evaluation=schema.Evaluation(freq=5))
+    settings = run("imagenet2012", only, 9, evaluation=schema.Evaluation(freq=5))
     with pytest.raises(UserError, match=r"a split 'validation' .* splits train \(9 examples\)"):
         task_of(settings).feed()
 
 
-def test_too_few_examples_are_named(directory):
+def test_too_few_examples_are_named(tmp_path):
+    settings = run("imagenet2012", write_imagenet(tmp_path), 10)
     with pytest.raises(UserError, match="a split 'train' of 10 or more examples"):
-        task_of(config(directory, num_examples=10)).feed()
+        task_of(settings).feed()
 
 
 def test_broken_photograph_is_named(tmp_path):
     good = [jpeg(*shape) for shape in SHAPES[:3]]
-    settings = config(write_imagenet(tmp_path, [good[0], good[1][:3000], good[2]]), 3)
-    with pytest.raises(UserError) as error, tfds.broken_image_named(settings.data):
-        arrays(task_of(settings).feed().measured)
+    write_imagenet(tmp_path, [good[0], good[1][:3000], good[2]])
+    task = task_of(run("imagenet2012", tmp_path, 3))
+    with pytest.raises(UserError) as error, task.broken_example_named():
+        list(task.feed().measured)
     for part in ("imagenet2012", "n00000001.JPEG", str(tmp_path)):
         assert part in str(error.value)
 
 
-def test_error_without_a_broken_image_is_not_explained(directory):
+def test_error_without_a_broken_image_is_not_explained(tmp_path):
+    section = schema.Data(data_dir=write_cifar(tmp_path))
     with (
         pytest.raises(tf.errors.InvalidArgumentError, match="a jpeg"),
-        tfds.broken_image_named(schema.Data()),
+        tfds.broken_image_named(section),
     ):
         raise tf.errors.InvalidArgumentError(None, None, "about a jpeg, but none is broken")

@@ -79,12 +79,8 @@ def test_threshold_moves_with_the_learning_rate(files):
 
 
 def test_divergence_is_a_result(files):
-    settings = config(
-        files,
-        optimizer=schema.OPTIMIZERS["gradient_descent"](learning_rate=1e30),
-        steps=9,
-        model=None,
-    )
+    settings = config(files, steps=9)
+    settings.optimizer = schema.OPTIMIZERS["gradient_descent"](learning_rate=1e30)
     settings.model = schema.Transformer(
         norm="post", num_layers=1, dim=8, heads=2, hidden=8, dropout=0.0
     )
