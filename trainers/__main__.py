@@ -10,10 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from trainers import command_line, run_directory, schema
+from trainers import command_line, run_directory
 from trainers.errors import UserError
-
-TRAINERS = {schema.Config: "trainers.training", schema.Quadratic: "trainers.quadratic"}
 
 
 def run(composed: DictConfig) -> None:
@@ -29,8 +27,7 @@ def run(composed: DictConfig) -> None:
         groups = {k: v for k, v in settings.runtime.choices.items() if not k.startswith("hydra/")}
         choices = {"config_name": settings.job.config_name, **groups}
         # TensorFlow takes seconds to import: only now, when there is something to train.
-        trainer = import_module(TRAINERS[type(config)])
-        outcome = trainer.train(config, directory, choices)
+        outcome = import_module(f"trainers.{config.kind}").train(config, directory, choices)
         print(outcome.line(_shown(directory)) if in_sweep else outcome.report(_shown(directory)))
     except UserError as error:
         _exit(error)

@@ -137,13 +137,12 @@ def _register_schema() -> None:
     store = ConfigStore.instance()
     for name, run in schema.RUNS.items():
         store.store(group="schema", name=name, node=run, package="_global_")
-    for name, model in schema.MODELS.items():
-        store.store(group="schema/model", name=name, node=model)
-    for name, optimizer in schema.OPTIMIZERS.items():
-        store.store(group="schema/optimizer", name=name, node=optimizer)
-    for group, sections in schema.SECTIONS.items():
+    for group, sections in schema.GROUPS.items():
         for name, section in sections.items():
             store.store(group=f"schema/{group}", name=name, node=section)
+    # An optimizer needs no file of its own; where there is one, Hydra prefers it.
+    for name, optimizer in schema.OPTIMIZERS.items():
+        store.store(group="optimizer", name=name, node=optimizer)
 
 
 def _parse_overrides(lines: Sequence[str]) -> list[Override]:
@@ -194,7 +193,7 @@ def _compose(name: str | None, directory: Path, overrides: list[str]) -> DictCon
         return compose(name, overrides=overrides, return_hydra_config=True)
     except MissingConfigException as error:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        known = sorted({*_names(CONFIGS / group), *_names(directory / group)})
+        known = sorted({*_names(CONFIGS / group), *_names(directory / group), *_stored(group)})
         what = f"option '{option}' of group '{group}'" if group else f"configuration '{option}'"
         hint = _did_you_mean(option, known)
         raise UserError(f"unknown {what}.{hint} Known: {', '.join(known)}") from error
@@ -266,15 +265,18 @@ def _keys(section_type: Any) -> list[str]:
 def _all_keys() -> list[str]:
     """Every key within a section, whichever model and optimizer are chosen."""
     sections = [(item.name, item.type) for item in dataclasses.fields(schema.Config)]
-    sections += [("model", model) for model in schema.MODELS.values()]
-    sections += [("optimizer", optimizer) for optimizer in schema.OPTIMIZERS.values()]
-    for name, more in schema.SECTIONS.items():
-        sections += [(name, section) for section in more.values()]
+    for group, options in schema.GROUPS.items():
+        sections += [(group, section) for section in options.values()]
     return [f"{name}.{key}" for name, section in sections for key in _keys(section)]
 
 
 def _names(directory: Path) -> list[str]:
     return sorted(path.stem for path in directory.glob("*.yaml"))
+
+
+def _stored(group: str) -> Iterable[str]:
+    """Options of a group that need no file."""
+    return schema.OPTIMIZERS if group == "optimizer" else ()
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:

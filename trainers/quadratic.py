@@ -21,7 +21,7 @@ import keras
 from keras_aeos.stability import Recurrence
 from trainers import run_directory, schema
 from trainers.errors import UserError
-from trainers.training import build_optimizer
+from trainers.optimizers import build_optimizer
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from trainers.errors import UserError
-from trainers.schema import Config, Quadratic
+from trainers.schema import Run
 
 CONFIG = "config.yaml"
 RUN = "run.json"
@@ -58,7 +58,7 @@ _REPLACED = (
 FINISHED = ("completed", "diverged")
 
 
-def start(directory: Path, config: Config | Quadratic, choices: dict[str, str]) -> dict[str, Any]:
+def start(directory: Path, config: Run, choices: dict[str, str]) -> dict[str, Any]:
     """Clear the directory of an earlier run, write the first files and return the run's record.
 
     Raises:
@@ -70,10 +70,11 @@ def start(directory: Path, config: Config | Quadratic, choices: dict[str, str]) 
             f"Received: {directory}, which holds other files"
         )
     directory.mkdir(parents=True, exist_ok=True)
+    settings = asdict(config)
     record = {
         "status": "running",
         "choices": choices,
-        **({"seed": config.seed} if isinstance(config, Config) else {}),
+        **{key: settings[key] for key in ("seed",) if key in settings},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
         "git_commit": _git_commit(),
@@ -82,7 +83,7 @@ def start(directory: Path, config: Config | Quadratic, choices: dict[str, str]) 
     for name in _REPLACED:
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / TENSORBOARD, ignore_errors=True)
-    (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+    (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(settings)))
     return record
 
 
@@ -121,7 +122,7 @@ def last_evaluation(directory: Path) -> dict[str, float] | None:
     return {name: value for name, value in values.items() if math.isfinite(value)} or None
 
 
-def is_finished(directory: Path, config: Config | Quadratic) -> bool:
+def is_finished(directory: Path, config: Run) -> bool:
     """Whether a run of this very configuration went to its end here."""
     if read(directory).get("status") not in FINISHED or not (directory / CONFIG).exists():
         return False

@@ -5,9 +5,7 @@ import math
 import os
 import time
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -17,28 +15,10 @@ import tensorflow as tf
 
 import keras_aeos
 from trainers import report, run_directory, schema
-from trainers.callbacks import Evaluation, OnceBelow, ProgressBar, StopCriteria
-from trainers.data import feed as data
-from trainers.data import source as sources
-from trainers.errors import UserError
-from trainers.evaluation.translation import TranslationEvaluation
-from trainers.models.transformer import TokenCrossEntropy
-from trainers.schedules import WarmUp
-
-OPTIMIZERS = {
-    "gradient_descent": keras_aeos.optimizers.GradientDescent,
-    "heavy_ball": keras_aeos.optimizers.HeavyBall,
-    "nesterov": keras_aeos.optimizers.Nesterov,
-    "rmsprop": keras_aeos.optimizers.RMSprop,
-    "adagrad": keras_aeos.optimizers.Adagrad,
-    "adam": keras_aeos.optimizers.Adam,
-    "adamw": keras_aeos.optimizers.AdamW,
-    "amsgrad": keras_aeos.optimizers.AMSGrad,
-    "padam": keras_aeos.optimizers.Padam,
-    "nadam": keras_aeos.optimizers.Nadam,
-    "adafactor": keras_aeos.optimizers.Adafactor,
-    "frozen_adam": keras_aeos.optimizers.FrozenAdam,
-}
+from trainers.callbacks import OnceBelow, ProgressBar, StopCriteria
+from trainers.data.feed import Feed
+from trainers.optimizers import build_optimizer, learning_rate
+from trainers.tasks.base import Task, task_of
 
 
 @dataclass(frozen=True)
@@ -94,14 +74,15 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
-    with sources.broken_image_named(config):
-        feed = data.load(config)
-    model = build_model(config, feed)
+    task = task_of(config)
+    with task.broken_example_named():
+        feed = task.feed()
+    model = task.build_model()
     build_optimizer(config.optimizer)  # before an earlier run's files are replaced
     record = run_directory.start(directory, config, choices)
     started = time.monotonic()
     with run_directory.interruption_recorded(directory, record):
-        stop, solution_step = _fit(config, model, feed, directory)
+        stop, solution_step = _fit(task, model, feed, directory)
     record.update(
         stop_reason=stop.reason,
         steps=stop.steps,
@@ -120,10 +101,11 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
 
 
 def _fit(
-    config: schema.Config, model: keras.Model, feed: data.Feed, directory: Path
+    task: Task, model: keras.Model, feed: Feed, directory: Path
 ) -> tuple[StopCriteria, int | None]:
     """Train; return what ended it and the step of the measurement at `monitor.loss_threshold`."""
-    compile_accumulating(model, config, feed.num_micro_batches)
+    config = task.config
+    compile_accumulating(model, task, feed.num_micro_batches)
     settings = dataclasses.asdict(config.monitor)
     for name in ("num_examples", "every_step", "steps_per_decade", "loss_threshold"):
         del settings[name]
@@ -141,13 +123,13 @@ def _fit(
         solution = OnceBelow(config.monitor.loss_threshold, epoch, monitor.measure)
         callbacks.append(solution)
     if feed.test is not None:
-        evaluation = _evaluation(config, feed, feed.test, directory)
+        evaluation = task.evaluation(feed.test, directory, epoch)
         callbacks.append(evaluation)
         if config.evaluation.loss_threshold is not None:
             below = config.evaluation.loss_threshold
             callbacks.append(OnceBelow(below, epoch, evaluation.evaluate))
     callbacks.append(ProgressBar(config.steps, monitor, directory.name))
-    with sources.broken_image_named(config):
+    with task.broken_example_named():
         model.fit(
             feed.training,
             steps_per_epoch=feed.num_micro_batches,
@@ -162,41 +144,6 @@ def _fit(
             model.optimizer, directory / run_directory.SECOND_MOMENTS
         )
     return stop, solution.step if solution else None
-
-
-def _evaluation(
-    config: schema.Config, feed: data.Feed, test: tf.data.Dataset, directory: Path
-) -> Evaluation:
-    section = config.evaluation
-    pairs = feed.sentences.test_pairs if feed.sentences else None
-    if isinstance(section, schema.TranslationEvaluation) and feed.sentences and pairs:
-        return TranslationEvaluation(
-            test, directory, section, feed.updates_per_epoch, feed.sentences.vocabulary, pairs
-        )
-    return Evaluation(test, directory, section.freq, feed.updates_per_epoch)
-
-
-def build_model(config: schema.Config, feed: data.Feed | None = None) -> keras.Model:
-    """The network of the `model` section, with initial weights that follow from the seed.
-
-    Args:
-        config: The checked configuration.
-        feed: What the run is fed; needed for the vocabulary of a model that translates.
-
-    Raises:
-        UserError: The images of the data set don't suit it.
-    """
-    module = import_module(f"trainers.models.{config.model.name}")
-    if feed is not None and feed.sentences is not None:
-        return module.build_model(config, len(feed.sentences.vocabulary))
-    try:
-        return module.build_model(config)
-    except ValueError as error:
-        shape = schema.DATASETS[config.data.name].input_shape
-        raise UserError(
-            f"model: the network can't be built for the images of {config.data.name}, {shape}: "
-            f"{' '.join(str(error).split())}"
-        ) from error
 
 
 def update_freq(config: schema.Config) -> int | list[int]:
@@ -215,7 +162,7 @@ def update_freq(config: schema.Config) -> int | list[int]:
     return sorted(steps)
 
 
-def compile_accumulating(model: keras.Model, config: schema.Config, num_batches: int) -> None:
+def compile_accumulating(model: keras.Model, task: Task, num_batches: int) -> None:
     """Compile so that one epoch of `num_batches` equal micro-batches is one update.
 
     The optimizer adds up the micro-batches' gradients and applies their mean with the last one, so
@@ -224,43 +171,13 @@ def compile_accumulating(model: keras.Model, config: schema.Config, num_batches:
 
     BatchNorm normalises a micro-batch by the statistics of that micro-batch ("ghost batches"), so
     that with it the update depends on how the batch is divided, otherwise only its rounding.
-
-    The squared error is the mean over examples and outputs; the cross-entropy is that of logits,
-    of sentences the sum over tokens with the weights that the micro-batches bring.
     """
-    if isinstance(config.model, schema.Transformer):
-        loss = TokenCrossEntropy(config.model.label_smoothing)
-    elif config.loss == "cross_entropy":
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    else:
-        loss = keras.losses.MeanSquaredError()
+    config = task.config
     optimizer = build_optimizer(
         config.optimizer,
-        **learning_rate(config, num_batches),
+        learning_rate=learning_rate(config, num_batches),
         gradient_accumulation_steps=num_batches if num_batches > 1 else None,
     )
-    model.compile(optimizer, loss=loss, steps_per_execution=num_batches)
-    # Variables that are there spare a second tracing of the step, minutes on a deep network.
+    model.compile(optimizer, loss=task.loss(), steps_per_execution=num_batches)
+    # With its variables built, the step is traced once, not twice: minutes on a deep network.
     optimizer.build(model.trainable_variables)
-
-
-def learning_rate(config: schema.Config, num_batches: int) -> dict[str, Any]:
-    """The argument `learning_rate` of an optimizer, if a schedule takes the number's place."""
-    if not config.schedule.warmup_steps:
-        return {}
-    settings = dataclasses.asdict(config.schedule)
-    rate = config.optimizer.learning_rate
-    return {"learning_rate": WarmUp(rate, **settings, micro_steps=num_batches)}
-
-
-def build_optimizer(section: schema.Optimizer, **arguments: Any) -> keras.optimizers.Optimizer:
-    """The optimizer of an `optimizer` section, with more arguments of Keras optimizers.
-
-    Raises:
-        UserError: The file of second moments can't be read.
-    """
-    settings = {**dataclasses.asdict(section), **arguments}
-    try:
-        return OPTIMIZERS[settings.pop("name")](**settings)
-    except (OSError, ValueError) as error:
-        raise UserError(f"optimizer: {error}") from error

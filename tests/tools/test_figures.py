@@ -36,7 +36,7 @@ def write_run(
     root, panel="a", ratio=1.0, figure="fig01", optimizer=None, loss="cross_entropy", **settings
 ):
     """A finished run whose edge ratio rises to `ratio` at step 100 and stays."""
-    optimizer = optimizer or schema.Adam(bias_correction=False)
+    optimizer = optimizer or schema.OPTIMIZERS["adam"](bias_correction=False)
     optimizer = dataclasses.replace(
         optimizer, **{k: v for k, v in settings.items() if k != "freeze_step"}
     )
@@ -161,7 +161,7 @@ def test_figures_of_many_optimizers_have_a_panel_for_each(tmp_path, figure, labe
 
 
 def test_figure_3_draws_frozen_adam(tmp_path):
-    frozen = schema.FrozenAdam(second_moments="moments.npz")
+    frozen = schema.OPTIMIZERS["frozen_adam"](second_moments="moments.npz")
     for rate in (1e-5, 1e-4):
         write_run(tmp_path, figure="fig03", optimizer=frozen, learning_rate=rate)
     figure, table = drawn(tmp_path, "fig03")

@@ -26,7 +26,7 @@ def write_run(
     """A finished run whose share of spikes along the top eigenvectors is `along`."""
     config = schema.Config(
         model=schema.FullyConnected(),
-        optimizer=schema.Adam(learning_rate=rate, beta_2=0.99, bias_correction=False),
+        optimizer=schema.OPTIMIZERS["adam"](learning_rate=rate, beta_2=0.99, bias_correction=False),
         monitor=schema.Monitor(
             every_step=every_step and list(every_step), quantities=QUANTITIES, num_eigenvalues=4
         ),

@@ -164,7 +164,7 @@ def test_growth_factor(iterates, expected, tolerance):
 def one(tmp_path):
     """A run of two steps."""
     settings = schema.Quadratic(
-        optimizer=schema.HeavyBall(ema=True), curvature=1.0, steps=2, output_dir=""
+        optimizer=schema.OPTIMIZERS["heavy_ball"](ema=True), curvature=1.0, steps=2, output_dir=""
     )
     quadratic.train(settings, tmp_path / "one", {"config_name": "fig02"})
     return tmp_path / "one"
@@ -217,7 +217,7 @@ def test_no_such_directory(tmp_path):
 def test_two_runs_of_the_same_settings_are_refused(one):
     one.rename(one.parent / "other")
     settings = schema.Quadratic(
-        optimizer=schema.HeavyBall(ema=True), curvature=1.0, steps=3, output_dir=""
+        optimizer=schema.OPTIMIZERS["heavy_ball"](ema=True), curvature=1.0, steps=3, output_dir=""
     )
     quadratic.train(settings, one, {"config_name": "fig02"})
     with pytest.raises(UserError, match=r"one and .*other have the same learning_rate"):
@@ -226,7 +226,9 @@ def test_two_runs_of_the_same_settings_are_refused(one):
 
 def test_diverged_run_is_drawn(tmp_path):
     settings = schema.Quadratic(
-        optimizer=schema.HeavyBall(learning_rate=1e100, ema=True), curvature=1.0, output_dir=""
+        optimizer=schema.OPTIMIZERS["heavy_ball"](learning_rate=1e100, ema=True),
+        curvature=1.0,
+        output_dir="",
     )
     quadratic.train(settings, tmp_path / "far", {"config_name": "fig02"})
     [row] = drawn(tmp_path, "fig02")[1].to_dict("records")

@@ -27,7 +27,7 @@ def write_run(
     error=0.6,
 ):
     """A run that came to its solution at `step`, with this sharpness and test error there."""
-    optimizer = optimizer or schema.Adam()
+    optimizer = optimizer or schema.OPTIMIZERS["adam"]()
     config = schema.Config(
         model=model or schema.WideResNet(),
         data=schema.Data(num_examples=1000, batch_size=batch_size),
@@ -82,11 +82,11 @@ RATES = (1e-3, 2e-3, 4e-3)
 def sweeps(tmp_path):
     """Sharper for smaller learning rates in full batches, and the other way round in large ones."""
     for index, rate in enumerate(RATES):
-        adam = schema.Adam(learning_rate=rate)
+        adam = schema.OPTIMIZERS["adam"](learning_rate=rate)
         write_run(tmp_path, optimizer=adam, sharpness=90 - 30 * index, error=0.7 - 0.1 * index)
         write_run(tmp_path, optimizer=adam, batch_size=250, sharpness=30 + 30 * index)
     for index, beta in enumerate((0.9, 0.99, 0.999)):
-        adam = schema.Adam(beta_2=beta)
+        adam = schema.OPTIMIZERS["adam"](beta_2=beta)
         write_run(tmp_path, panel="beta_2", optimizer=adam, sharpness=90 - 30 * index)
     return tmp_path
 
@@ -117,7 +117,7 @@ def test_figure_19_has_the_error_at_the_loss(sweeps):
 
 
 def test_run_without_a_solution_leaves_a_gap(sweeps):
-    write_run(sweeps, optimizer=schema.Adam(learning_rate=8e-3), step=None)
+    write_run(sweeps, optimizer=schema.OPTIMIZERS["adam"](learning_rate=8e-3), step=None)
     _, table = drawn(sweeps, "fig10")
     gap = table[table["learning_rate"] == 8e-3]
     assert gap["sharpness"].isna().all()
@@ -126,13 +126,17 @@ def test_run_without_a_solution_leaves_a_gap(sweeps):
 
 
 def test_two_runs_of_one_setting_are_refused(sweeps):
-    write_run(sweeps, optimizer=schema.Adam(learning_rate=RATES[0]))
+    write_run(sweeps, optimizer=schema.OPTIMIZERS["adam"](learning_rate=RATES[0]))
     with pytest.raises(UserError, match="have the same learning_rate"):
         drawn(sweeps, "fig10")
 
 
 def momentum(rate, **settings):
-    return {"optimizer": schema.HeavyBall(learning_rate=rate), "panel": "momentum", **settings}
+    return {
+        "optimizer": schema.OPTIMIZERS["heavy_ball"](learning_rate=rate),
+        "panel": "momentum",
+        **settings,
+    }
 
 
 def test_figure_11_compares_at_equal_steps(sweeps):
@@ -182,7 +186,7 @@ def test_figure_6_has_a_panel_for_each_batch_size(tmp_path):
                 tmp_path,
                 "fig06",
                 batch_size=batch_size,
-                optimizer=schema.Adam(learning_rate=rate),
+                optimizer=schema.OPTIMIZERS["adam"](learning_rate=rate),
                 ratio=batch_size / 1000,
             )
     figure, table = drawn(tmp_path, "fig06")
@@ -198,7 +202,9 @@ def test_figure_4_has_a_panel_for_each_network_there_is(tmp_path):
         ("fig04c", schema.WideResNet()),
     ):
         for rate in RATES:
-            write_run(tmp_path, name, model=model, optimizer=schema.Adam(learning_rate=rate))
+            write_run(
+                tmp_path, name, model=model, optimizer=schema.OPTIMIZERS["adam"](learning_rate=rate)
+            )
     figure, table = drawn(tmp_path, "fig04")
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["(a) CNN", "(c) wide ResNet with BatchNorm"]

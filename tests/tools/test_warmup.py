@@ -18,7 +18,7 @@ def write_run(root, norm="pre", batch_size=32, warmup_steps=100, status="complet
         model=schema.Transformer(norm=norm),
         data=schema.Translation(batch_size=batch_size),
         evaluation=schema.TranslationEvaluation(),
-        optimizer=schema.Adam(learning_rate=1e-2),
+        optimizer=schema.OPTIMIZERS["adam"](learning_rate=1e-2),
         schedule=schema.Schedule(warmup_steps=warmup_steps),
         steps=200,
         output_dir="runs",

@@ -38,7 +38,7 @@ def config(directory, **changes):
                 num_layers=1, dim=8, heads=2, hidden=8, dropout=0.0, label_smoothing=0.1
             ),
             "data": dataclasses.replace(section, **data_changes),
-            "optimizer": schema.Adam(learning_rate=1e-2),
+            "optimizer": schema.OPTIMIZERS["adam"](learning_rate=1e-2),
             "steps": 4,
             "monitor": schema.Monitor(update_freq=2, rtol=1e-2),
             "evaluation": schema.TranslationEvaluation(freq=None, beam_width=2),

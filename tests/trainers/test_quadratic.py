@@ -14,13 +14,15 @@ from trainers import command_line, quadratic, run_directory, schema, training
 from trainers.__main__ import main
 from trainers.errors import UserError
 
+gradient_descent = schema.OPTIMIZERS["gradient_descent"]
+
 
 def config(optimizer, **changes):
     return schema.Quadratic(**{"optimizer": optimizer, "output_dir": "", "steps": 30, **changes})
 
 
 def ema_heavy_ball(rate):
-    return schema.HeavyBall(learning_rate=rate, beta_1=0.9, ema=True)
+    return schema.OPTIMIZERS["heavy_ball"](learning_rate=rate, beta_1=0.9, ema=True)
 
 
 def trained(directory, *arguments, **changes):
@@ -89,13 +91,13 @@ ADAM: dict[str, Any] = {
 # section, settings of the run, the recurrence, moments that the optimizer has
 PATHS = {
     "gradient descent": (
-        schema.GradientDescent(learning_rate=0.3),
+        gradient_descent(learning_rate=0.3),
         {},
         lambda x, m, v, g: (x - 0.3 * g, m, v),
         (),
     ),
     "heavy ball": (
-        schema.HeavyBall(learning_rate=0.02),
+        schema.OPTIMIZERS["heavy_ball"](learning_rate=0.02),
         {"curvature": 50.0, "start": -3.0},
         heavy_ball,
         ("first_moment",),
@@ -107,31 +109,31 @@ PATHS = {
         ("first_moment",),
     ),
     "Nesterov": (
-        schema.Nesterov(learning_rate=0.02),
+        schema.OPTIMIZERS["nesterov"](learning_rate=0.02),
         {"curvature": 60.0, "first_moment": -0.5},
         nesterov,
         ("first_moment",),
     ),
     "RMSprop": (
-        schema.RMSprop(learning_rate=2.2, beta_2=0.99, epsilon=1e-3),
+        schema.OPTIMIZERS["rmsprop"](learning_rate=2.2, beta_2=0.99, epsilon=1e-3),
         {"second_moment": 1.0},
         rmsprop,
         ("second_moment",),
     ),
     "Adam": (
-        schema.Adam(**ADAM),
+        schema.OPTIMIZERS["adam"](**ADAM),
         {"first_moment": 0.3, "second_moment": 0.5},
         adam,
         ("first_moment", "second_moment"),
     ),
     "AdamW": (
-        schema.AdamW(**ADAM, weight_decay=0.5),
+        schema.OPTIMIZERS["adamw"](**ADAM, weight_decay=0.5),
         {},
         adamw,
         ("first_moment", "second_moment"),
     ),
     "AMSGrad": (
-        schema.AMSGrad(**ADAM),
+        schema.OPTIMIZERS["amsgrad"](**ADAM),
         {"second_moment": 4.0},
         amsgrad(4.0),
         ("first_moment", "second_moment"),
@@ -187,7 +189,7 @@ def test_ema_heavy_ball_converges_below_38_only(tmp_path, rate, converges):
 
 @pytest.mark.parametrize("rate", [2.1, 2.2, 2.3])
 def test_rmsprop_diverges_until_its_preconditioner_has_grown(tmp_path, rate):
-    section = schema.RMSprop(learning_rate=rate, beta_2=0.999, epsilon=1e-7)
+    section = schema.OPTIMIZERS["rmsprop"](learning_rate=rate, beta_2=0.999, epsilon=1e-7)
     table, _ = trained(tmp_path, section, curvature=1.0, second_moment=1.0, steps=60)
     distance = table["iterate"].abs().to_numpy()
     # The step from x to (1 - η/(√ν + ε)) x shrinks x exactly for √ν + ε > η/2.
@@ -200,11 +202,14 @@ def test_rmsprop_diverges_until_its_preconditioner_has_grown(tmp_path, rate):
 
 
 THRESHOLDS = {
-    "gradient descent": (schema.GradientDescent(learning_rate=0.2), 10.0),
-    "heavy ball": (schema.HeavyBall(learning_rate=0.02), 190.0),
-    "Nesterov": (schema.Nesterov(learning_rate=0.02), 3.8 / 2.8 / 0.02),
-    "Adam": (schema.Adam(learning_rate=0.1), 380.0),
-    "AdamW": (schema.AdamW(learning_rate=0.1, weight_decay=0.5), 1.9 * 1.95 / 0.1 / 0.1),
+    "gradient descent": (gradient_descent(learning_rate=0.2), 10.0),
+    "heavy ball": (schema.OPTIMIZERS["heavy_ball"](learning_rate=0.02), 190.0),
+    "Nesterov": (schema.OPTIMIZERS["nesterov"](learning_rate=0.02), 3.8 / 2.8 / 0.02),
+    "Adam": (schema.OPTIMIZERS["adam"](learning_rate=0.1), 380.0),
+    "AdamW": (
+        schema.OPTIMIZERS["adamw"](learning_rate=0.1, weight_decay=0.5),
+        1.9 * 1.95 / 0.1 / 0.1,
+    ),
 }
 
 
@@ -217,7 +222,7 @@ def test_edge_ratio_is_in_units_of_the_threshold(tmp_path, section, threshold):
 
 
 def test_run_writes_its_directory(tmp_path):
-    settings = config(schema.GradientDescent(learning_rate=0.5), curvature=1.0, steps=2)
+    settings = config(gradient_descent(learning_rate=0.5), curvature=1.0, steps=2)
     outcome = quadratic.train(settings, tmp_path, {"config_name": "mine"})
     assert {p.name for p in tmp_path.iterdir()} == {"config.yaml", "run.json", "trajectory.csv"}
     assert OmegaConf.load(tmp_path / "config.yaml").optimizer.learning_rate == 0.5
@@ -234,7 +239,7 @@ def test_run_writes_its_directory(tmp_path):
 
 
 def test_numbers_are_read_back_exactly(tmp_path):
-    table, _ = trained(tmp_path, schema.GradientDescent(learning_rate=0.1), curvature=1.0, steps=3)
+    table, _ = trained(tmp_path, gradient_descent(learning_rate=0.1), curvature=1.0, steps=3)
     x = [1.0]
     for _ in range(3):
         x.append(x[-1] - 0.1 * x[-1])
@@ -242,7 +247,7 @@ def test_numbers_are_read_back_exactly(tmp_path):
 
 
 def test_divergence_ends_the_run_and_keeps_the_rows(tmp_path):
-    settings = config(schema.GradientDescent(learning_rate=1e60), curvature=1.0)
+    settings = config(gradient_descent(learning_rate=1e60), curvature=1.0)
     outcome = quadratic.train(settings, tmp_path, {})
     table = pd.read_csv(tmp_path / "trajectory.csv")
     # The objectives are 1, 1e120 and 1e240, halved, before they overflow.
@@ -263,12 +268,12 @@ FAR = {
 @pytest.mark.parametrize("changes", FAR.values(), ids=FAR)
 def test_start_that_overflows_is_refused(tmp_path, changes):
     with pytest.raises(UserError, match="start: expected an objective and a squared gradient"):
-        trained(tmp_path / "new", schema.GradientDescent(), **changes)
+        trained(tmp_path / "new", gradient_descent(), **changes)
     assert not (tmp_path / "new").exists()
 
 
 def test_interrupted_run_keeps_its_rows_and_is_not_finished(tmp_path, monkeypatch):
-    settings = config(schema.GradientDescent(), curvature=1.0)
+    settings = config(gradient_descent(), curvature=1.0)
     apply, calls = GradientDescent.apply, itertools.count()
 
     def interrupted(self, *arguments):
@@ -285,22 +290,22 @@ def test_interrupted_run_keeps_its_rows_and_is_not_finished(tmp_path, monkeypatc
 
 
 def test_directory_holds_one_kind_of_run(tmp_path):
-    trained(tmp_path, schema.GradientDescent(), curvature=1.0, steps=2)
+    trained(tmp_path, gradient_descent(), curvature=1.0, steps=2)
     other = schema.Config(
         model=schema.FullyConnected(hidden_layers=1, width=4),
         data=schema.Data(name="digits", num_examples=20),
-        optimizer=schema.GradientDescent(),
+        optimizer=gradient_descent(),
         steps=1,
     )
     training.train(other, tmp_path, {})
     assert not (tmp_path / "trajectory.csv").exists()
-    assert not run_directory.is_finished(tmp_path, config(schema.GradientDescent(), curvature=1.0))
-    trained(tmp_path, schema.GradientDescent(), curvature=1.0, steps=2)
+    assert not run_directory.is_finished(tmp_path, config(gradient_descent(), curvature=1.0))
+    trained(tmp_path, gradient_descent(), curvature=1.0, steps=2)
     assert {p.name for p in tmp_path.iterdir()} == {"config.yaml", "run.json", "trajectory.csv"}
 
 
 def test_float_type_of_the_process_stays(tmp_path):
-    trained(tmp_path, schema.GradientDescent(), curvature=1.0, steps=1)
+    trained(tmp_path, gradient_descent(), curvature=1.0, steps=1)
     assert keras.config.floatx() == "float32"
 
 

@@ -9,13 +9,11 @@ from omegaconf import OmegaConf
 
 from keras_aeos.callbacks import quantities
 from trainers import run_directory, schema, training
-from trainers.__main__ import main
-from trainers.callbacks import ProgressBar, StopCriteria
-from trainers.data import feed as data
+from trainers.callbacks import StopCriteria
 from trainers.data import images
-from trainers.data import source as sources
 from trainers.errors import UserError
 from trainers.models import fully_connected
+from trainers.tasks.base import task_of
 
 
 def config(**changes):
@@ -24,7 +22,7 @@ def config(**changes):
         **{
             "model": schema.FullyConnected(hidden_layers=1, width=8),
             "data": schema.Data(name="digits", num_examples=60, micro_batch_size=60),
-            "optimizer": schema.Adam(learning_rate=1e-3, bias_correction=False),
+            "optimizer": schema.OPTIMIZERS["adam"](learning_rate=1e-3, bias_correction=False),
             "loss": "squared_error",
             "steps": 6,
             "monitor": schema.Monitor(update_freq=2),
@@ -44,9 +42,10 @@ def moments_file(directory, value=1e-6):
 def fitted(settings, steps=3):
     """Weights after, and losses before, each of some full-batch updates."""
     keras.utils.set_random_seed(settings.seed)
-    feed = data.load(settings)
-    model = training.build_model(settings)
-    training.compile_accumulating(model, settings, feed.num_micro_batches)
+    task = task_of(settings)
+    feed = task.feed()
+    model = task.build_model()
+    training.compile_accumulating(model, task, feed.num_micro_batches)
     history = model.fit(
         feed.training,
         steps_per_epoch=feed.num_micro_batches,
@@ -62,7 +61,7 @@ def fitted(settings, steps=3):
 @pytest.mark.parametrize("micro_batch", [30, 12])
 def test_accumulated_update_equals_the_one_batch_update(loss, optimizer, micro_batch, tmp_path):
     section = optimizer()
-    if isinstance(section, schema.FrozenAdam):
+    if section.name == "frozen_adam":
         section.second_moments = str(moments_file(tmp_path))
     whole, parts = (
         config(
@@ -103,10 +102,11 @@ def test_logged_loss_is_the_full_batch_loss_before_the_update(loss):
 def test_one_trace_serves_every_step():
     traces = []
     settings = config(data=schema.Data(name="digits", num_examples=60, micro_batch_size=20))
-    feed = data.load(settings)
+    task = task_of(settings)
+    feed = task.feed()
     batches, num_batches = feed.training, feed.num_micro_batches
-    model = fully_connected.build_model(settings)
-    training.compile_accumulating(model, settings, num_batches)
+    model = task.build_model()
+    training.compile_accumulating(model, task, num_batches)
     compute_loss = model.compute_loss
 
     def counted(*args, **kwargs):
@@ -156,7 +156,7 @@ def test_measured_on_the_first_examples(tmp_path):
     model = fully_connected.build_model(settings)
     model.load_weights(tmp_path / "final.weights.h5")
     examples, _ = images.load(data_settings)
-    targets = sources.targets(settings, examples.labels)
+    targets = images.targets(settings, examples.labels)
     losses = np.mean((model(examples.inputs).numpy() - targets) ** 2, axis=1)
     last = pd.read_csv(tmp_path / "metrics.csv")["loss"].iloc[-1]
     assert last == pytest.approx(float(np.mean(losses[:20])), rel=1e-5)
@@ -209,6 +209,11 @@ def test_steps_that_are_measured(freq, window, expected):
     assert [step for step in steps if step <= 10] == expected
 
 
+def test_log_spaced_steps():
+    section = schema.Monitor(steps_per_decade=2, every_step=[4, 5])
+    assert training.update_freq(config(steps=50, monitor=section)) == [1, 3, 4, 5, 10, 32, 50]
+
+
 def test_monitor_gets_its_settings(tmp_path):
     section = schema.Monitor(
         update_freq=4,
@@ -233,22 +238,6 @@ def test_quantities_are_those_of_the_monitor():
     assert schema.DEFAULT_QUANTITIES == quantities.DEFAULT
 
 
-def test_progress_bar_shows_the_last_edge_ratio(capsys):
-    class Monitor:
-        history = pd.DataFrame({"edge_ratio": []})
-
-    monitor = Monitor()
-    bar = ProgressBar(3, monitor, "run")
-    bar.on_train_begin()
-    for epoch, ratios in enumerate(([], [0.5], [0.5, 0.75])):
-        monitor.history = pd.DataFrame({"edge_ratio": ratios})
-        bar.on_epoch_end(epoch, {"loss": 2.0})
-        assert ("edge_ratio" in bar._shown) == bool(ratios)
-    bar.on_train_end()
-    assert bar._shown == {"loss": "2.0000", "edge_ratio": "0.75"}
-    assert "edge_ratio=0.75" in capsys.readouterr().err
-
-
 def test_steps_below_the_first_measurement_say_so(tmp_path):
     outcome = training.train(config(steps=1), tmp_path, {})
     assert "nothing was measured" in outcome.report(tmp_path)
@@ -257,7 +246,7 @@ def test_steps_below_the_first_measurement_say_so(tmp_path):
 STOPS = {
     "threshold": ({"stop": schema.Stop(loss_threshold=10.0)}, "completed", "loss_threshold", 1),
     "divergence": (
-        {"optimizer": schema.GradientDescent(learning_rate=1e6), "steps": 60},
+        {"optimizer": schema.OPTIMIZERS["gradient_descent"](learning_rate=1e6), "steps": 60},
         "diverged",
         "the loss became",
         None,
@@ -278,7 +267,7 @@ def test_run_stops_early_and_says_why(tmp_path, changes, status, reason, steps):
 
 def test_divergence_is_in_the_measurements(tmp_path):
     settings = config(
-        optimizer=schema.GradientDescent(learning_rate=1e6),
+        optimizer=schema.OPTIMIZERS["gradient_descent"](learning_rate=1e6),
         monitor=schema.Monitor(update_freq=1),
         steps=60,
     )
@@ -295,7 +284,7 @@ FINISHED: dict[str, tuple[dict[str, Any], bool]] = {
     "same": ({}, True),
     "elsewhere": ({"output_dir": "elsewhere"}, True),
     "longer": ({"steps": 3}, False),
-    "another optimizer": ({"optimizer": schema.Adam(learning_rate=2e-3)}, False),
+    "another optimizer": ({"optimizer": schema.OPTIMIZERS["adam"](learning_rate=2e-3)}, False),
 }
 
 
@@ -319,38 +308,10 @@ def test_interrupted_run_is_not_finished(tmp_path, monkeypatch):
     assert not run_directory.is_finished(tmp_path, config())
 
 
-DIRECTORIES = {
-    "defaults": ([], "runs/quickstart"),
-    "own settings": (["seed=3"], "runs/quickstart__seed=3"),
-    "own directory": (["seed=3", "output_dir=here"], "here"),
-}
-
-
-@pytest.mark.parametrize(("overrides", "expected"), DIRECTORIES.values(), ids=DIRECTORIES)
-def test_directory_of_a_single_run(tmp_path, monkeypatch, capsys, overrides, expected):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["trainers"])
-    seen = []
-
-    def pretend(settings, directory, choices):
-        seen.append((settings, directory, choices))
-        raise UserError("far enough")
-
-    monkeypatch.setattr(training, "train", pretend)
-    with pytest.raises(SystemExit) as end:
-        main(["-cn", "quickstart", *overrides])
-    assert end.value.code == 2
-    assert capsys.readouterr().err == "error: far enough\n"
-    [(settings, directory, choices)] = seen
-    assert directory == tmp_path / expected
-    assert settings.data.name == "digits"
-    assert choices == {"config_name": "quickstart", "optimizer": "adam"}
-
-
 def test_frozen_run_starts_from_the_second_moments_of_another(tmp_path):
     training.train(config(), tmp_path / "source", {})
     moments = tmp_path / "source" / run_directory.SECOND_MOMENTS
-    section = schema.FrozenAdam(learning_rate=1e-3, second_moments=str(moments))
+    section = schema.OPTIMIZERS["frozen_adam"](learning_rate=1e-3, second_moments=str(moments))
     training.train(config(optimizer=section), tmp_path / "frozen", {})
     with np.load(moments) as before, np.load(tmp_path / "frozen" / moments.name) as after:
         assert before.files == after.files
@@ -368,7 +329,7 @@ def test_freeze_step_freezes_the_preconditioner(tmp_path):
 def test_missing_second_moments_are_said_before_anything_is_replaced(tmp_path):
     training.train(config(), tmp_path, {})
     before = (tmp_path / "metrics.csv").read_text()
-    section = schema.FrozenAdam(second_moments=str(tmp_path / "absent.npz"))
+    section = schema.OPTIMIZERS["frozen_adam"](second_moments=str(tmp_path / "absent.npz"))
     with pytest.raises(UserError, match=r"optimizer: .*absent\.npz"):
         training.train(config(optimizer=section), tmp_path, {})
     assert (tmp_path / "metrics.csv").read_text() == before

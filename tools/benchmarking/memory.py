@@ -15,6 +15,7 @@ from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
 from tools.benchmarking.networks import compiled, fully_connected
 from trainers import schema, training
+from trainers.tasks.base import task_of
 
 
 @contextlib.contextmanager
@@ -53,9 +54,9 @@ def of_measurements(number: int) -> float:
 
 def of_update(num_batches: int) -> float:
     """Peak memory, in MB, of an update with so many micro-batches of 256 random images."""
-    config = schema.Config(model=schema.CNN(), optimizer=schema.Adam(), output_dir="")
-    model = training.build_model(config)
-    training.compile_accumulating(model, config, num_batches)
+    task = task_of(schema.Config(model=schema.CNN(), optimizer=schema.OPTIMIZERS["adam"]()))
+    model = task.build_model()
+    training.compile_accumulating(model, task, num_batches)
     batches = _examples(num_batches, 256, 32, 32, 3)
     model.fit(batches, steps_per_epoch=num_batches, shuffle=False, verbose=0)
     return _peak()

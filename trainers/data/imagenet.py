@@ -11,7 +11,8 @@ References:
 import tensorflow as tf
 
 from trainers import schema
-from trainers.data import source as sources
+from trainers.data import tfds
+from trainers.data.images import targets
 
 # Mean and standard deviation of the channels over the training images, of 255.
 MEAN = (123.675, 116.28, 103.53)
@@ -27,20 +28,15 @@ _CACHED_BYTES = 2**31
 _SHUFFLED = 8_192
 
 
-def source(config: schema.Config) -> "ImageNet":
-    """The source of a run on ImageNet."""
-    return ImageNet(config)
-
-
 class ImageNet:
     """A `Source` of images that are read and decoded in parallel to training."""
 
     def __init__(self, config: schema.Config) -> None:
         self._config = config
-        self._builder = sources.prepared(config.data)
-        self._count = schema.num_examples(config.data)
+        self._builder = tfds.prepared(config.data)
+        self.num_examples = schema.num_examples(config.data)
         self._side = schema.DATASETS[config.data.name].input_shape[0]
-        sources.check_split(self._builder, "train", self._count)
+        tfds.check_split(self._builder, "train", self.num_examples)
 
     def ordered(self, num_examples: int, size: int) -> tf.data.Dataset:
         """Centres of the first images; decoded once if they are few."""
@@ -50,9 +46,9 @@ class ImageNet:
     def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
         """Endless random crops of random images."""
         seed = self._config.seed
-        images = self._encoded(f"train[:{self._count}]", shuffle=True)
-        images = images.shuffle(min(_SHUFFLED, self._count), seed=seed)
-        images = images.take(self._count // batch * batch).repeat().enumerate()
+        images = self._encoded(f"train[:{self.num_examples}]", shuffle=True)
+        images = images.shuffle(min(_SHUFFLED, self.num_examples), seed=seed)
+        images = images.take(self.num_examples // batch * batch).repeat().enumerate()
 
         def example(index: tf.Tensor, image: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
             random = tf.stack([tf.constant(seed, tf.int64), index])
@@ -63,7 +59,7 @@ class ImageNet:
     def test(self, size: int) -> tf.data.Dataset:
         """Centres of the images of the validation split."""
         split = schema.DATASETS[self._config.data.name].test_split
-        sources.check_split(self._builder, split)
+        tfds.check_split(self._builder, split)
         return self._centres(split, size)
 
     def _centres(self, split: str, size: int) -> tf.data.Dataset:
@@ -74,16 +70,18 @@ class ImageNet:
         return self._batched(images, size, drop_remainder=False)
 
     def _target(self, image: dict[str, tf.Tensor]) -> tf.Tensor:
-        return sources.targets(self._config, image["label"])
+        return targets(self._config, image["label"])
 
     def _encoded(self, split: str, shuffle: bool) -> tf.data.Dataset:
-        import tensorflow_datasets as tfds
+        import tensorflow_datasets
 
         return self._builder.as_dataset(
             split=split,
             shuffle_files=shuffle,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(shuffle_seed=self._config.seed, try_autocache=False),
+            decoders={"image": tensorflow_datasets.decode.SkipDecoding()},
+            read_config=tensorflow_datasets.ReadConfig(
+                shuffle_seed=self._config.seed, try_autocache=False
+            ),
         )
 
     @staticmethod

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainers import schema
-from trainers.data import source as sources
+from trainers.data import tfds
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,11 @@ def load(section: schema.Data) -> tuple[Examples, Standardise]:
     return Examples(standardise(inputs), labels), standardise
 
 
-def source(config: schema.Config) -> "ImagesInMemory":
-    """The source of a run on a data set of small images."""
-    return ImagesInMemory(config)
+def targets(config: schema.Config, labels: tf.Tensor | np.ndarray) -> tf.Tensor:
+    """Labels in the form the loss takes: one-hot float32 (N, classes) for the squared error."""
+    if config.loss == "cross_entropy":
+        return labels
+    return tf.one_hot(labels, schema.DATASETS[config.data.name].num_classes)
 
 
 class ImagesInMemory:
@@ -69,6 +71,7 @@ class ImagesInMemory:
     def __init__(self, config: schema.Config) -> None:
         self._config = config
         self._examples, self._standardise = load(config.data)
+        self.num_examples = len(self._examples.labels)
 
     def ordered(self, num_examples: int, size: int) -> tf.data.Dataset:
         """The first `num_examples` in micro-batches of `size`."""
@@ -77,20 +80,20 @@ class ImagesInMemory:
         )
         cut = [
             np.reshape(array, (-1, size, *array.shape[1:]))
-            for array in (examples.inputs, sources.targets(self._config, examples.labels))
+            for array in (examples.inputs, targets(self._config, examples.labels))
         ]
         return tf.data.Dataset.from_tensor_slices(tuple(cut))
 
     def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
         """Endless random batches, each in micro-batches of `size`."""
         inputs = tf.constant(self._examples.inputs)
-        targets = tf.constant(sources.targets(self._config, self._examples.labels))
-        count = len(self._examples.inputs)
-        rows = tf.data.Dataset.range(count).shuffle(count, seed=self._config.seed)
+        wanted = tf.constant(targets(self._config, self._examples.labels))
+        rows = tf.data.Dataset.range(self.num_examples)
+        rows = rows.shuffle(self.num_examples, seed=self._config.seed)
         rows = rows.batch(batch, drop_remainder=True).repeat().unbatch()
         return (
             rows.batch(size, drop_remainder=True)
-            .map(lambda i: (tf.gather(inputs, i), tf.gather(targets, i)), tf.data.AUTOTUNE)
+            .map(lambda i: (tf.gather(inputs, i), tf.gather(wanted, i)), tf.data.AUTOTUNE)
             .prefetch(tf.data.AUTOTUNE)
         )
 
@@ -98,7 +101,7 @@ class ImagesInMemory:
         """The test split in micro-batches of `size`, standardised like the training examples."""
         split = schema.DATASETS[self._config.data.name].test_split
         inputs, labels = _from_tfds(self._config.data, split, None)
-        arrays = self._standardise(inputs), sources.targets(self._config, labels)
+        arrays = self._standardise(inputs), targets(self._config, labels)
         return tf.data.Dataset.from_tensor_slices(arrays).batch(size)
 
 
@@ -114,8 +117,8 @@ def _from_tfds(
     section: schema.Data, split: str, count: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The first examples of a split, all of them if `count` is None."""
-    builder = sources.prepared(section)
-    sources.check_split(builder, split, count or 1)
+    builder = tfds.prepared(section)
+    tfds.check_split(builder, split, count or 1)
     wanted = split if count is None else f"{split}[:{count}]"
     batch = builder.as_dataset(split=wanted, batch_size=-1, shuffle_files=False)
     return batch["image"].numpy().astype(np.float32), batch["label"].numpy().astype(np.int32)

@@ -1,13 +1,11 @@
 """Pairs of sentences as text: number words, plain files, or TFDS data sets of translations."""
 
-import logging
-import os
 from pathlib import Path
-from typing import Any
+
+import tensorflow as tf
 
 from trainers import schema
-from trainers.data import number_words
-from trainers.data import source as sources
+from trainers.data import number_words, tfds
 from trainers.errors import UserError
 
 Pair = tuple[str, str]
@@ -17,9 +15,9 @@ _READ_AT_ONCE = 10_000
 def read(section: schema.Translation, split: str, count: int | None = None) -> list[Pair]:
     """The first `count` pairs (source, target) of a split, all of them if None.
 
-    Pairs of a TFDS data set with an empty side are left out: large corpora have some. A line of a
-    plain file must not be empty, because files that have got out of step look like that. White
-    space around a sentence goes.
+    Pairs of a TFDS data set with an empty side are left out: large corpora have some. An empty
+    line of a plain file is an error, because files that have got out of step look like that. White
+    space around a sentence is removed.
 
     Raises:
         UserError: The data set, the language pair, the split or a file is missing, or a file is
@@ -60,8 +58,8 @@ def _lines(path: Path) -> list[str]:
 
 
 def _read_tfds(section: schema.Translation, split: str, count: int | None) -> list[Pair]:
-    builder = _prepared(section)
-    sources.check_split(builder, split)
+    builder = tfds.prepared_pair(section)
+    tfds.check_split(builder, split)
     languages = getattr(builder.info.features, "languages", None) or list(builder.info.features)
     for language in (section.source, section.target):
         if language not in languages:
@@ -70,48 +68,25 @@ def _read_tfds(section: schema.Translation, split: str, count: int | None) -> li
                 f"Received: the languages {', '.join(languages)}"
             )
     wanted = split if count is None else f"{split}[:{count}]"
+    batches = builder.as_dataset(split=wanted, batch_size=_READ_AT_ONCE, shuffle_files=False)
     pairs = []
-    for batch in builder.as_dataset(split=wanted, batch_size=_READ_AT_ONCE, shuffle_files=False):
-        columns = [batch[name].numpy() for name in (section.source, section.target)]
-        for sentences in zip(*columns, strict=True):
-            try:
+    try:
+        for batch in batches:
+            columns = [batch[name].numpy() for name in (section.source, section.target)]
+            for sentences in zip(*columns, strict=True):
                 source, target = (sentence.decode().strip() for sentence in sentences)
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"a sentence of the split '{split}' in {builder.data_path} is not valid UTF-8: "
-                    f"{error.object!r:.80}"
-                ) from error
-            if source and target:
-                pairs.append((source, target))
+                if source and target:
+                    pairs.append((source, target))
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"a sentence of the split '{split}' in {builder.data_path} is not valid UTF-8: "
+            f"{error.object!r:.80}"
+        ) from error
+    except tf.errors.DataLossError as error:
+        raise tfds.damaged_file(section, builder, error) from error
     if not pairs:
         raise UserError(
             f"expected pairs of sentences in the split '{split}' of {builder.data_path}. "
             "Received: none without an empty side"
         )
     return pairs
-
-
-def _prepared(section: schema.Translation) -> Any:
-    """The builder of a data set that is on this machine, with the two languages in any order."""
-    import tensorflow_datasets as tfds
-
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    data_dir = section.data_dir or os.environ.get("TFDS_DATA_DIR")
-    name, _, pair = section.name.partition("/")
-    languages = section.source, section.target
-    wanted = [pair] if pair else ["-".join(languages), "-".join(reversed(languages))]
-    for candidate in wanted:
-        try:
-            builder = tfds.builder(f"{name}/{candidate}", data_dir=data_dir)
-        except (tfds.core.DatasetNotFoundError, ValueError):
-            continue  # a data set without this pair
-        if builder.is_prepared():
-            return builder
-    place = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-    found = sorted(path.name for path in (place / name).glob("*-*") if path.is_dir())
-    if found:
-        raise UserError(
-            f"{name} in {place} has no pair {' or '.join(wanted)}. "
-            f"Received: the language pairs {', '.join(found)}"
-        )
-    raise sources.unprepared(f"{name}/{wanted[-1]}", place / name, data_dir)

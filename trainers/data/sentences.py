@@ -13,6 +13,7 @@ the mean over the T tokens, however they are spread.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -29,7 +30,7 @@ VOCABULARIES = "vocabularies"
 
 @dataclass(frozen=True)
 class TestPairs:
-    """Test sentences as text, in the order of the test split's micro-batches."""
+    """The sentences of the test split as text."""
 
     __test__ = False  # not a case for pytest
 
@@ -48,7 +49,6 @@ class Sentences:
         vocabulary: Subwords of both languages.
         num_examples: Training pairs: those that are not too long, without what fills no
             micro-batch in the end.
-        test_pairs: The test split's text.
     """
 
     def __init__(self, config: schema.Config) -> None:
@@ -72,7 +72,6 @@ class Sentences:
         [kept] = np.nonzero(longest < section.buckets[-1])
         self.num_examples = self._count(len(kept), len(corpus))
         self._pairs = _Pairs(*(tf.gather(side, kept[: self.num_examples]) for side in sides))
-        self.test_pairs: TestPairs | None = None
 
     def ordered(self, num_examples: int, size: int) -> tf.data.Dataset:
         """The first `num_examples`, sorted by length, in micro-batches of `size`."""
@@ -96,16 +95,19 @@ class Sentences:
         rows = rows.batch(batch, drop_remainder=True).repeat().map(cut).unbatch()
         return rows.map(self._pairs.micro_batch(self._boundaries), tf.data.AUTOTUNE).prefetch(4)
 
-    def test(self, size: int) -> tf.data.Dataset:
-        """The test split, sorted by length, in micro-batches of `size`, with weights of 1."""
+    @cached_property
+    def test_pairs(self) -> TestPairs:
+        """The sentences of the test split as text, sorted by length."""
         evaluation = cast(schema.TranslationEvaluation, self._config.evaluation)
         text = parallel_text.read(self._section, self._section.test_split, evaluation.num_examples)
-        pairs = _Pairs(*self._encode(text))
-        order = np.argsort(pairs.lengths, kind="stable")
-        self.test_pairs = TestPairs(
-            *(list(side) for side in zip(*(text[row] for row in order), strict=True))
-        )
-        rows = tf.data.Dataset.from_tensor_slices(order).batch(size)
+        order = np.argsort(_Pairs(*self._encode(text)).lengths, kind="stable")
+        return TestPairs(*(list(side) for side in zip(*(text[row] for row in order), strict=True)))
+
+    def test(self, size: int) -> tf.data.Dataset:
+        """The test split, in the order of `test_pairs`, in micro-batches with weights of 1."""
+        text = self.test_pairs
+        pairs = _Pairs(*self._encode(list(zip(text.sources, text.references, strict=True))))
+        rows = tf.data.Dataset.range(len(text.sources)).batch(size)
         return rows.map(lambda row: pairs.micro_batch(self._boundaries)(row, 1.0)).cache()
 
     def _batches(self, rows: tf.data.Dataset, scale: np.float32) -> tf.data.Dataset:

@@ -7,11 +7,11 @@ from typing import Any
 import tensorflow as tf
 
 from trainers import run_directory, schema
-from trainers.callbacks import Evaluation
 from trainers.data.sentences import TestPairs
 from trainers.data.vocabulary import Vocabulary
 from trainers.errors import UserError
 from trainers.evaluation.decoding import Decoder
+from trainers.evaluation.evaluation import Evaluation
 from trainers.models.transformer import TokenCrossEntropy
 
 

@@ -2,40 +2,25 @@
 
 Hydra merges the YAML files and the command line into these classes, so that a misspelt key or a
 wrong type is found before anything else is imported. A class here is one section of the file; a
-field's `metadata` holds the condition that its value must meet.
+field's `metadata` holds the condition that its value must meet, and a section's `check` tests what
+concerns several values.
 """
 
-from trainers.schema.checks import check, num_examples
+from trainers.schema.checks import check
 from trainers.schema.datasets import DATASETS, Dataset
-from trainers.schema.models import (
+from trainers.schema.groups import GROUPS
+from trainers.schema.images import (
     ACTIVATIONS,
     CNN,
-    MODELS,
-    NORMS,
+    Data,
+    Evaluation,
     FullyConnected,
     Model,
     ResNet50,
-    Transformer,
     WideResNet,
+    num_examples,
 )
-from trainers.schema.optimizers import (
-    AFTER_WARM_UP,
-    OPTIMIZERS,
-    Adafactor,
-    Adagrad,
-    Adam,
-    AdamW,
-    AMSGrad,
-    FrozenAdam,
-    GradientDescent,
-    HeavyBall,
-    Nadam,
-    Nesterov,
-    Optimizer,
-    Padam,
-    RMSprop,
-    Schedule,
-)
+from trainers.schema.optimizers import OPTIMIZERS, Optimizer
 from trainers.schema.runs import (
     DEFAULT_QUANTITIES,
     LOSSES,
@@ -43,50 +28,37 @@ from trainers.schema.runs import (
     RUNS,
     SOLVERS,
     Config,
-    Data,
-    Evaluation,
     Monitor,
     Quadratic,
+    Run,
+    Schedule,
     Stop,
 )
-from trainers.schema.translation import SECTIONS, Translation, TranslationEvaluation
+from trainers.schema.translation import NORMS, Transformer, Translation, TranslationEvaluation
 
 __all__ = [
     "ACTIVATIONS",
-    "AFTER_WARM_UP",
     "CNN",
     "DATASETS",
     "DEFAULT_QUANTITIES",
+    "GROUPS",
     "LOSSES",
-    "MODELS",
     "NORMS",
     "OPTIMIZERS",
     "QUANTITIES",
     "RUNS",
-    "SECTIONS",
     "SOLVERS",
-    "AMSGrad",
-    "Adafactor",
-    "Adagrad",
-    "Adam",
-    "AdamW",
     "Config",
     "Data",
     "Dataset",
     "Evaluation",
-    "FrozenAdam",
     "FullyConnected",
-    "GradientDescent",
-    "HeavyBall",
     "Model",
     "Monitor",
-    "Nadam",
-    "Nesterov",
     "Optimizer",
-    "Padam",
     "Quadratic",
-    "RMSprop",
     "ResNet50",
+    "Run",
     "Schedule",
     "Stop",
     "Transformer",

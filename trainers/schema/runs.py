@@ -1,15 +1,18 @@
-"""The kinds of run and their other sections: data, stop criteria, monitor, evaluation."""
+"""The kinds of run, and the sections that don't depend on the task: stop criteria, monitor."""
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from omegaconf import MISSING
 
+from trainers.errors import UserError
 from trainers.schema.conditions import Condition, above_zero, at_least, finite, one_of, setting
-from trainers.schema.datasets import DATASETS
-from trainers.schema.models import Model
-from trainers.schema.optimizers import Optimizer, Schedule
+from trainers.schema.images import Data, Evaluation, Model
+from trainers.schema.optimizers import Optimizer
+from trainers.schema.section import Section
 
+AFTER_WARM_UP = ("constant", "inverse_square_root")
 LOSSES = ("cross_entropy", "squared_error")
 SOLVERS = ("lanczos", "power")
 QUANTITIES = (
@@ -25,20 +28,15 @@ DEFAULT_QUANTITIES = QUANTITIES[:4]  # what `AEoSMonitor` measures when not told
 
 
 @dataclass
-class Data:
-    """Training examples: the first `num_examples` of the data set, all of them when null.
+class Schedule:
+    """How the learning rate depends on the number t of updates, counted from 1.
 
-    `data_dir` is the TFDS directory; null means the environment variable `TFDS_DATA_DIR`, else
-    the default of TFDS. `batch_size` is the number of examples of an update, drawn anew for each,
-    or null for all of them (full batch). `micro_batch_size` bounds the examples on the device at
-    once, in training as in measuring.
+    It rises linearly, as ``learning_rate t / warmup_steps``. After `warmup_steps` updates it is
+    constant or falls as ``learning_rate √(warmup_steps / t)``.
     """
 
-    name: str = one_of(tuple(DATASETS), "cifar10")
-    data_dir: str | None = None
-    num_examples: int | None = at_least(1, None)
-    batch_size: int | None = at_least(1, None)
-    micro_batch_size: int = at_least(1, 2_500)
+    warmup_steps: int = at_least(0, 0)
+    after: str = one_of(AFTER_WARM_UP, "constant")
 
 
 @dataclass
@@ -48,17 +46,6 @@ class Stop:
     The training loss is that of the full batch, or in minibatches the mean over the last epoch.
     """
 
-    loss_threshold: float | None = above_zero(None)
-
-
-@dataclass
-class Evaluation:
-    """When to evaluate on the test split: at multiples of `freq` updates; null for never.
-
-    And after the first update with a training loss of at most `loss_threshold`, if there is one.
-    """
-
-    freq: int | None = at_least(1, None)
     loss_threshold: float | None = above_zero(None)
 
 
@@ -77,12 +64,11 @@ _DIFFERENT_QUANTITIES = Condition(
 class Monitor:
     """Arguments of `keras_aeos.AEoSMonitor`.
 
-    From the first to the last of the two steps in `every_step` it measures after every update,
-    whatever else; null for nowhere. `steps_per_decade` replaces `update_freq` by so many numbers of
-    updates between one power of ten and the next, evenly on a log axis. It measures on the first
-    `num_examples` of the training examples, on all of them when null. And it measures after the
-    first update with a training loss of at most `loss_threshold`, at the solution, as it were; null
-    for not.
+    It measures on the first `num_examples` of the training examples, on all of them when null.
+    From the first to the last of the two steps in `every_step` it measures after every update as
+    well; null for nowhere. `steps_per_decade` replaces `update_freq` by this many steps between one
+    power of ten and the next, evenly spaced on a log axis. With `loss_threshold` it also measures
+    at the solution: after the first update with a training loss of at most that; null for not.
     """
 
     num_examples: int | None = at_least(1, None)
@@ -101,11 +87,24 @@ class Monitor:
 
 
 @dataclass
-class Config:
-    """One run. `steps` counts updates; `output_dir` is where the run's files go.
+class Run:
+    """Base of the kinds of run; `kind` is the module under `trainers/` that carries them out."""
+
+    kind: ClassVar[str]
+
+    def check(self) -> None:
+        """Check what the conditions on single values don't say."""
+        raise NotImplementedError
+
+
+@dataclass
+class Config(Run):
+    """Training of a network. `steps` counts updates; `output_dir` is where the run's files go.
 
     From update `freeze_step` on the preconditioner stays as it is; null for never.
     """
+
+    kind: ClassVar[str] = "training"
 
     model: Model = MISSING
     data: Data = field(default_factory=Data)
@@ -120,16 +119,33 @@ class Config:
     seed: int = at_least(0, 0)
     output_dir: str = MISSING
 
+    def check(self) -> None:
+        """Check that the sections are of one task, and that they meet what it asks for."""
+        sections: dict[str, Section] = {
+            **{"data": self.data, "evaluation": self.evaluation},
+            "model": self.model,
+        }
+        if len({section.task for section in sections.values()}) > 1:
+            tasks = ", ".join(f"{section.task} for {key}" for key, section in sections.items())
+            raise UserError(
+                "data, evaluation, model: expected sections of one task, as in "
+                f"configs/transformer.yaml for translation. Received: {tasks}"
+            )
+        for section in sections.values():
+            section.check(self)
+
 
 @dataclass
-class Quadratic:
-    """One run on ``f(x) = curvature · x²/2`` with a single coordinate, in float64.
+class Quadratic(Run):
+    """An optimizer on ``f(x) = curvature · x²/2`` with a single coordinate, in float64.
 
     Exactly one of two keys says what the curvature is: `curvature` itself, or `edge_ratio` for
     this many times the stability threshold that the optimizer has with P = 1. `steps` counts
     updates, `start` is x₀. `first_moment` and `second_moment` are the optimizer's m₀ and ν₀; null
     leaves them at zero, where optimizers start.
     """
+
+    kind: ClassVar[str] = "quadratic"
 
     optimizer: Optimizer = MISSING
     curvature: float | None = above_zero(None)
@@ -141,6 +157,28 @@ class Quadratic:
     )
     steps: int = at_least(1, 100)
     output_dir: str = MISSING
+
+    def check(self) -> None:
+        """Check that there is one curvature, and that the optimizer has the moments to set."""
+        if (self.curvature is None) == (self.edge_ratio is None):
+            raise UserError(
+                "curvature, edge_ratio: expected a number for one of them and null for the other. "
+                f"Received: curvature={_shown(self.curvature)}, "
+                f"edge_ratio={_shown(self.edge_ratio)}"
+            )
+        for key, value, kept in (
+            ("first_moment", self.first_moment, self.optimizer.keeps_first_moment()),
+            ("second_moment", self.second_moment, self.optimizer.keeps_second_moment()),
+        ):
+            if value is not None and not kept:
+                raise UserError(
+                    f"{key}: expected null, because {self.optimizer.name} keeps none that could "
+                    f"be set. Received: {key}={value}"
+                )
+
+
+def _shown(value: float | None) -> str:
+    return "null" if value is None else str(value)
 
 
 # The kinds of run, by the name under `schema/` with which a file's defaults list begins.

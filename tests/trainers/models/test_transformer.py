@@ -303,7 +303,7 @@ def test_sizes_are_those_of_the_configuration(norm):
     sizes = schema.Transformer(
         norm=norm, num_layers=2, dim=8, heads=2, hidden=16, dropout=0.0, label_smoothing=0.0
     )
-    config = schema.Config(model=sizes, optimizer=schema.Adam(), output_dir="")
+    config = schema.Config(model=sizes, optimizer=schema.OPTIMIZERS["adam"](), output_dir="")
     model = transformer.build_model(config, vocabulary_size=20)
     attention, forward, normalise = 4 * (8 * 8 + 8), 2 * 8 * 16 + 16 + 8, 2 * 8
     encoder, decoder = attention + forward + 2 * normalise, 2 * attention + forward + 3 * normalise

@@ -1,9 +1,37 @@
-"""Learning rates that depend on the number of updates."""
+"""The optimizer of a run and its learning rate."""
 
+import dataclasses
 from typing import Any
 
 import keras
 from keras import ops
+
+import keras_aeos
+from trainers import schema
+from trainers.errors import UserError
+
+
+def build_optimizer(section: schema.Optimizer, **arguments: Any) -> keras.optimizers.Optimizer:
+    """Build the optimizer of an `optimizer` section, with further arguments of Keras optimizers.
+
+    Raises:
+        UserError: The file of second moments can't be read.
+    """
+    optimizer = getattr(keras_aeos.optimizers, type(section).__name__)
+    try:
+        return optimizer(**{**dataclasses.asdict(section), **arguments})
+    except (OSError, ValueError) as error:
+        raise UserError(f"optimizer: {error}") from error
+
+
+def learning_rate(
+    config: schema.Config, num_batches: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate of a run with `num_batches` micro-batches per update."""
+    rate = config.optimizer.learning_rate
+    if not config.schedule.warmup_steps:
+        return rate
+    return WarmUp(rate, **dataclasses.asdict(config.schedule), micro_steps=num_batches)
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):

@@ -8,22 +8,9 @@ import tensorflow_datasets as tfds
 
 from tests.trainers.sentences import SENTENCES, config
 from trainers import schema
-from trainers.data import feed as data
-from trainers.data import number_words, parallel_text
+from trainers.data import parallel_text
 from trainers.errors import UserError
-
-
-def test_numbers_are_spelt_and_splits_are_apart():
-    train, test = (number_words.pairs("en", "de", split) for split in ("train", "test"))
-    assert (len(train), len(test)) == (20_000, 500)
-    assert len({*train, *test}) == 20_500
-    assert number_words._sentence(42, 701, "en") == (
-        "forty-two plus seven hundred and one is seven hundred and forty-three"
-    )
-    assert number_words._sentence(42, 701, "de") == (
-        "zweiundvierzig plus siebenhunderteins ist siebenhundertdreiundvierzig"
-    )
-    assert number_words.pairs("de", "en", "test") == [(de, en) for en, de in test]
+from trainers.tasks.base import task_of
 
 
 def test_files_are_read_line_by_line(tmp_path):
@@ -52,7 +39,7 @@ def test_broken_files_end_in_one_line(tmp_path, english, german, message):
         if content is not None:
             (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
-        data.load(config(tmp_path))
+        task_of(config(tmp_path)).feed()
     assert "\n" not in str(error.value)
 
 

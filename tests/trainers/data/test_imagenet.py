@@ -6,14 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
+import tensorflow_datasets
 
 from tests.trainers.prepared import LABELS, SHAPES, jpeg, write_imagenet
 from trainers import schema
-from trainers.data import feed as data
-from trainers.data import imagenet
-from trainers.data import source as sources
-from trainers.errors import UserError
+from trainers.data import imagenet, tfds
+from trainers.tasks.base import task_of
 
 SIDE = 224
 
@@ -43,7 +41,7 @@ def photographs(tmp_path):
 def config(directory, num_examples=9, batch_size=None, seed=0, **changes):
     return schema.Config(
         model=schema.ResNet50(),
-        optimizer=schema.Adam(),
+        optimizer=schema.OPTIMIZERS["adam"](),
         data=schema.Data(
             name="imagenet2012",
             data_dir=directory,
@@ -63,7 +61,7 @@ def arrays(dataset, count=None):
 
 
 def test_ordered_images_are_the_same_each_time(directory):
-    feed = data.load(config(directory))
+    feed = task_of(config(directory)).feed()
     assert feed.num_micro_batches == 3
     x, y = arrays(feed.measured)
     assert x.shape == (9, SIDE, SIDE, 3)
@@ -72,12 +70,14 @@ def test_ordered_images_are_the_same_each_time(directory):
     np.testing.assert_array_equal(arrays(feed.measured)[0], x)
     # Full batches see the centres, too: nothing random is in them.
     np.testing.assert_array_equal(arrays(feed.training, 3)[0], x)
-    np.testing.assert_array_equal(arrays(data.load(config(directory, seed=1)).training, 3)[0], x)
+    np.testing.assert_array_equal(
+        arrays(task_of(config(directory, seed=1)).feed().training, 3)[0], x
+    )
 
 
 def test_random_crops_follow_from_the_seed_and_differ_between_epochs(directory):
     def epochs(seed):
-        feed = data.load(config(directory, batch_size=9, seed=seed))
+        feed = task_of(config(directory, batch_size=9, seed=seed)).feed()
         x, y = arrays(feed.training, 6)
         return x[:9], x[9:], y[:9], y[9:]
 
@@ -95,7 +95,7 @@ def test_random_crops_follow_from_the_seed_and_differ_between_epochs(directory):
 
 
 def test_examples_that_fill_no_batch_are_left_out_of_an_epoch(directory):
-    feed = data.load(config(directory, batch_size=6))
+    feed = task_of(config(directory, batch_size=6)).feed()
     assert feed.updates_per_epoch == 1
     assert feed.num_micro_batches == 2
     _, labels = arrays(feed.training, 4)
@@ -154,48 +154,19 @@ def test_random_crops_keep_area_and_aspect():
 
 
 def test_evaluation_sees_the_validation_split(directory):
-    feed = data.load(config(directory, evaluation=schema.Evaluation(freq=5)))
+    feed = task_of(config(directory, evaluation=schema.Evaluation(freq=5))).feed()
     x, y = arrays(feed.test)
     assert x.shape == (9, SIDE, SIDE, 3)
     assert sorted(y) == sorted(LABELS)
-    assert data.load(config(directory)).test is None
-
-
-def test_missing_split_is_named(tmp_path):
-    only = write_imagenet(tmp_path, splits=("train",))
-    settings = config(only, evaluation=schema.Evaluation(freq=5))
-    with pytest.raises(UserError, match=r"a split 'validation' .* splits train \(9 examples\)"):
-        data.load(settings)
-
-
-def test_too_few_examples_are_named(directory):
-    with pytest.raises(UserError, match="a split 'train' of 10 or more examples"):
-        data.load(config(directory, num_examples=10))
-
-
-def test_broken_image_is_named(tmp_path):
-    good = [jpeg(*shape) for shape in SHAPES[:3]]
-    settings = config(write_imagenet(tmp_path, [good[0], good[1][:3000], good[2]]), 3)
-    with pytest.raises(UserError) as error, sources.broken_image_named(settings):
-        arrays(data.load(settings).measured)
-    for part in ("imagenet2012", "n00000001.JPEG", str(tmp_path)):
-        assert part in str(error.value)
-
-
-def test_error_without_a_broken_image_is_not_explained(directory):
-    with (
-        pytest.raises(tf.errors.InvalidArgumentError, match="a jpeg"),
-        sources.broken_image_named(config(directory)),
-    ):
-        raise tf.errors.InvalidArgumentError(None, None, "about a jpeg, but none is broken")
+    assert task_of(config(directory)).feed().test is None
 
 
 def test_data_made_up_by_tfds_is_read(monkeypatch):
     """TFDS' own stand-in for ImageNet, after its description; nothing is on the disk."""
-    monkeypatch.setattr(sources, "prepared", lambda section: tfds.builder(section.name))
-    monkeypatch.setattr(sources, "check_split", lambda builder, split, num_examples: None)
-    with tfds.testing.mock_data(num_examples=6):
-        x, y = arrays(data.load(config(None, num_examples=6)).measured)
+    monkeypatch.setattr(tfds, "prepared", lambda section: tensorflow_datasets.builder(section.name))
+    monkeypatch.setattr(tfds, "check_split", lambda builder, split, num_examples: None)
+    with tensorflow_datasets.testing.mock_data(num_examples=6):
+        x, y = arrays(task_of(config(None, num_examples=6)).feed().measured)
     assert x.shape == (6, SIDE, SIDE, 3)
     assert x.dtype == np.float32
     assert set(y) <= set(range(1000))
@@ -203,12 +174,12 @@ def test_data_made_up_by_tfds_is_read(monkeypatch):
 
 def test_photographs(photographs):
     settings = config(photographs, num_examples=999, batch_size=99)
-    x, y = arrays(data.load(settings).training, 33)
+    x, y = arrays(task_of(settings).feed().training, 33)
     assert x.shape == (99, SIDE, SIDE, 3)
     assert len(set(y)) == 99
     # Standardised by the mean of all of ImageNet: near 0 and 1 on a hundred photographs.
     assert abs(x.mean()) < 0.3
     assert 0.7 < x.std() < 1.3
-    centres, labels = arrays(data.load(settings).measured, 10)
+    centres, labels = arrays(task_of(settings).feed().measured, 10)
     assert np.isfinite(centres).all()
     assert len(set(labels)) == len(labels)

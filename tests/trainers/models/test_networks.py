@@ -12,8 +12,8 @@ from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
 from tests.cases import flat_parameters, training_gradient
 from trainers import schema, training
-from trainers.errors import UserError
 from trainers.models import resnet50, wide_resnet
+from trainers.tasks.base import task_of
 
 # A few hundred parameters each, for images of 32 × 32.
 TINY = {
@@ -30,7 +30,7 @@ def config(model, data_set="cifar10", **changes):
         **{
             "model": model,
             "data": schema.Data(name=data_set, num_examples=40, micro_batch_size=20),
-            "optimizer": schema.Adam(learning_rate=3e-3),
+            "optimizer": schema.OPTIMIZERS["adam"](learning_rate=3e-3),
             "steps": 20,
             "output_dir": "",
             **changes,
@@ -45,7 +45,7 @@ def num_parameters(model):
 
 
 def test_fully_connected_network_is_the_specified_one():
-    model = training.build_model(config(schema.FullyConnected()))
+    model = task_of(config(schema.FullyConnected())).build_model()
     shapes = [tuple(v.shape) for v in model.trainable_variables]
     sizes = [3_072, 200, 200, 200, 200, 200, 10]
     assert shapes == [s for n, m in itertools.pairwise(sizes) for s in ((n, m), (m,))]
@@ -65,7 +65,7 @@ def test_fully_connected_network_is_the_specified_one():
 def test_layers_of_one_shape_differ_and_seeds_decide():
     def kernels(seed):
         settings = config(schema.FullyConnected(hidden_layers=3, width=8), seed=seed)
-        return [v.numpy() for v in training.build_model(settings).trainable_variables[::2]]
+        return [v.numpy() for v in task_of(settings).build_model().trainable_variables[::2]]
 
     first, again, other = kernels(0), kernels(0), kernels(1)
     assert not np.array_equal(first[1], first[2])
@@ -74,7 +74,7 @@ def test_layers_of_one_shape_differ_and_seeds_decide():
 
 
 def test_cnn_is_the_specified_one():
-    model = training.build_model(config(schema.CNN()))
+    model = task_of(config(schema.CNN())).build_model()
     convolutions = 75 * 64 + 64, 576 * 96 + 96, 864 * 128 + 128
     # 32 → 28 → 13 → 11 → 5 → 5 → 2 pixels.
     dense = 2 * 2 * 128 * 512 + 512, 512 * 256 + 256, 256 * 10 + 10
@@ -90,7 +90,7 @@ def test_cnn_is_the_specified_one():
 @pytest.mark.parametrize(("data", "millions"), [("cifar10", 36.48), ("cifar100", 36.54)])
 def test_wide_resnet_has_the_parameters_of_wrn_28_10(data, millions):
     """36.5 million in Table 4 of Zagoruyko and Komodakis."""
-    model = training.build_model(config(schema.WideResNet(), data))
+    model = task_of(config(schema.WideResNet(), data)).build_model()
     trainable, others = num_parameters(model)
     assert round(trainable / 1e6, 2) == millions
     # Each of the 25 normalisations keeps a mean and a variance of what it sees: the first of each
@@ -103,7 +103,7 @@ def test_wide_resnet_has_the_parameters_of_wrn_28_10(data, millions):
 
 def test_wide_resnet_without_batch_norm_has_a_scalar_for_each_block():
     with_norm, without = (
-        training.build_model(config(schema.WideResNet(filters=1, batch_norm=batch_norm)))
+        task_of(config(schema.WideResNet(filters=1, batch_norm=batch_norm))).build_model()
         for batch_norm in (True, False)
     )
     (trainable, others), (fewer, none) = num_parameters(with_norm), num_parameters(without)
@@ -115,7 +115,7 @@ def test_wide_resnet_without_batch_norm_has_a_scalar_for_each_block():
 
 def test_multiplier_and_depth_are_configuration():
     small = schema.WideResNet(blocks_per_group=2, multiplier=3, filters=4)
-    model = training.build_model(config(small))
+    model = task_of(config(small)).build_model()
     widths = [x.filters for x in model.layers if isinstance(x, keras.layers.Conv2D)]
     assert sorted(set(widths)) == [4, 12, 24, 48]
     assert widths.count(48) == 5
@@ -137,7 +137,7 @@ def test_initial_weights_follow_from_the_seed(model):
     def kernel(seed):
         # What else has drawn random numbers doesn't matter.
         keras.random.normal((3,))
-        return training.build_model(config(model, seed=seed)).trainable_variables[0].numpy()
+        return task_of(config(model, seed=seed)).build_model().trainable_variables[0].numpy()
 
     np.testing.assert_array_equal(kernel(1), kernel(1))
     assert not np.array_equal(kernel(1), kernel(2))
@@ -165,9 +165,10 @@ def test_training_and_measuring(name, loss, prepared, tmp_path):
 def test_resnet_50_has_an_exact_hessian_and_trains():
     """On 32 × 32 pixels, in float64; products against differences of the gradient."""
     keras.config.set_floatx("float64")
-    settings = config(schema.ResNet50(), optimizer=schema.Adam(learning_rate=1e-4))
-    model = training.build_model(settings)
-    training.compile_accumulating(model, settings, 1)
+    settings = config(schema.ResNet50(), optimizer=schema.OPTIMIZERS["adam"](learning_rate=1e-4))
+    task = task_of(settings)
+    model = task.build_model()
+    training.compile_accumulating(model, task, 1)
     x = np.random.default_rng(0).standard_normal((6, 32, 32, 3))
     y = np.arange(6)
     hessian = Objective(model, from_data((x, y))).linearise()
@@ -188,8 +189,9 @@ def test_hessian_is_that_of_differences_of_the_gradient(name, loss):
     """In float64, two micro-batches, BatchNorm with the statistics of each."""
     keras.config.set_floatx("float64")
     settings = config(TINY[name], loss=loss)
-    model = training.build_model(settings)
-    training.compile_accumulating(model, settings, 1)
+    task = task_of(settings)
+    model = task.build_model()
+    training.compile_accumulating(model, task, 1)
     random = np.random.default_rng(0)
     x = random.standard_normal((12, 32, 32, 3))
     labels = random.integers(0, 10, 12)
@@ -204,8 +206,3 @@ def test_hessian_is_that_of_differences_of_the_gradient(name, loss):
         expected = sum(g(start + step) - g(start - step) for g in gradients) / 4e-5
         product = hessian.hessian_product(tf.constant(vector)) / np.linalg.norm(vector)
         assert np.linalg.norm(product - expected) <= 1e-6 * np.linalg.norm(expected)
-
-
-def test_images_too_small_for_the_network_are_named():
-    with pytest.raises(UserError, match=r"model: .* digits, \(8, 8, 1\)"):
-        training.build_model(config(schema.CNN(), "digits"))

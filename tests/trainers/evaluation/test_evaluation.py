@@ -1,19 +1,14 @@
-"""Training loss, evaluation on the test split, and measuring at a loss."""
+"""Evaluation on the test split, and measuring at a loss."""
 
 import json
-import math
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.trainers.prepared import write_cifar
 from trainers import schema, training
-from trainers.callbacks import OnceBelow, StopCriteria, TrainingLoss
-from trainers.data import feed as data
-from trainers.errors import UserError
-from trainers.schema import check
+from trainers.tasks.base import task_of
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +23,7 @@ def config(directory, batch_size=None, **changes):
             "data": schema.Data(
                 data_dir=directory, num_examples=60, batch_size=batch_size, micro_batch_size=20
             ),
-            "optimizer": schema.Adam(learning_rate=3e-3),
+            "optimizer": schema.OPTIMIZERS["adam"](learning_rate=3e-3),
             "steps": 30,
             "monitor": schema.Monitor(update_freq=100, quantities=[]),
             "output_dir": "",
@@ -37,47 +32,17 @@ def config(directory, batch_size=None, **changes):
     )
 
 
-def test_training_loss_is_the_mean_over_an_epoch():
-    loss = TrainingLoss(3)
-    assert [loss.after(value) for value in (6.0, 3.0, 0.0, 3.0)] == [math.inf, math.inf, 3.0, 2.0]
-    assert TrainingLoss(1).after(0.5) == 0.5
-
-
-def losses_after(callback, losses):
-    model = keras.Sequential()
-    model.stop_training = False
-    callback.set_model(model)
-    for epoch, loss in enumerate(losses):
-        callback.on_epoch_end(epoch, {"loss": loss})
-    return callback
-
-
-def test_function_is_called_once_when_the_loss_is_below():
-    calls = []
-    once = OnceBelow(0.5, 2, lambda: calls.append(1))
-    losses_after(once, [1.0, 0.2, 0.6, 0.3, 0.1, 0.9, 0.1])
-    # Means of two: 0.6, 0.4 after the third.
-    assert once.step == 3
-    assert calls == [1]
-
-
-def test_a_single_low_batch_ends_no_run_in_minibatches():
-    stop = losses_after(StopCriteria(0.5, 2), [1.0, 0.1])
-    assert not stop.model.stop_training
-    assert losses_after(StopCriteria(0.5, 1), [1.0, 0.1]).model.stop_training
-    assert losses_after(StopCriteria(0.5, 2), [0.6, 0.1]).model.stop_training
-
-
 @pytest.mark.parametrize("loss", schema.LOSSES)
 def test_evaluation_is_of_the_test_split(directory, tmp_path, loss):
     settings = config(directory, loss=loss, evaluation=schema.Evaluation(freq=10))
     training.train(settings, tmp_path, {})
     table = pd.read_csv(tmp_path / "evaluation.csv")
     assert list(table["step"]) == [10, 20, 30]
-    model = training.build_model(settings)
+    task = task_of(settings)
+    model = task.build_model()
     model.load_weights(tmp_path / "final.weights.h5")
-    training.compile_accumulating(model, settings, 1)
-    x, y = (np.concatenate(parts) for parts in zip(*(data.load(settings).test or []), strict=True))
+    training.compile_accumulating(model, task, 1)
+    x, y = (np.concatenate(parts) for parts in zip(*(task.feed().test or []), strict=True))
     outputs = model.predict(x, verbose=0)
     labels = y if loss == "cross_entropy" else y.argmax(-1)
     last = table.iloc[-1]
@@ -119,20 +84,8 @@ def test_evaluation_does_not_disturb_training(directory, tmp_path):
     for name, freq in (("with", 1), ("without", None)):
         settings = config(directory, 20, steps=5, evaluation=schema.Evaluation(freq))
         training.train(settings, tmp_path / name, {})
-        model = training.build_model(settings)
+        model = task_of(settings).build_model()
         model.load_weights(tmp_path / name / "final.weights.h5")
         weights.append(model.get_weights())
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_evaluation_without_a_test_split_is_refused():
-    settings = config(None, data=schema.Data(name="digits"), evaluation=schema.Evaluation(freq=5))
-    with pytest.raises(UserError, match=r"digits has no test split\. Received: evaluation\.freq=5"):
-        check(settings)
-
-
-def test_batch_larger_than_the_data_is_refused():
-    settings = config(None, data=schema.Data(name="digits", num_examples=50, batch_size=60))
-    with pytest.raises(UserError, match=r"data\.batch_size: expected at most 50"):
-        check(settings)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainers.test_transformer import VOCABULARY, micro_batch, network
+from tests.trainers.models.test_transformer import VOCABULARY, micro_batch, network
 from trainers.data.vocabulary import BEGIN, END, PADDING
 from trainers.evaluation.decoding import Decoder, beam_search, greedy_search
 

@@ -1,10 +1,12 @@
-"""Sweeps: what is run, where, and what is not run again."""
+"""What a command runs, where, and what a sweep does not run again."""
 
 import json
 
 import pytest
 
+from trainers import training
 from trainers.__main__ import main
+from trainers.errors import UserError
 
 
 @pytest.fixture
@@ -45,3 +47,31 @@ def test_sweep_with_another_setting_runs_beside_the_old_one(tmp_path, sweep):
     sweep()
     assert "skipped" not in sweep("seed=1")
     assert len(list(tmp_path.rglob("run.json"))) == 4
+
+
+DIRECTORIES = {
+    "defaults": ([], "runs/quickstart"),
+    "own settings": (["seed=3"], "runs/quickstart__seed=3"),
+    "own directory": (["seed=3", "output_dir=here"], "here"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "expected"), DIRECTORIES.values(), ids=DIRECTORIES)
+def test_directory_of_a_single_run(tmp_path, monkeypatch, capsys, overrides, expected):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["trainers"])
+    seen = []
+
+    def pretend(settings, directory, choices):
+        seen.append((settings, directory, choices))
+        raise UserError("far enough")
+
+    monkeypatch.setattr(training, "train", pretend)
+    with pytest.raises(SystemExit) as end:
+        main(["-cn", "quickstart", *overrides])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: far enough\n"
+    [(settings, directory, choices)] = seen
+    assert directory == tmp_path / expected
+    assert settings.data.name == "digits"
+    assert choices == {"config_name": "quickstart", "optimizer": "adam"}
