@@ -78,10 +78,10 @@ def hydra_arguments(options: argparse.Namespace) -> list[str]:
     Raises:
         UserError: A key, a value, a file or a name can't be used; the first one found.
     """
-    _register_schema()
     directory = Path(options.config_dir).resolve()
     if not directory.is_dir():
         raise UserError(f"--config-dir: no such directory. Received: {options.config_dir}")
+    _register_schema(directory)
     overrides = _parse_overrides(options.overrides)
     settings = list(_SETTINGS)
     single = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
@@ -133,16 +133,17 @@ def typed(composed: DictConfig) -> schema.Config | schema.Quadratic:
     return config
 
 
-def _register_schema() -> None:
+def _register_schema(directory: Path) -> None:
     store = ConfigStore.instance()
     for name, run in schema.RUNS.items():
         store.store(group="schema", name=name, node=run, package="_global_")
     for group, sections in schema.GROUPS.items():
         for name, section in sections.items():
             store.store(group=f"schema/{group}", name=name, node=section)
-    # An optimizer needs no file of its own; where there is one, Hydra prefers it.
-    for name, optimizer in schema.OPTIMIZERS.items():
-        store.store(group="optimizer", name=name, node=optimizer)
+    # An optimizer needs no file of its own. Where there is one, it begins with the schema.
+    files = {*_names(CONFIGS / "optimizer"), *_names(directory / "optimizer")}
+    for name in schema.OPTIMIZERS.keys() - files:
+        store.store(group="optimizer", name=name, node=schema.OPTIMIZERS[name])
 
 
 def _parse_overrides(lines: Sequence[str]) -> list[Override]:

@@ -60,7 +60,7 @@ MISTAKES = {
     "last job of a sweep": ((*QUICKSTART, "-m", "steps=1,2,x"), ["steps:", "'x'"]),
     "value in a figure's sweep": (
         ("-cn", "fig01", "optimizer.beta_1=0.9,1.9"),
-        ["optimizer.beta_1", "value < 1", "optimizer.beta_1=1.9"],
+        ["optimizer.beta_1: expected a number in [0, 1)", "optimizer.beta_1=1.9"],
     ),
     "unknown loss": (
         (*QUICKSTART, "loss=crossentropy"),
@@ -222,12 +222,16 @@ def test_every_configuration_can_be_used():
         assert isinstance(composed(name), tuple(schema.RUNS.values()))
 
 
-@pytest.mark.parametrize("name", schema.OPTIMIZERS)
-def test_optimizer_file_states_every_key_with_the_default(name):
-    file = OmegaConf.to_container(OmegaConf.load(command_line.CONFIGS / f"optimizer/{name}.yaml"))
-    assert isinstance(file, dict)
-    del file["defaults"]
-    assert file == dataclasses.asdict(schema.OPTIMIZERS[name]())
+OPTIMIZER_FILES = sorted(path.stem for path in command_line.CONFIGS.glob("optimizer/*.yaml"))
+
+
+@pytest.mark.parametrize("name", OPTIMIZER_FILES)
+def test_optimizer_file_states_every_key(name):
+    """So that runs don't change with the defaults of a constructor."""
+    file = OmegaConf.load(command_line.CONFIGS / f"optimizer/{name}.yaml")
+    fields = {field.name for field in dataclasses.fields(schema.OPTIMIZERS[name])}
+    assert set(file) == {"defaults", *fields}
+    assert file["name"] == name
 
 
 SCALES = {
