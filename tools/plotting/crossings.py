@@ -11,9 +11,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tools.plotting import edge
-from tools.plotting import runs as run_files
-from tools.plotting.edge import TrainingRun
+from tools.plotting import training_runs
+from tools.plotting.runs import Figures, ordered, settings_label
+from tools.plotting.training_runs import TrainingRun, settings
 from trainers import report, run_directory
 from trainers.errors import UserError
 
@@ -46,9 +46,9 @@ def read_runs(root: Path, figure: str) -> list[TrainingRun]:
     """Read the runs of a figure or, where there are none, those of Figure 8.
 
     Raises:
-        UserError: There are neither, or one can't be drawn.
+        UserError: There are neither, or one cannot be drawn.
     """
-    return edge.read_runs(root, figure, SHARED)
+    return training_runs.read_runs(root, figure, SHARED)
 
 
 def upward_crossings(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -104,7 +104,7 @@ def draw_fig09(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
             axes.set_ylabel("" if index else label)
         panels[1, index].plot(steps, window["stability_threshold"], **_THRESHOLD)
         panels[-1, index].set_xlim(steps[0], steps[-1])
-        rows.append({**edge.settings(run), **_zoom(window, crossings)})
+        rows.append({**settings(run), **_zoom(window, crossings)})
     handles = [Line2D([], [], **style) for style in (_THRESHOLD, _CROSSING)]
     _legend(figure, handles, ["stability threshold", r"$\lambda_1(P^{-1}H)$ rises above it"])
     return figure, pd.DataFrame(rows)
@@ -139,7 +139,7 @@ def draw_fig18(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
         at_edge = table[table["step"] >= (math.inf if edge_step is None else edge_step)]
         if len(at_edge):
             below.set_ylim(0, 1.08 * at_edge[WHOLE].max())  # what is before may be much more
-        rows.append({**edge.settings(run), **_alignment(run, at_edge)})
+        rows.append({**settings(run), **_alignment(run, at_edge)})
     labels = ("training loss", f"top {most} eigenvalues\nof $P^{{-1}}H$", "squared norm")
     for axes, label in zip(panels[:, 0], labels, strict=True):
         axes.set_ylabel(label)
@@ -163,7 +163,7 @@ def _measuring(runs: Sequence[TrainingRun], quantities: Sequence[str]) -> list[T
             f"{runs[0].directory / run_directory.METRICS} lacks the quantity "
             f"{', '.join(missing)}; name it in monitor.quantities, as configs/fig08.yaml does"
         )
-    return run_files.ordered(chosen, VARIED)
+    return ordered(chosen, VARIED)
 
 
 def _window(run: TrainingRun) -> pd.DataFrame:
@@ -196,7 +196,7 @@ def _columns(runs: Sequence[TrainingRun], num_rows: int) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, 1.0 + 1.7 * num_rows), layout="constrained")
     panels = figure.subplots(num_rows, len(runs), sharex="col", squeeze=False)
     for column, run in zip(panels.T, runs, strict=True):
-        column[0].set_title(run_files.label(run, VARIED), fontsize="medium")
+        column[0].set_title(settings_label(run, VARIED), fontsize="medium")
         column[-1].set_xlabel("step")
         for axes in column[1:]:
             axes.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
@@ -295,3 +295,9 @@ def _alignment(run: TrainingRun, at_edge: pd.DataFrame) -> dict[str, Any]:
 
 def _median(values: np.ndarray) -> float:
     return float(np.median(values)) if len(values) else math.nan
+
+
+FIGURES: Figures = {
+    "fig09": (read_runs, draw_fig09),
+    "fig18": (read_runs, draw_fig18),
+}

@@ -15,9 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from tools.plotting import edge
-from tools.plotting import runs as run_files
-from tools.plotting.edge import TrainingRun
+from tools.plotting.runs import Figures, Run, find_all_runs, ordered, read_table
+from tools.plotting.training_runs import TrainingRun, read_run, read_runs
 from trainers import report, run_directory
 from trainers.errors import UserError
 
@@ -31,22 +30,22 @@ def read_fig10(root: Path, figure: str) -> list[TrainingRun]:
     """Read the runs of Figure 10, which are those of Figure 19, too.
 
     Raises:
-        UserError: There are none, or one can't be drawn.
+        UserError: There are none, or one cannot be drawn.
     """
-    return edge.read_runs(root, "fig10")
+    return read_runs(root, "fig10")
 
 
 def read_fig11(root: Path, figure: str) -> list[TrainingRun]:
     """Read the runs of Figure 11; where Adam's of the wide ResNet are missing, those of Figure 10.
 
     Raises:
-        UserError: There are none, or one can't be drawn.
+        UserError: There are none, or one cannot be drawn.
     """
-    found = run_files.find_all_runs(root, "fig11", "fig11_fully_connected", "fig10")
+    found = find_all_runs(root, "fig11", "fig11_fully_connected", "fig10")
     own = [run for run in found if run.record["choices"]["config_name"] != "fig10"]
     if not any(_network(run) == "wide_resnet" and _optimizer(run) == "adam" for run in own):
         own += [run for run in found if run.record["choices"].get("fig10") == "learning_rate"]
-    return [edge.read_run(run) for run in own]
+    return [read_run(run) for run in own]
 
 
 def draw_fig10(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
@@ -89,7 +88,7 @@ def draw_fig11(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
                     "steps": run.record.get("solution_step"),
                     "sharpness": _sharpness(run),
                 }
-                for run in run_files.ordered(members, ["learning_rate"])
+                for run in ordered(members, ["learning_rate"])
             )
             curves[name] = points
             if len(points):
@@ -149,7 +148,7 @@ def _draw_against(
     figure, grid = _panels(len(panels))
     tables = []
     for (batch, varied), axes in zip(panels, grid, strict=True):
-        members = run_files.ordered(
+        members = ordered(
             [r for r in runs if (_batch(r), r.record["choices"]["fig10"]) == (batch, varied)],
             [varied],
         )
@@ -206,23 +205,21 @@ def _sharpness(run: TrainingRun) -> float:
 
 def _test_error(run: TrainingRun) -> float:
     """Test error when the training loss first came to `evaluation.loss_threshold`; NaN if never."""
-    table = run_files.read_table(
-        run.directory, run_directory.EVALUATION, run_directory.EVALUATION_COLUMNS
-    )
+    table = read_table(run.directory, run_directory.EVALUATION, run_directory.EVALUATION_COLUMNS)
     threshold = run.config["evaluation"]["loss_threshold"]
     found = table.loc[table["training_loss"] <= (threshold or 0.0), "test_error"]
     return float(found.iloc[0]) if len(found) else math.nan
 
 
-def _network(run: run_files.Run) -> str:
+def _network(run: Run) -> str:
     return run.config["model"]["name"]
 
 
-def _optimizer(run: run_files.Run) -> str:
+def _optimizer(run: Run) -> str:
     return run.config["optimizer"]["name"]
 
 
-def _batch(run: run_files.Run) -> int:
+def _batch(run: Run) -> int:
     """Examples of an update."""
     settings: dict[str, Any] = run.config["data"]
     return settings["batch_size"] or settings["num_examples"]
@@ -230,3 +227,10 @@ def _batch(run: run_files.Run) -> int:
 
 def _batch_name(batch: int) -> str:
     return f"batches of {batch:,}"
+
+
+FIGURES: Figures = {
+    "fig10": (read_fig10, draw_fig10),
+    "fig11": (read_fig11, draw_fig11),
+    "fig19": (read_fig10, draw_fig19),
+}

@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from tools.plotting import runs as run_files
+from tools.plotting.runs import Figures, Run, find_runs, read_table
 from trainers import report, run_directory
 from trainers.errors import UserError
 
@@ -20,26 +20,26 @@ PARTS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
-class WarmUpRun(run_files.Run):
+class WarmUpRun(Run):
     """One finished run with its measurements."""
 
     metrics: pd.DataFrame
 
 
 def read_runs(root: Path, *names: str) -> list[WarmUpRun]:
-    """Read the runs of the first configuration of these that has any, wherever below `root`.
+    """Read the runs of the first of these configurations that has any.
 
     Raises:
-        UserError: There are none, or one can't be drawn.
+        UserError: There are none, or one cannot be drawn.
     """
     return [
         WarmUpRun(
             run.directory,
             run.config,
             run.record,
-            run_files.read_table(run.directory, run_directory.METRICS, COLUMNS),
+            read_table(run.directory, run_directory.METRICS, COLUMNS),
         )
-        for run in run_files.find_runs(root, *names)
+        for run in find_runs(root, *names)
     ]
 
 
@@ -135,3 +135,8 @@ def _slope(rows: pd.DataFrame) -> float | None:
         return None
     logs = np.log(finite[["step", "preconditioned_sharpness"]].to_numpy(float))
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
+
+
+FIGURES: Figures = {
+    "fig07": (read_runs, draw_fig07),
+}
