@@ -69,7 +69,7 @@ def read_fig16(root: Path, figure: str) -> list[TrainingRun]:
 
 
 def draw_fig01(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 1: a column a panel; loss above, preconditioned sharpness below."""
+    """Draw Figure 1: one column per panel; loss above, preconditioned sharpness below."""
     by_panel = {
         name: [run for run in runs if run.record["choices"].get("panel") == name]
         for name in FIG01_PANELS
@@ -98,7 +98,7 @@ def draw_fig03(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 
 
 def draw_fig04(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 4: the preconditioned sharpness, a panel a network."""
+    """Draw Figure 4: the preconditioned sharpness, one panel per network."""
     panels = {
         name: [run for run in runs if run.record["choices"].get("config_name") == name]
         for name in FIG04_TITLES
@@ -107,14 +107,14 @@ def draw_fig04(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 
 
 def draw_fig05(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 5: the preconditioned sharpness, a panel an optimizer."""
+    """Draw Figure 5: the preconditioned sharpness, one panel per optimizer."""
     return _draw_by_optimizer(runs, 4, report.PRECONDITIONED_LABEL)
 
 
 def draw_fig06(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 6: the preconditioned sharpness, a panel a batch size.
+    """Draw Figure 6: the preconditioned sharpness, one panel per batch size.
 
-    The table has the medians of the edge ratio over the middle half of training, too.
+    The table also has the medians of the edge ratio over the middle half of training.
     """
     sizes = sorted({run.config["data"]["batch_size"] for run in runs}, reverse=True)
     panels = {
@@ -138,7 +138,7 @@ def draw_fig08(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 
 
 def draw_fig13(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 13: the sharpness without a preconditioner, a panel an optimizer."""
+    """Draw Figure 13: the sharpness without a preconditioner, one panel per optimizer."""
     return _draw_by_optimizer(runs, 3, report.SHARPNESS_LABEL)
 
 
@@ -167,7 +167,8 @@ def draw_fig16(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     steps = [run.config["freeze_step"] for run in runs]
     if len(set(steps)) < len(steps):
         raise UserError(
-            "two runs have the same freeze_step; name a directory that holds only one of them"
+            "two runs have the same freeze_step; name a directory or an archive that holds only "
+            "one of them"
         )
     names = [f"$P$ frozen at step {step}" if step else "Adam" for step in steps]
     figure = _draw_two(runs, sns.color_palette("colorblind", len(runs)), names)
@@ -184,7 +185,7 @@ def draw_fig16(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 
 
 def _draw_two(runs: list[TrainingRun], colours: list[Any], names: list[str]) -> Figure:
-    """Loss and preconditioned sharpness, one above the other."""
+    """Draw loss and preconditioned sharpness, one above the other."""
     figure = Figure(figsize=(6.0, 6.0), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     metrics = [run.metrics for run in runs]
@@ -196,7 +197,7 @@ def _draw_two(runs: list[TrainingRun], colours: list[Any], names: list[str]) -> 
 
 
 def _draw_three(runs: list[TrainingRun], title: str) -> tuple[Figure, pd.DataFrame]:
-    """Loss, preconditioned and raw sharpness of runs that differ in the learning rate."""
+    """Draw loss, preconditioned and raw sharpness of runs that differ in the learning rate."""
     varied = ("learning_rate",)
     runs = ordered(runs, varied)
     figure = Figure(figsize=(6.0, 8.0), layout="constrained")
@@ -217,7 +218,7 @@ def _draw_three(runs: list[TrainingRun], title: str) -> tuple[Figure, pd.DataFra
 def _draw_by_optimizer(
     runs: list[TrainingRun], num_columns: int, label: str
 ) -> tuple[Figure, pd.DataFrame]:
-    """The preconditioned sharpness of runs that differ in optimizer and learning rate."""
+    """Draw the preconditioned sharpness of runs that differ in optimizer and learning rate."""
     panels = {name: [run for run in runs if run.optimizer == name] for name in TITLES}
     return _draw_panels("optimizer", panels, TITLES, num_columns, label)
 
@@ -230,9 +231,9 @@ def _draw_panels(
     label: str,
     measures: Callable[[TrainingRun], dict[str, float]] = lambda run: {},
 ) -> tuple[Figure, pd.DataFrame]:
-    """The preconditioned sharpness of runs that differ in the learning rate, in named panels.
+    """Draw the preconditioned sharpness of runs that differ in the learning rate, in named panels.
 
-    The table says the panel's name under `key`, and the `measures` of each run.
+    The table has the panel's name in the column `key`, and the `measures` of each run.
     """
     varied = ("learning_rate",)
     panels = {name: members for name, members in panels.items() if members}
@@ -256,7 +257,7 @@ def _draw_panels(
 
 
 def _colours(runs: list[TrainingRun], varied: Sequence[str]) -> list[Any]:
-    """A colour a run; of two settings the first decides the hue and the second the shade."""
+    """Choose one colour per run: the first setting decides the hue, a second one the shade."""
     if len(varied) == 1:
         return list(sns.color_palette("colorblind", len(runs)))
     colours: list[Any] = []

@@ -23,7 +23,7 @@ COLUMNS_OF_FIG12 = (("learning_rate", "beta_2"), ("beta_2", "learning_rate"))
 
 @dataclass(frozen=True)
 class QuadraticRun(Run):
-    """One finished run on a quadratic, with its trajectory: a row a step, from the start."""
+    """One finished run on a quadratic, with its trajectory: one row per step, from the start."""
 
     trajectory: pd.DataFrame
 
@@ -44,7 +44,7 @@ class QuadraticRun(Run):
 
 
 def read_runs(root: Path, figure: str) -> list[QuadraticRun]:
-    """Read the runs of a figure, wherever they are below `root`.
+    """Read the runs of a figure.
 
     Raises:
         UserError: There are none, or one cannot be drawn.
@@ -59,7 +59,7 @@ def _read_run(run: Run) -> QuadraticRun:
 
 
 def draw_fig02(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 2: the objective against the step, a curve a learning rate."""
+    """Draw Figure 2: the objective against the step, one curve per learning rate."""
     runs = ordered(runs, ["learning_rate"])
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
@@ -94,7 +94,7 @@ def _fig02_row(run: QuadraticRun) -> dict[str, Any]:
 def draw_fig12(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 12: |x| above, ν below; β₂ varies on the left, the learning rate on the right.
 
-    Dashed is the ν above which RMSprop is stable. A run in both columns has one colour in both.
+    The dashed line is the ν above which RMSprop is stable. A run in both columns has one colour.
     """
     runs = ordered(runs, ["learning_rate", "beta_2"])
     drawn = [run for run in runs if any(run.setting(name) == FIXED[name] for name in FIXED)]
@@ -105,7 +105,9 @@ def draw_fig12(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
     for (fixed, varied), (above, below) in zip(COLUMNS_OF_FIG12, panels.T, strict=True):
         members = [run for run in drawn if run.setting(fixed) == FIXED[fixed]]
         if not members:
-            raise UserError(f"no run has {fixed}={FIXED[fixed]}, as one column of the figure does")
+            raise UserError(
+                f"no run has {fixed}={FIXED[fixed]}, which one column of the figure needs"
+            )
         above.set_title(settings_label(members[0], [fixed]), fontsize="medium")
         shared = len({_stable_moment(run) for run in members}) == 1
         for run in members:
@@ -153,7 +155,7 @@ def _fig12_row(run: QuadraticRun) -> dict[str, Any]:
 
 
 def draw_fig14(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 14: growth factor against eigenvalue, in theory and measured; a column each."""
+    """Draw Figure 14: growth factor against eigenvalue, theory and measured, per optimizer."""
     # TensorFlow takes seconds to import, and the other figures do without.
     from trainers.quadratic import recurrence
     from trainers.schema import OPTIMIZERS
@@ -202,7 +204,7 @@ def draw_fig14(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
 
 
 def growth_factor(iterates: np.ndarray) -> float:
-    r"""Factor by which iterates grow a step in the end: slope of ``log ‖(x_t, x_{t-1})‖``.
+    r"""Measure the factor by which iterates grow per step: the slope of ``log ‖(x_t, x_{t-1})‖``.
 
     The slope is fitted to all steps but the first quarter, with weights that fall off to both ends,
     so that an oscillation about the slope averages out. Numbers too small to be accurate are left
@@ -222,7 +224,7 @@ def growth_factor(iterates: np.ndarray) -> float:
 
 
 def _optimizer(run: QuadraticRun) -> str:
-    """The optimizer in words."""
+    """Name the optimizer in words."""
     words = run.setting("name").replace("_", " ").replace("nesterov", "Nesterov")
     if "ema" not in run.config["optimizer"]:
         return words
@@ -230,7 +232,7 @@ def _optimizer(run: QuadraticRun) -> str:
 
 
 def draw_fig17(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 17: iterate, momentum and squared gradient in rows, a column a learning rate."""
+    """Draw Figure 17: iterate, momentum, squared gradient in rows; one column per learning rate."""
     runs = ordered(runs, ["learning_rate"])
     figure = Figure(figsize=(1.0 + 2.8 * len(runs), 6.0), layout="constrained")
     panels = figure.subplots(3, len(runs), sharex=True, squeeze=False)

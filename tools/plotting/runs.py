@@ -1,4 +1,4 @@
-"""Finished runs, read from directories and archives, and how figures name their settings."""
+"""Finished runs, read from directories and archives, and labels for their settings."""
 
 import json
 import math
@@ -35,7 +35,7 @@ class Run:
     record: dict[str, Any]
 
     def setting(self, name: str) -> Any:
-        """A value of the `optimizer` section; NaN if it has none of this name."""
+        """A value of the `optimizer` section; NaN if it is missing."""
         return self.config["optimizer"].get(name, math.nan)
 
 
@@ -70,7 +70,7 @@ Record = tuple[RunDirectory, dict[str, Any]]
 
 
 def _records_by_name(root: Path, names: Sequence[str]) -> list[list[Record]]:
-    """Directories and records of the runs of each of the configurations that has any."""
+    """Group the directories and records of runs by configuration, without those that have none."""
     records = [(directory, _read_record(directory)) for directory in _run_directories(root)]
     if not records:
         raise UserError(f"no runs below {root}: expected directories that hold a run.json")
@@ -87,7 +87,7 @@ def _records_by_name(root: Path, names: Sequence[str]) -> list[list[Record]]:
 
 
 def _run_directories(root: Path) -> list[RunDirectory]:
-    """Run directories below `root`, on disk before those in archives."""
+    """Find run directories below `root`, first on disk, then in archives."""
     if root.is_file():
         return [*archives.run_directories(root)]
     if not root.is_dir():
@@ -158,7 +158,7 @@ def ordered(runs: Sequence[AnyRun], varied: Sequence[str]) -> list[AnyRun]:
         if all(run.setting(name) == following.setting(name) for name in varied):
             raise UserError(
                 f"{run.directory} and {following.directory} have the same {' and '.join(varied)}; "
-                "name a directory that holds only one of them"
+                "name a directory or an archive that holds only one of them"
             )
     return in_order
 

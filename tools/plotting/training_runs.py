@@ -91,7 +91,7 @@ def _plateau_after_fit(run: TrainingRun) -> tuple[int, int] | None:
 
 
 def _holds(run: TrainingRun) -> bool | None:
-    """Whether R, or R to the end on a plateau after the fit, is where it is claimed."""
+    """Whether R, or R to the end on a plateau after the fit, is within the claimed range."""
     summary = run.summary
     if _plateau_after_fit(run):
         return summary.claim[0] <= summary.ratio_to_end <= summary.claim[1]
