@@ -1,15 +1,15 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from tools import figures
-from tools.plotting import quadratic as plotting
-from tools.plotting import runs
-from trainers import quadratic, schema
+from tests.tools.plotting import made_up
+from tests.tools.plotting.made_up import drawn
+from tools.plotting import quadratic
+from tools.plotting.runs import find_runs, settings_label
+from trainers import schema
 from trainers.__main__ import main
 from trainers.errors import UserError
+from trainers.quadratic import train
 
 # More on the command line of a figure, to make fewer or shorter runs.
 FEWER = {
@@ -31,11 +31,6 @@ def root(tmp_path_factory):
     return root
 
 
-def drawn(root, name):
-    read_runs, draw = figures.FIGURES[name]
-    return draw(read_runs(root, name))
-
-
 def texts(legend):
     return [text.get_text() for text in legend.get_texts()]
 
@@ -45,7 +40,7 @@ def test_figure_and_table_can_be_written(root, tmp_path, name):
     figure, table = drawn(root, name)
     figure.savefig(tmp_path / "figure.png")
     table.to_csv(tmp_path / "table.csv", index=False)
-    assert len(pd.read_csv(tmp_path / "table.csv")) == len(plotting.read_runs(root, name))
+    assert len(pd.read_csv(tmp_path / "table.csv")) == len(quadratic.read_runs(root, name))
 
 
 def test_figure_2_has_a_curve_for_each_learning_rate(root):
@@ -95,9 +90,9 @@ def test_figure_12_heals(root):
 
 
 def test_figure_12_needs_both_columns(root):
-    some = [r for r in plotting.read_runs(root, "fig12") if r.setting("learning_rate") != 2.2]
+    some = [r for r in quadratic.read_runs(root, "fig12") if r.setting("learning_rate") != 2.2]
     with pytest.raises(UserError, match=r"no run has learning_rate=2\.2"):
-        plotting.draw_fig12(some)
+        quadratic.draw_fig12(some)
 
 
 def test_figure_14_measures_the_growth_factor_of_the_theory(root):
@@ -157,7 +152,7 @@ GROWTH = {
 
 @pytest.mark.parametrize(("iterates", "expected", "tolerance"), GROWTH.values(), ids=GROWTH)
 def test_growth_factor(iterates, expected, tolerance):
-    assert plotting.growth_factor(iterates) == pytest.approx(expected, abs=tolerance)
+    assert quadratic.growth_factor(iterates) == pytest.approx(expected, abs=tolerance)
 
 
 @pytest.fixture
@@ -166,7 +161,7 @@ def one(tmp_path):
     settings = schema.Quadratic(
         optimizer=schema.HeavyBall(ema=True), curvature=1.0, steps=2, output_dir=""
     )
-    quadratic.train(settings, tmp_path / "one", {"config_name": "fig02"})
+    train(settings, tmp_path / "one", {"config_name": "fig02"})
     return tmp_path / "one"
 
 
@@ -177,41 +172,21 @@ def test_run_of_two_steps_is_drawn(one):
     assert row["converged"]
 
 
-def record(directory, **changes):
-    path = directory / "run.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def without_column(directory):
-    path = directory / "trajectory.csv"
-    pd.read_csv(path).drop(columns="iterate").to_csv(path, index=False)
-
-
-BROKEN = {
-    "half done": (lambda d: record(d, status="running"), ["status: running", "again"]),
-    "interrupted": (lambda d: record(d, status="interrupted"), ["status: interrupted"]),
-    "half a record": (lambda d: (d / "run.json").write_text("{"), ["run.json", "JSON"]),
-    "no trajectory": (lambda d: (d / "trajectory.csv").unlink(), ["trajectory.csv"]),
-    "no configuration": (lambda d: (d / "config.yaml").unlink(), ["config.yaml"]),
-    "missing column": (without_column, ["trajectory.csv", "iterate"]),
-    "empty file": (lambda d: (d / "trajectory.csv").write_text(""), ["csv", "not a table"]),
-    "of another figure": (lambda d: record(d, choices={}), ["fig02", "--config-name fig02"]),
-    "no run": (lambda d: (d / "run.json").unlink(), ["no runs below", "run.json"]),
-}
+BROKEN = made_up.damages("trajectory", "iterate")
 
 
 @pytest.mark.parametrize(("damage", "parts"), BROKEN.values(), ids=BROKEN)
 def test_broken_run_is_named_in_one_line(one, damage, parts):
     damage(one)
     with pytest.raises(UserError) as error:
-        plotting.read_runs(one.parent, "fig02")
+        quadratic.read_runs(one.parent, "fig02")
     assert "\n" not in str(error.value)
     assert [part for part in parts if part not in str(error.value)] == []
 
 
 def test_no_such_directory(tmp_path):
     with pytest.raises(UserError, match="absent"):
-        plotting.read_runs(tmp_path / "absent", "fig02")
+        quadratic.read_runs(tmp_path / "absent", "fig02")
 
 
 def test_two_runs_of_the_same_settings_are_refused(one):
@@ -219,7 +194,7 @@ def test_two_runs_of_the_same_settings_are_refused(one):
     settings = schema.Quadratic(
         optimizer=schema.HeavyBall(ema=True), curvature=1.0, steps=3, output_dir=""
     )
-    quadratic.train(settings, one, {"config_name": "fig02"})
+    train(settings, one, {"config_name": "fig02"})
     with pytest.raises(UserError, match=r"one and .*other have the same learning_rate"):
         drawn(one.parent, "fig02")
 
@@ -228,14 +203,14 @@ def test_diverged_run_is_drawn(tmp_path):
     settings = schema.Quadratic(
         optimizer=schema.HeavyBall(learning_rate=1e100, ema=True), curvature=1.0, output_dir=""
     )
-    quadratic.train(settings, tmp_path / "far", {"config_name": "fig02"})
+    train(settings, tmp_path / "far", {"config_name": "fig02"})
     [row] = drawn(tmp_path, "fig02")[1].to_dict("records")
     assert not row["converged"]
     assert not row["stable_by_theory"]
 
 
 def test_settings_by_name(root):
-    run = runs.find_runs(root, "fig02")[0]
+    run = find_runs(root, "fig02")[0]
     assert run.setting("name") == "heavy_ball"
     assert np.isnan(run.setting("beta_2"))
-    assert runs.label(run, ["beta_1"]) == r"$\beta_1 = 0.9$"
+    assert settings_label(run, ["beta_1"]) == r"$\beta_1 = 0.9$"

@@ -1,11 +1,9 @@
-import dataclasses
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
+from tests.tools.plotting import made_up
+from tests.tools.plotting.made_up import drawn
 from tools import figures
 from tools.plotting import warmup
 from trainers import schema
@@ -24,24 +22,23 @@ def write_run(root, norm="pre", batch_size=32, warmup_steps=100, status="complet
         output_dir="runs",
     )
     directory = root / f"{norm},{batch_size}"
-    directory.mkdir(parents=True)
     step = np.array([1, 2, 5, 10, 20, 50, 100, 200])
     threshold = 38 / (1e-2 * np.minimum(1, step / 100))
     ratio = np.where(step < 20, 0.05 * step, 1.0 if batch_size > 100 else 0.5)
-    pd.DataFrame(
-        {
-            "step": step,
-            "loss": 5.0 - step / 100,
-            "preconditioned_sharpness": ratio * threshold,
-            "stability_threshold": threshold,
-            "edge_ratio": ratio,
-        }
-    ).to_csv(directory / "metrics.csv", index=False)
-    text = OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
-    (directory / "config.yaml").write_text(text)
-    record = {"status": status, "steps": 200, "first_loss": 5.0}
-    (directory / "run.json").write_text(json.dumps({**record, "choices": {"config_name": "fig07"}}))
-    return directory
+    metrics = {
+        "step": step,
+        "loss": 5.0 - step / 100,
+        "preconditioned_sharpness": ratio * threshold,
+        "stability_threshold": threshold,
+        "edge_ratio": ratio,
+    }
+    record = {
+        "status": status,
+        "steps": 200,
+        "first_loss": 5.0,
+        "choices": {"config_name": "fig07"},
+    }
+    return made_up.write(directory, config, record, metrics=metrics)
 
 
 @pytest.fixture
@@ -69,8 +66,7 @@ def test_figure_and_table(runs, tmp_path, capsys):
 
 
 def test_axes_are_logarithmic_and_the_threshold_is_dotted(runs):
-    read_runs, draw = figures.FIGURES["fig07"]
-    figure, _ = draw(read_runs(runs, "fig07"))
+    figure, _ = drawn(runs, "fig07")
     left, right = figure.axes
     assert [axes.get_title() for axes in figure.axes] == ["Pre-LN", "Post-LN"]
     for axes in (left, right):
@@ -83,9 +79,9 @@ def test_axes_are_logarithmic_and_the_threshold_is_dotted(runs):
 
 
 def test_runs_that_can_not_be_told_apart_or_have_no_warm_up(runs, tmp_path):
-    again = [*figures.FIGURES["fig07"][0](runs, "fig07")] * 2
+    again = warmup.read_runs(runs, "fig07") * 2
     with pytest.raises(UserError, match="same batch size"):
         warmup.draw_fig07(again)
     write_run(tmp_path / "constant", warmup_steps=0)
     with pytest.raises(UserError, match="no warm-up"):
-        warmup.draw_fig07(figures.FIGURES["fig07"][0](tmp_path / "constant", "fig07"))
+        drawn(tmp_path / "constant", "fig07")

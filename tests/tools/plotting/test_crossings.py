@@ -1,11 +1,9 @@
-import dataclasses
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
+from tests.tools.plotting import made_up
+from tests.tools.plotting.made_up import change_table, drawn
 from tools import figures
 from tools.plotting import crossings
 from trainers import schema
@@ -33,7 +31,6 @@ def write_run(
         output_dir="runs",
     )
     directory = root / f"{figure},{rate}"
-    directory.mkdir(parents=True)
     ratio, threshold = np.interp(STEPS, *CORNERS), 38 / rate
     gradient = np.array([PEAKS.get(step, 1.0) for step in STEPS])
     # P forgets a thousandth a step, and learns a fifth from each spike.
@@ -54,22 +51,8 @@ def write_run(
     }
     for order in (2, 3, 4):
         table[f"preconditioned_sharpness_{order}"] = ratio * threshold / order
-    pd.DataFrame(table).to_csv(directory / "metrics.csv", index=False)
-    text = OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
-    (directory / "config.yaml").write_text(text)
-    record = {"status": "completed", "first_loss": 2.3, "choices": {"config_name": figure}}
-    (directory / "run.json").write_text(json.dumps(record))
-    return directory
-
-
-def change(directory, function):
-    path = directory / "metrics.csv"
-    function(pd.read_csv(path)).to_csv(path, index=False)
-
-
-def drawn(root, name):
-    read_runs, draw = figures.FIGURES[name]
-    return draw(read_runs(root, name))
+    record = {"first_loss": 2.3, "choices": {"config_name": figure}}
+    return made_up.write(directory, config, record, metrics=table)
 
 
 def row_of(root, name):
@@ -182,20 +165,22 @@ def test_table_of_figure_9_tells_what_follows_a_crossing(tmp_path, sharpness, ex
 
 
 def test_crossing_from_which_there_is_no_return_is_not_judged(tmp_path):
-    change(write_run(tmp_path), lambda table: table[table["step"] <= 160])
+    change_table(write_run(tmp_path), lambda table: table[table["step"] <= 160])
     row = row_of(tmp_path, "fig09")
     assert (row["crossings"], row["returns"], row["gradient_grew"]) == (2, 1, "1 of 1")
 
 
 def test_claim_of_figure_9_fails_where_the_gradient_stays(tmp_path):
-    change(write_run(tmp_path), lambda table: table.assign(gradient_norm_squared=1.0))
+    change_table(write_run(tmp_path), lambda table: table.assign(gradient_norm_squared=1.0))
     row = row_of(tmp_path, "fig09")
     assert row["gradient_grew"] == "0 of 2"
     assert row["claim_holds"] is False
 
 
 def test_run_below_the_threshold_has_nothing_to_judge(tmp_path):
-    change(write_run(tmp_path), lambda table: table.assign(edge_ratio=table["edge_ratio"] / 2))
+    change_table(
+        write_run(tmp_path), lambda table: table.assign(edge_ratio=table["edge_ratio"] / 2)
+    )
     for name in ("fig09", "fig18"):
         assert pd.isna(row_of(tmp_path, name)["claim_holds"])
         assert figures.main([name, str(tmp_path), "--out", str(tmp_path)]) == 0
@@ -209,7 +194,7 @@ def test_rows_without_numbers_are_left_out(tmp_path):
         table.loc[table["step"] == 141, "semi_preconditioned_gradient_norm_squared"] = np.inf
         return table
 
-    change(directory, damage)
+    change_table(directory, damage)
     assert len(drawn(tmp_path, "fig09")[0].axes[0].get_lines()[2].get_xdata()) == 100
     assert row_of(tmp_path, "fig18")["measurements_of_spikes"] == 4
     for name in ("fig09", "fig18"):
@@ -248,7 +233,7 @@ def test_table_of_figure_18_judges_the_spikes(tmp_path, along, holds):
 
 def test_spikes_before_the_edge_are_not_counted(tmp_path):
     directory = write_run(tmp_path)
-    change(
+    change_table(
         directory,
         lambda table: table.assign(edge_ratio=table["edge_ratio"].where(table["step"] > 140, 0.5)),
     )
@@ -266,7 +251,7 @@ def test_runs_of_its_own_configuration_come_first(tmp_path):
 
 def test_runs_that_measured_less_are_left_out(tmp_path):
     write_run(tmp_path, 1e-4, every_step=None)
-    change(write_run(tmp_path, 2e-4), lambda table: table.drop(columns="alignment"))
+    change_table(write_run(tmp_path, 2e-4), lambda table: table.drop(columns="alignment"))
     write_run(tmp_path, 5e-5)
     assert list(drawn(tmp_path, "fig09")[1]["learning_rate"]) == [5e-5, 2e-4]
     assert list(drawn(tmp_path, "fig18")[1]["learning_rate"]) == [5e-5, 1e-4]
@@ -303,7 +288,7 @@ NOT_ENOUGH = {
     ("figure", "every_step", "damage", "parts"), NOT_ENOUGH.values(), ids=NOT_ENOUGH
 )
 def test_missing_measurement_is_named_in_one_line(tmp_path, figure, every_step, damage, parts):
-    change(write_run(tmp_path, every_step=every_step), damage)
+    change_table(write_run(tmp_path, every_step=every_step), damage)
     with pytest.raises(UserError) as error:
         drawn(tmp_path, figure)
     assert "\n" not in str(error.value)

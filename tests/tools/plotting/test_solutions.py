@@ -1,15 +1,12 @@
 """Figures 4, 6, 10, 11 and 19 from made-up runs of vision networks."""
 
-import dataclasses
-import json
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
-from tools import figures
+from tests.tools.plotting import made_up
+from tests.tools.plotting.made_up import drawn
 from trainers import schema
 from trainers.errors import UserError
 
@@ -37,42 +34,28 @@ def write_run(
         output_dir="runs",
     )
     directory = root / f"{figure}-{panel}-{len(list(root.glob('*')))}"
-    directory.mkdir(parents=True)
     steps = np.array([50, 75, 150, 200] if step is None else [50, 75, step, 2 * step])
     threshold = 38 / optimizer.learning_rate
-    pd.DataFrame(
-        {
-            "step": steps,
-            "loss": [1.0, 0.5, 0.1, 0.05],
-            "preconditioned_sharpness": ratio * threshold,
-            "sharpness": [1.0, 2.0, sharpness, 99.0],
-            "stability_threshold": threshold,
-            "edge_ratio": ratio * np.array([0.1, 1.0, 1.0, 2.0]),
-        }
-    ).to_csv(directory / "metrics.csv", index=False)
-    pd.DataFrame(
-        {
-            "step": [10, 2 * (step or 100), 999],
-            "training_loss": [0.5, math.inf if step is None else 0.05, 0.2],
-            "test_loss": 1.0,
-            "test_error": [0.9, error, 0.1],
-        }
-    ).to_csv(directory / "evaluation.csv", index=False)
-    text = OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
-    (directory / "config.yaml").write_text(text)
+    metrics = {
+        "step": steps,
+        "loss": [1.0, 0.5, 0.1, 0.05],
+        "preconditioned_sharpness": ratio * threshold,
+        "sharpness": [1.0, 2.0, sharpness, 99.0],
+        "stability_threshold": threshold,
+        "edge_ratio": ratio * np.array([0.1, 1.0, 1.0, 2.0]),
+    }
+    evaluation = {
+        "step": [10, 2 * (step or 100), 999],
+        "training_loss": [0.5, math.inf if step is None else 0.05, 0.2],
+        "test_loss": 1.0,
+        "test_error": [0.9, error, 0.1],
+    }
     record = {
-        "status": "completed",
         "first_loss": 2.3,
         "solution_step": step,
         "choices": {"config_name": figure, figure: panel},
     }
-    (directory / "run.json").write_text(json.dumps(record))
-    return directory
-
-
-def drawn(root, name):
-    read_runs, draw = figures.FIGURES[name]
-    return draw(read_runs(root, name))
+    return made_up.write(directory, config, record, metrics=metrics, evaluation=evaluation)
 
 
 RATES = (1e-3, 2e-3, 4e-3)
