@@ -61,8 +61,15 @@ def layer(name: str) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Names of the modules, or names in modules, that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Names of the modules, or names in modules, that a file imports, wherever in it.
+
+    An import for the type checker alone is none: it does not happen.
+    """
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -1,5 +1,6 @@
 """The optimizer sections follow from the constructors of the optimizers."""
 
+import copy
 import dataclasses
 import inspect
 from pathlib import Path
@@ -8,6 +9,7 @@ import keras
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import MISSING
 
 import keras_aeos
@@ -80,7 +82,9 @@ def test_argument_that_no_file_can_hold_is_named(package):
 def lion(package, monkeypatch):
     """The optimizer among those of the trainers, as it would be without a file of its own."""
     monkeypatch.setitem(schema.OPTIMIZERS, "lion", read_sections(package)["lion"])
-    monkeypatch.setattr(ConfigStore.instance(), "repo", {})
+    Plugins.instance()  # adds Hydra's own options to the store, once per process
+    store = ConfigStore.instance()
+    monkeypatch.setattr(store, "repo", copy.deepcopy(store.repo))
 
 
 def composed(*overrides):
