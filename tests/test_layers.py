@@ -24,8 +24,17 @@ LAYERS: dict[str, frozenset[str]] = {
         "keras_aeos.solvers",
         "keras_aeos.optimizers",
         "keras_aeos.curvature",
+        "keras_aeos.callbacks.columns",
         "keras_aeos.callbacks.quantities",
     },
+    "keras_aeos.callbacks.columns": frozenset(
+        {
+            "keras_aeos.solvers",
+            "keras_aeos.optimizers",
+            "keras_aeos.curvature",
+            "keras_aeos.callbacks.quantities",
+        }
+    ),
     "keras_aeos.callbacks.quantities": KERAS | {"keras_aeos.curvature"},
     "keras_aeos.callbacks": KERAS
     | {
@@ -33,6 +42,7 @@ LAYERS: dict[str, frozenset[str]] = {
         "keras_aeos.constraints",
         "keras_aeos.optimizers",
         "keras_aeos.curvature",
+        "keras_aeos.callbacks.columns",
         "keras_aeos.callbacks.quantities",
         "keras_aeos.callbacks.row",
     },
@@ -61,15 +71,8 @@ def layer(name: str) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Names of the modules, or names in modules, that a file imports, wherever in it.
-
-    An import for the type checker alone is none: it does not happen.
-    """
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(tree):
+    """Names of the modules, or names in modules, that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -1,7 +1,7 @@
 """The sections of a run that learns to classify images: its data, evaluation and networks."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -10,9 +10,6 @@ from trainers.micro_batches import micro_batch_size
 from trainers.schema.conditions import Condition, above_zero, at_least, one_of
 from trainers.schema.datasets import DATASETS
 from trainers.schema.section import Section
-
-if TYPE_CHECKING:
-    from trainers.schema.runs import Config
 
 ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "softplus")
 
@@ -35,7 +32,7 @@ class Data(Section):
     batch_size: int | None = at_least(1, None)
     micro_batch_size: int = at_least(1, 2_500)
 
-    def check(self, config: "Config") -> None:
+    def check(self, config: Any) -> None:
         """Check that there are as many examples as asked for, and that they divide evenly."""
         available, wanted = DATASETS[self.name].num_examples, num_examples(self)
         measured = config.monitor.num_examples
@@ -85,7 +82,7 @@ class Evaluation(Section):
     freq: int | None = at_least(1, None)
     loss_threshold: float | None = above_zero(None)
 
-    def check(self, config: "Config") -> None:
+    def check(self, config: Any) -> None:
         """Check that there is a test split if it is needed."""
         for key in ("freq", "loss_threshold"):
             value = getattr(self, key)

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 from trainers.errors import UserError
 from trainers.schema.conditions import Condition, at_least, fraction, one_of, setting
 from trainers.schema.images import Data, Evaluation, Model
-
-if TYPE_CHECKING:
-    from trainers.schema.runs import Config
 
 NORMS = ("pre", "post")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -50,7 +47,7 @@ class Translation(Data):
         default_factory=lambda: [16, 32, 48, 64, 96, 128], metadata={"condition": _RISING}
     )
 
-    def check(self, config: "Config") -> None:
+    def check(self, config: Any) -> None:
         """Check what is known before the sentences are read and the long ones are left out."""
         if self.source == self.target:
             raise UserError(
@@ -84,7 +81,7 @@ class TranslationEvaluation(Evaluation):
     length_penalty: float = setting(0.6, _NOT_NEGATIVE)
     extra_tokens: int = at_least(1, 10)
 
-    def check(self, config: "Config") -> None:
+    def check(self, config: Any) -> None:
         """Every data set of translations has a test split, or reading it says so."""
 
 
@@ -110,7 +107,7 @@ class Transformer(Model):
     label_smoothing: float = fraction(0.1)
     precision: str = one_of(PRECISIONS, "float32")
 
-    def check(self, config: "Config") -> None:
+    def check(self, config: Any) -> None:
         """Check the loss, and that the heads divide the width."""
         if config.loss != "cross_entropy":
             raise UserError(
