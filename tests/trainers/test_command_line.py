@@ -228,7 +228,8 @@ OPTIMIZER_FILES = sorted(path.stem for path in command_line.CONFIGS.glob("optimi
 @pytest.mark.parametrize("name", OPTIMIZER_FILES)
 def test_optimizer_file_states_every_key(name):
     """So that runs don't change with the defaults of a constructor."""
-    file = OmegaConf.load(command_line.CONFIGS / f"optimizer/{name}.yaml")
+    file = OmegaConf.to_container(OmegaConf.load(command_line.CONFIGS / f"optimizer/{name}.yaml"))
+    assert isinstance(file, dict)
     fields = {field.name for field in dataclasses.fields(schema.OPTIMIZERS[name])}
     assert set(file) == {"defaults", *fields}
     assert file["name"] == name

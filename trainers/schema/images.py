@@ -1,7 +1,7 @@
 """The sections of a run that learns to classify images: its data, evaluation and networks."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -10,9 +10,6 @@ from trainers.micro_batches import micro_batch_size
 from trainers.schema.conditions import Condition, above_zero, at_least, one_of
 from trainers.schema.datasets import DATASETS
 from trainers.schema.section import Section
-
-if TYPE_CHECKING:
-    from trainers.schema.runs import Config
 
 ACTIVATIONS = ("tanh", "relu", "elu", "gelu", "softplus")
 
@@ -35,7 +32,7 @@ class Data(Section):
     batch_size: int | None = at_least(1, None)
     micro_batch_size: int = at_least(1, 2_500)
 
-    def check(self, config: "Config") -> None:
+    def check(self, config: Any) -> None:
         """Check that there are as many examples as asked for, and that they divide evenly."""
         available, wanted = DATASETS[self.name].num_examples, num_examples(self)
         measured = config.monitor.num_examples
@@ -85,7 +82,7 @@ class Evaluation(Section):
     freq: int | None = at_least(1, None)
     loss_threshold: float | None = above_zero(None)
 
-    def check(self, config: "Config") -> None:
+    def check(self, config: Any) -> None:
         """Check that there is a test split if it is needed."""
         for key in ("freq", "loss_threshold"):
             value = getattr(self, key)
@@ -138,10 +135,10 @@ class CNN(Model):
 class WideResNet(Model):
     """Wide residual network of three groups.
 
-    A group has `blocks_per_group` blocks of two convolutions with `multiplier` times `filters`
-    filters in the first group, twice and four times as many in the others; `filters` are those
-    of the first convolution, `stem_stride` its stride (1 in the literature; more makes a cheaper
-    network). Without `batch_norm` a learnable scalar scales each residual branch.
+    The first convolution has `filters` filters and the stride `stem_stride` (1 in the literature;
+    more makes a cheaper network). A group has `blocks_per_group` blocks of two convolutions, with
+    `multiplier` times `filters` filters in the first group, twice and four times as many in the
+    others. Without `batch_norm` a learnable scalar scales each residual branch.
     """
 
     name: str = one_of(("wide_resnet",), "wide_resnet")
@@ -154,7 +151,7 @@ class WideResNet(Model):
 
 @dataclass
 class ResNet50(Model):
-    """ResNet-50 as in Keras Applications; it has no sizes to choose."""
+    """ResNet-50 as in Keras Applications; its sizes are fixed."""
 
     name: str = one_of(("resnet50",), "resnet50")
 

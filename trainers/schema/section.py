@@ -1,10 +1,7 @@
 """The base of the sections that belong to a task: `data`, `model` and `evaluation`."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from trainers.schema.runs import Config
+from typing import Any, ClassVar
 
 
 @dataclass
@@ -17,8 +14,11 @@ class Section:
 
     task: ClassVar[str]
 
-    def check(self, config: "Config") -> None:
+    def check(self, config: Any) -> None:
         """Check what the conditions on single values don't say.
+
+        Args:
+            config: The `Config` that the section is part of.
 
         Raises:
             UserError: A value can't be used, with what was expected.

@@ -2,21 +2,18 @@
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 from trainers.errors import UserError
 from trainers.schema.conditions import Condition, at_least, fraction, one_of, setting
 from trainers.schema.images import Data, Evaluation, Model
-
-if TYPE_CHECKING:
-    from trainers.schema.runs import Config
 
 NORMS = ("pre", "post")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 VOCABULARIES = ("bpe", "unigram")
 _NAMED = Condition("a name", lambda value: bool(value.strip()))
 _RISING = Condition(
-    "rising whole numbers above 1",
+    "increasing whole numbers above 1",
     lambda sizes: sizes and sizes[0] > 1 and all(a < b for a, b in pairwise(sizes)),
 )
 _NOT_NEGATIVE = Condition("0 or more", lambda value: value >= 0)
@@ -27,13 +24,13 @@ class Translation(Data):
     """Pairs of sentences, from the language `source` to the language `target`.
 
     `name` is "numbers" for numbers in words, which need no download, "files" for the plain files
-    SPLIT.LANGUAGE of `data_dir`, one sentence a line, or else the name of a prepared TFDS data set
-    of translations. The training corpus is the first `num_examples` pairs of `train_split`, all of
-    them when null. At most `vocabulary_size` subwords of both languages are learned from it.
+    SPLIT.LANGUAGE of `data_dir`, one sentence per line, or else the name of a prepared TFDS data
+    set of translations. The training corpus is the first `num_examples` pairs of `train_split`, all
+    of them when null. At most `vocabulary_size` subwords of both languages are learned from it.
     `vocabulary_dir` keeps the learned vocabularies; null means beside the run.
 
-    A sentence of a micro-batch is padded to the next number of tokens in `buckets`, its end mark
-    included. Training pairs with more tokens than the last of them are left out.
+    The sentences of a micro-batch are padded to the next number of tokens in `buckets`, including
+    the end mark. Training pairs with more tokens than the largest of them are left out.
     """
 
     task: ClassVar[str] = "translation"
@@ -50,11 +47,11 @@ class Translation(Data):
         default_factory=lambda: [16, 32, 48, 64, 96, 128], metadata={"condition": _RISING}
     )
 
-    def check(self, config: "Config") -> None:
+    def check(self, config: Any) -> None:
         """Check what is known before the sentences are read and the long ones are left out."""
         if self.source == self.target:
             raise UserError(
-                "data.source, data.target: expected two languages. "
+                "data.source, data.target: expected two different languages. "
                 f"Received: data.source={self.source}, data.target={self.target}"
             )
         if self.name == "files" and self.data_dir is None:
@@ -84,8 +81,8 @@ class TranslationEvaluation(Evaluation):
     length_penalty: float = setting(0.6, _NOT_NEGATIVE)
     extra_tokens: int = at_least(1, 10)
 
-    def check(self, config: "Config") -> None:
-        """Every data set of translations has a test split, or reading it says so."""
+    def check(self, config: Any) -> None:
+        """Nothing to check: whether there is a test split shows when it is read."""
 
 
 @dataclass
@@ -110,7 +107,7 @@ class Transformer(Model):
     label_smoothing: float = fraction(0.1)
     precision: str = one_of(PRECISIONS, "float32")
 
-    def check(self, config: "Config") -> None:
+    def check(self, config: Any) -> None:
         """Check the loss, and that the heads divide the width."""
         if config.loss != "cross_entropy":
             raise UserError(

@@ -1,5 +1,6 @@
 """The optimizer sections follow from the constructors of the optimizers."""
 
+import copy
 import dataclasses
 import inspect
 from pathlib import Path
@@ -80,7 +81,8 @@ def test_argument_that_no_file_can_hold_is_named(package):
 def lion(package, monkeypatch):
     """The optimizer among those of the trainers, as it would be without a file of its own."""
     monkeypatch.setitem(schema.OPTIMIZERS, "lion", read_sections(package)["lion"])
-    monkeypatch.setattr(ConfigStore.instance(), "repo", {})
+    store = ConfigStore.instance()
+    monkeypatch.setattr(store, "repo", copy.deepcopy(store.repo))
 
 
 def composed(*overrides):
