@@ -1,1 +1,1 @@
-"""Experiments: networks trained and measured from YAML files by ``python -m trainers``."""
+"""The trainers: each a network with its configuration, run by ``python -m trainers``."""

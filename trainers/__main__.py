@@ -1,4 +1,4 @@
-"""``python -m trainers --config-name NAME [key=value ...]``: train one run or a whole sweep."""
+"""``python -m trainers --config-name NAME [key=value ...]``: run a trainer, or a whole sweep."""
 
 import sys
 from importlib import import_module
@@ -15,18 +15,18 @@ from trainers.errors import UserError
 
 
 def run(composed: DictConfig) -> None:
-    """Train one job, unless a sweep finds it finished already."""
+    """Run one job, unless a sweep finds it finished already."""
     settings = HydraConfig.get()
     directory = Path(settings.runtime.output_dir)
     in_sweep = settings.mode == RunMode.MULTIRUN
     try:
         config = command_line.typed(composed)
         if in_sweep and run_directory.is_finished(directory, config):
-            print(f"skipped, finished before: {_shown(directory)}", flush=True)
+            print(f"skipped, already finished: {_shown(directory)}", flush=True)
             return
         groups = {k: v for k, v in settings.runtime.choices.items() if not k.startswith("hydra/")}
         choices = {"config_name": settings.job.config_name, **groups}
-        # TensorFlow takes seconds to import: only now, when there is something to train.
+        # TensorFlow takes seconds to import, so it waits until there is something to run.
         outcome = import_module(f"trainers.{config.kind}").train(config, directory, choices)
         print(outcome.line(_shown(directory)) if in_sweep else outcome.report(_shown(directory)))
     except UserError as error:

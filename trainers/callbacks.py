@@ -23,14 +23,14 @@ class TrainingLoss:
         self._losses: collections.deque[float] = collections.deque(maxlen=updates_per_epoch)
 
     def after(self, batch_loss: float) -> float:
-        """The training loss once another batch was seen."""
+        """The training loss after one more batch."""
         self._losses.append(batch_loss)
         whole = len(self._losses) == self._losses.maxlen
         return sum(self._losses) / len(self._losses) if whole else math.inf
 
 
 class StopCriteria(keras.callbacks.Callback):
-    """Ends training at divergence or below a training loss; stands behind the monitor in the list.
+    """Ends training at divergence or below a training loss; comes after the monitor in the list.
 
     Args:
         loss_threshold: Stop once the training loss is at most this; None for never.
@@ -93,7 +93,7 @@ class OnceBelow(keras.callbacks.Callback):
         self._function = function
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Call the function if this is the update."""
+        """Call the function if the loss has reached the threshold."""
         loss = self._training_loss.after(float((logs or {})["loss"]))
         if self.step is None and loss <= self._loss_threshold:
             self.step = epoch + 1
@@ -104,8 +104,8 @@ class ProgressBar(keras.callbacks.Callback):
     """One line on stderr: step, loss and the latest edge ratio.
 
     Args:
-        steps: Updates that training is to do.
-        monitor: The `keras_aeos.AEoSMonitor` whose edge ratio to show; before this in the list.
+        steps: Updates to make.
+        monitor: The `keras_aeos.AEoSMonitor` whose edge ratio is shown; comes earlier in the list.
         label: Text before the bar.
     """
 
@@ -121,7 +121,7 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar = tqdm(total=self._steps, desc=self._label, unit="step", dynamic_ncols=True)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Move the bar on."""
+        """Advance the bar."""
         self._shown["loss"] = f"{float((logs or {})['loss']):.4f}"
         ratios = self._monitor.history["edge_ratio"]
         if len(ratios):

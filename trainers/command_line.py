@@ -1,7 +1,8 @@
-"""The command line: every job it asks for is composed and checked before any of them runs.
+"""The command line: every job is composed and checked before the first one runs.
 
 A mistake in an argument or in a YAML file ends in one line within a second, whether it concerns
-the first job of a sweep or the last. Composing is Hydra's; what is added here is the wording.
+the first job of a sweep or the last. Hydra composes the configurations; this module checks them and
+words the errors.
 """
 
 import argparse
@@ -34,8 +35,8 @@ from trainers.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
-# A run directory holds what the trainer writes: no log files or copies of the configuration by
-# Hydra, and no Python package named by a YAML file is looked into.
+# Hydra adds no log files or copies of the configuration to a run's directory, and does not search
+# Python packages that a YAML file names.
 _SETTINGS = (
     "hydra.output_subdir=null",
     "hydra/job_logging=none",
@@ -46,12 +47,12 @@ _SETTINGS = (
     "hydra.sweep.subdir=${hydra:job.override_dirname}",
     "hydra.job.config.override_dirname.item_sep=__",
 )
-# Parts of Hydra's own section that could name code to call. The command line may choose among
+# Parts of Hydra's own section that can name code to call. The command line may choose among
 # installed plugins there; a file may not change them.
 _PINNED = ("callbacks", "hydra_logging", "job_logging", "launcher", "sweeper", "searchpath")
-# Keys that say where files are, not what is computed.
+# Keys that say where files are and not what is computed.
 _PLACES = ("output_dir", "data.data_dir")
-# Bytes of a file's name that the usual file systems take.
+# Bytes that common file systems allow in a file's name.
 _MAX_NAME = 255
 
 
@@ -61,22 +62,26 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the options; what Hydra alone needs is in `overrides`."""
+    """Parse the options; `overrides` holds the arguments for Hydra."""
     parser = _Parser(prog="python -m trainers", allow_abbrev=False)
     known = ", ".join(_names(CONFIGS))
-    parser.add_argument("--config-name", "-cn", required=True, help=f"one of {known}")
-    parser.add_argument("--config-dir", "-cd", default=str(CONFIGS), help="where else to look")
-    parser.add_argument("--multirun", "-m", action="store_true", help="run every combination")
-    parser.add_argument("--cfg", choices=("job", "hydra", "all"), help="print, don't run")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--config-name", "-cn", required=True, help=f"what to run: {known}")
+    parser.add_argument(
+        "--config-dir", "-cd", default=str(CONFIGS), help="a directory of your own configurations"
+    )
+    parser.add_argument(
+        "--multirun", "-m", action="store_true", help="run every combination of values"
+    )
+    parser.add_argument("--cfg", choices=("job", "hydra", "all"), help="print, and run nothing")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
     return parser.parse_intermixed_args(arguments)
 
 
 def hydra_arguments(options: argparse.Namespace) -> list[str]:
-    """Check every job that `options` ask for and return the arguments to give to Hydra.
+    """Check every job that `options` ask for and return the arguments for Hydra.
 
     Raises:
-        UserError: A key, a value, a file or a name can't be used; the first one found.
+        UserError: The first key, value, file or name that can't be used.
     """
     directory = Path(options.config_dir).resolve()
     if not directory.is_dir():
@@ -110,7 +115,7 @@ def hydra_arguments(options: argparse.Namespace) -> list[str]:
 
 
 def typed(composed: DictConfig) -> schema.Config | schema.Quadratic:
-    """Turn what Hydra composed into the typed configuration, with every value checked.
+    """Turn the configuration that Hydra composed into the typed one, with every value checked.
 
     Raises:
         UserError: A key is unknown or missing, or a value can't be used.
@@ -157,7 +162,7 @@ def _parse_overrides(lines: Sequence[str]) -> list[Override]:
 
 
 def _jobs(overrides: list[Override], params: DictConfig | None) -> Iterable[tuple[str, ...]]:
-    """Overrides of each job: a key on the command line replaces a file's sweep over that key."""
+    """The overrides of each job; a key on the command line replaces a file's sweep over it."""
     from_file = _parse_overrides([f"{key!s}={value}" for key, value in (params or {}).items()])
     values: dict[str, list[str]] = {}
     for override in [*from_file, *overrides]:
@@ -170,7 +175,7 @@ def _jobs(overrides: list[Override], params: DictConfig | None) -> Iterable[tupl
 
 
 def _run_directory(overrides: list[Override], unnamed: Sequence[str]) -> str:
-    """A single run with settings of its own gets a directory of its own beside the default one."""
+    """The directory of a single run: with settings of its own it gets one beside the default."""
     keys = {o.key_or_group for o in overrides if not o.is_hydra_override()}
     if "output_dir" in keys or keys <= set(unnamed):
         return "${output_dir}"
@@ -178,14 +183,14 @@ def _run_directory(overrides: list[Override], unnamed: Sequence[str]) -> str:
 
 
 def _check_name(directory: str, unnamed: Sequence[str]) -> None:
-    """Find a run's directory that can't be made, as its name tells too many settings."""
+    """Check that the name of the run's directory, which holds its settings, is not too long."""
     size = max((len(part.encode()) for part in Path(directory).parts), default=0)
     if size > _MAX_NAME:
         exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(unnamed)},KEY]"
         raise UserError(
-            f"the directory of the run is named by its settings, in {size} bytes where "
-            f"{_MAX_NAME} are possible. Set output_dir and leave long settings, KEY, out of the "
-            f"name by '{exclude}', or put them into a file. Received: {directory}"
+            f"the directory of the run is named after its settings, in {size} bytes; at most "
+            f"{_MAX_NAME} are possible. Set output_dir and leave a long setting KEY out of the "
+            f"name with '{exclude}', or move it to a file. Received: {directory}"
         )
 
 
@@ -205,7 +210,7 @@ def _compose(name: str | None, directory: Path, overrides: list[str]) -> DictCon
 
 
 def _explain(error: Exception, overrides: list[str]) -> str:
-    """One line for an error of composition: the key, its place, the nearest right key."""
+    """Describe a composition error in one line: the key, its place, the nearest known key."""
     in_file = re.match(r"In '([^']+)'", str(error))
     place = f"{in_file.group(1)}.yaml" if in_file else "command line"
     cause = next((e for e in _chain(error) if getattr(e, "full_key", None)), None)
@@ -231,7 +236,7 @@ def _unknown_key(full_key: str, section_type: Any, place: str) -> str:
 
 
 def _check_keys(section: DictConfig, prefix: str = "") -> None:
-    """Find what `+key=value` added and `~key` took away."""
+    """Find keys that `+key=value` added or `~key` removed."""
     known = _keys(OmegaConf.get_type(section))
     present = [str(key) for key in section]
     for key in present:
@@ -264,7 +269,7 @@ def _keys(section_type: Any) -> list[str]:
 
 
 def _all_keys() -> list[str]:
-    """Every key within a section, whichever model and optimizer are chosen."""
+    """Every key of every section, whatever the configuration chooses."""
     sections = [(item.name, item.type) for item in dataclasses.fields(schema.Config)]
     for group, options in schema.GROUPS.items():
         sections += [(group, section) for section in options.values()]

@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; its text is one line that says how."""
+    """A mistake that the user can fix; its text is one line that says how."""

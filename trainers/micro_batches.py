@@ -1,4 +1,4 @@
-"""Equal micro-batches, so that averaging over them is averaging over the examples."""
+"""Micro-batches of equal size, so that their mean is the mean over the examples."""
 
 
 def micro_batch_size(num_examples: int, limit: int) -> int:

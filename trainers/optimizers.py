@@ -42,14 +42,14 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         η(t) = η t / N          for t ≤ N,
         η(t) = η or η √(N / t)  for t > N.
 
-    With Adam the stability threshold follows it: λ*(t) = 38 / η(t) for β₁ = 0.9.
+    The stability threshold follows it: for Adam with β₁ = 0.9, λ*(t) = 38 / η(t).
 
     Args:
         learning_rate: η, the largest value.
         warmup_steps: N; 0 for none.
         after: "constant" or "inverse_square_root".
-        micro_steps: Micro-batches of an update. Keras counts these: it asks for the learning rate
-            of update t at step ``t micro_steps - 1``.
+        micro_steps: Micro-batches per update. Keras counts micro-batches: it asks for the
+            learning rate of update t at step ``t micro_steps - 1``.
 
     Example:
         >>> [float(WarmUp(1.0, 4)(step)) for step in range(6)]
@@ -83,7 +83,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         """η of the update that Keras makes at `step`, a float32 scalar."""
         settings = self._settings
         rate, warm, after = settings["learning_rate"], settings["warmup_steps"], settings["after"]
-        # In whole numbers, so that the rate of an update does not depend on the micro-batches.
+        # In integers, so that the rate of an update does not depend on the micro-batches.
         update = ops.cast((ops.cast(step, "int64") + 1) // settings["micro_steps"], "float32")
         later = ops.sqrt(warm / ops.maximum(update, 1.0)) if after != "constant" and warm else 1.0
         return rate * ops.where(update <= warm, update / max(warm, 1), later)

@@ -1,6 +1,6 @@
 """An optimizer on ``f(x) = curvature · x²/2``, from its configuration to its files.
 
-What the stability theory says of one eigenvector of the Hessian, as a run of the real optimizer.
+The stability theory describes a single eigenvector of the Hessian; here the optimizer itself runs.
 """
 
 import csv
@@ -35,7 +35,7 @@ class Outcome:
         return f"{directory}: {self.record['stop_reason']}; {self.sentence()}"
 
     def report(self, directory: Path) -> str:
-        """Where everything is, for a single run."""
+        """The report on a single run: where its file is and what it shows."""
         seconds = self.record["wall_seconds"]
         return "\n".join(
             (
@@ -56,9 +56,9 @@ class Outcome:
 def train(config: schema.Quadratic, directory: Path, choices: dict[str, str]) -> Outcome:
     """Run the optimizer and write every file of the run.
 
-    `trajectory.csv` has the columns `run_directory.TRAJECTORY_COLUMNS` and a row a step, from the
-    start, step 0; it ends before a number that is not finite. A row has the gradient at its iterate
-    and the moments with which the optimizer got there; those that the optimizer lacks are empty.
+    `trajectory.csv` has the columns `run_directory.TRAJECTORY_COLUMNS` and one row per step, from
+    step 0 at the start. It ends before the first number that is not finite. A row has the gradient
+    at its iterate and the moments that led there; moments that the optimizer lacks are empty.
 
     Args:
         config: The checked configuration.
@@ -66,7 +66,7 @@ def train(config: schema.Quadratic, directory: Path, choices: dict[str, str]) ->
         choices: Name of the configuration and options of its groups, for the record.
 
     Raises:
-        UserError: The numbers of the start overflow, or the directory is in use by something else.
+        UserError: The first numbers overflow, or the directory holds other files.
     """
     threshold = recurrence(config.optimizer).stability_threshold()
     curvature = cast(float, config.curvature)
@@ -95,7 +95,7 @@ def recurrence(section: schema.Optimizer) -> Recurrence:
 
 
 def _run(config: schema.Quadratic, curvature: float, path: Path) -> dict[str, Any]:
-    """Write the trajectory; return what the record says of it."""
+    """Write the trajectory; return its entries in the record."""
     result: dict[str, Any] = {"status": "completed", "stop_reason": "all steps done"}
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, run_directory.TRAJECTORY_COLUMNS, lineterminator="\n")
@@ -114,9 +114,9 @@ def _run(config: schema.Quadratic, curvature: float, path: Path) -> dict[str, An
 
 
 def _trajectory(config: schema.Quadratic, curvature: float) -> Iterator[dict[str, Any]]:
-    """Rows of the trajectory, without end."""
+    """Yield the rows of the trajectory, endlessly."""
     floatx = keras.config.floatx()
-    # Of this type Keras makes the variable that holds the learning rate.
+    # Keras makes the variable of the learning rate of this type.
     keras.config.set_floatx("float64")
     try:
         iterate = keras.Variable(config.start, dtype="float64")
@@ -124,7 +124,7 @@ def _trajectory(config: schema.Quadratic, curvature: float) -> Iterator[dict[str
     finally:
         keras.config.set_floatx(floatx)
     optimizer.build([iterate])
-    # AMSGrad's maximum is one over ν₀ too.
+    # AMSGrad's running maximum starts at ν₀.
     maxima = getattr(optimizer, "maximum_second_moments", [])
     for slots, value in (
         (optimizer.first_moments, config.first_moment),

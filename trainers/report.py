@@ -1,4 +1,4 @@
-"""What a finished run shows: the edge ratio it held, and a picture of its curves."""
+"""The summary of a finished run: its edge ratio, and a picture of its curves."""
 
 import math
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from trainers import run_directory
 
 REACHED = 0.9
-# Median ratios that count as being at the edge of stability: around it with heavy-ball momentum,
-# and a little above it without momentum or with Nesterov's.
+# Median ratios that count as the edge of stability: around 1 with heavy-ball momentum, and a little
+# above it without momentum or with Nesterov's.
 AROUND, ABOVE = (0.9, 1.15), (1.0, 1.5)
 ABOVE_THE_EDGE = ("gradient_descent", "nesterov", "rmsprop", "adagrad", "nadam")
 COLUMNS = (
@@ -28,7 +28,7 @@ PRECONDITIONED_LABEL = "preconditioned\nsharpness $\\lambda_1(P^{-1}H)$"
 
 @dataclass(frozen=True)
 class EdgeSummary:
-    """Where a run reached the edge and how near it stayed.
+    """Where a run reached the edge and how close it stayed.
 
     Attributes:
         num_steps: Last measured step; 0 if there was none.
@@ -38,7 +38,7 @@ class EdgeSummary:
         window: First and last measured step from `edge_step` to before `fit_step`; None if empty.
         ratio: R, the median edge ratio within the window; NaN without one.
         ratio_to_end: Median edge ratio from `edge_step` to the end, fitted or not; NaN without one.
-        claim: Smallest and largest R that the paper claims.
+        claim: Smallest and largest R according to the paper.
     """
 
     num_steps: int
@@ -52,7 +52,7 @@ class EdgeSummary:
 
     @property
     def holds(self) -> bool | None:
-        """Whether R is where it is claimed; None without a window."""
+        """Whether R is within the claim; None without a window."""
         return self.claim[0] <= self.ratio <= self.claim[1] if self.window else None
 
     def sentence(self) -> str:
@@ -87,9 +87,9 @@ def edge_summary(
 
     R is the median edge ratio from the first measurement of at least 0.9 until the network fits
     its data: cross-entropy below 0.2, squared error below a tenth of its first value. With the
-    cross-entropy the curvature collapses from then on, at the edge or not. A measurement counts
-    once for every step since the one before it, so that steps measured one by one don't outweigh
-    the others.
+    cross-entropy the curvature collapses from then on, at the edge or not. A measurement is
+    weighted by the number of steps since the previous one, so that densely measured steps don't
+    outweigh the others.
 
     Args:
         metrics: The rows of `metrics.csv`.
@@ -163,7 +163,7 @@ def draw_run(directory: Path) -> Path:
 
 
 def draw_loss(axes: Axes, runs: list[pd.DataFrame], colours: list[Any]) -> None:
-    """Draw the losses of runs; a spike of the first steps or a divergence is cut off."""
+    """Draw the losses of runs; an initial spike or a divergence is cut off."""
     draw_curves(axes, runs, colours, "loss")
     axes.set_ylabel("training loss")
     losses = pd.concat(run["loss"] for run in runs)
@@ -180,7 +180,7 @@ def draw_loss(axes: Axes, runs: list[pd.DataFrame], colours: list[Any]) -> None:
 def draw_preconditioned_sharpness(axes: Axes, runs: list[pd.DataFrame], colours: list[Any]) -> None:
     """Draw λ₁(P⁻¹H) of runs on a log axis, with each threshold dashed in its run's colour.
 
-    The axis ends a little above the highest threshold and at most two decades below the lowest.
+    The axis reaches a little above the highest threshold and at most two decades below the lowest.
     """
     draw_curves(axes, runs, colours, "preconditioned_sharpness")
     for run, colour in zip(runs, colours, strict=True):
@@ -197,7 +197,7 @@ def draw_preconditioned_sharpness(axes: Axes, runs: list[pd.DataFrame], colours:
 
 
 def draw_curves(axes: Axes, runs: list[pd.DataFrame], colours: list[Any], column: str) -> None:
-    """Draw one column of runs against the step; rows that are not finite leave a gap."""
+    """Draw one column of runs against the step, with gaps at values that are not finite."""
     for run, colour in zip(runs, colours, strict=True):
         values = run[column].where(run[column].abs() < math.inf)
         axes.plot(run["step"], values, color=colour, linewidth=1.5)
@@ -208,5 +208,5 @@ _DASHED: dict[str, Any] = {"linestyle": (0, (5, 2)), "linewidth": 1.1}
 
 
 def dashes() -> Line2D:
-    """What stands for every threshold in a legend."""
+    """The line that represents thresholds in a legend."""
     return Line2D([], [], color="0.3", **_DASHED)

@@ -1,19 +1,19 @@
 """The files of one run.
 
 - `config.yaml`: the configuration, complete and resolved.
-- `run.json`: status, stop reason, steps done, seed, versions, times.
-- `trajectory.csv`: every step of a run on a quadratic, which writes none of the following files.
+- `run.json`: status, stop reason, number of steps, seed, versions, times.
+- `trajectory.csv`: every step of a run on a quadratic; such a run writes none of the files below.
 - `metrics.csv` and `tensorboard/`: the monitor's measurements.
-- `evaluation.csv`: loss and error on the test split, where the run evaluates.
-- `translations.csv`: the test sentences of the last evaluation, where the run translates.
-- `spectral_density.csv`: measured spectral densities, where the monitor is asked for them.
+- `evaluation.csv`: loss and error on the test split, if the run evaluates.
+- `translations.csv`: the test sentences of the last evaluation, if the run translates.
+- `spectral_density.csv`: measured spectral densities, if the monitor is asked for them.
 - `final.weights.h5`: the weights after the last update.
 - `second_moments.npz`: the optimizer's second moments after the last update, if it has any.
 - `curves.png`: loss and preconditioned sharpness, drawn at the end of a run.
 
-A directory never mixes two runs: a run that starts in a directory with an earlier run in it
-replaces that run's files, and one that finds anything else there refuses to start. `run.json` is
-the first file written and the last one completed, so that its status tells how far a run came.
+A directory never mixes two runs. A run that starts in the directory of an earlier one replaces its
+files; a run that finds anything else there refuses to start. `run.json` is the first file written
+and the last one completed, so that its status tells how far a run got.
 """
 
 import csv
@@ -54,19 +54,19 @@ TRAJECTORY_COLUMNS = (
 _REPLACED = (
     *(METRICS, EVALUATION, DENSITIES, TRANSLATIONS, TRAJECTORY, WEIGHTS, SECOND_MOMENTS, CURVES),
 )
-# Statuses with which there is nothing left to do; "running" is also that of a killed run.
+# Nothing is left to do in these statuses; a killed run stays "running".
 FINISHED = ("completed", "diverged")
 
 
 def start(directory: Path, config: Run, choices: dict[str, str]) -> dict[str, Any]:
-    """Clear the directory of an earlier run, write the first files and return the run's record.
+    """Remove the files of an earlier run, write the first new ones and return the run's record.
 
     Raises:
         UserError: The directory holds files, but no run.
     """
     if directory.exists() and any(directory.iterdir()) and not (directory / RUN).exists():
         raise UserError(
-            "output_dir: expected a new or empty directory or that of an earlier run. "
+            "output_dir: expected a new or empty directory, or the directory of an earlier run. "
             f"Received: {directory}, which holds other files"
         )
     directory.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def write(directory: Path, record: dict[str, Any]) -> None:
 
 @contextmanager
 def interruption_recorded(directory: Path, record: dict[str, Any]) -> Iterator[None]:
-    """Write `run.json` with the status "interrupted" if what is done inside doesn't end."""
+    """Within this context, an exception writes `run.json` with the status "interrupted"."""
     try:
         yield
     except BaseException as error:
@@ -106,13 +106,13 @@ def interruption_recorded(directory: Path, record: dict[str, Any]) -> Iterator[N
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """Read `run.json`; empty where there is none."""
+    """Read `run.json`; empty if there is none."""
     path = directory / RUN
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def last_evaluation(directory: Path) -> dict[str, float] | None:
-    """The finite numbers of the last row of `evaluation.csv`; None where there is no row."""
+    """The finite numbers in the last row of `evaluation.csv`; None without a row."""
     path = directory / EVALUATION
     if not path.exists():
         return None
@@ -123,7 +123,7 @@ def last_evaluation(directory: Path) -> dict[str, float] | None:
 
 
 def is_finished(directory: Path, config: Run) -> bool:
-    """Whether a run of this very configuration went to its end here."""
+    """Whether a run of the same configuration has finished here."""
     if read(directory).get("status") not in FINISHED or not (directory / CONFIG).exists():
         return False
     before = OmegaConf.to_container(OmegaConf.load(directory / CONFIG))
@@ -131,7 +131,7 @@ def is_finished(directory: Path, config: Run) -> bool:
 
 
 def _computed(config: Any) -> dict[str, Any]:
-    """The part of a configuration that decides about the result."""
+    """The part of a configuration that determines the result."""
     data = {key: value for key, value in config.get("data", {}).items() if key != "data_dir"}
     return {**config, "data": data, "output_dir": None}
 

@@ -1,4 +1,4 @@
-"""Training of one run, from its configuration to its files."""
+"""Training of a network, from its configuration to the files of the run."""
 
 import dataclasses
 import math
@@ -33,7 +33,7 @@ class Outcome:
         return f"{directory}: {self.record['stop_reason']}; {self.summary.sentence()}"
 
     def report(self, directory: Path) -> str:
-        """Where everything is, for a single run."""
+        """The report on a single run: where its files are and what they show."""
         seconds = self.record["wall_seconds"]
         return "\n".join(
             (
@@ -48,7 +48,7 @@ class Outcome:
         )
 
     def _evaluation(self) -> list[str]:
-        """The last evaluation, if there was one."""
+        """A line on the last evaluation, if there was one."""
         last = self.record["last_evaluation"]
         if last is None:
             return []
@@ -59,8 +59,8 @@ class Outcome:
 def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Outcome:
     """Train, measure and write every file of the run.
 
-    The same configuration on the same machine gives the same `metrics.csv`, but for `seconds` and
-    `overhead`.
+    The same configuration on the same machine gives the same `metrics.csv`, apart from `seconds`
+    and `overhead`.
 
     Args:
         config: The checked configuration.
@@ -69,7 +69,7 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
 
     Raises:
         UserError: The data set or the file of second moments is missing, an image is broken, the
-            images don't suit the model, or the directory is in use by something else.
+            network can't be built for the images, or the directory holds other files.
     """
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
@@ -94,7 +94,7 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
     )
     run_directory.write(directory, record)
     report.draw_run(directory)
-    # Last of all, so that a run counts as finished only with all of its files.
+    # Last, so that a run counts as finished only once all of its files are written.
     record["status"] = stop.status
     run_directory.write(directory, record)
     return Outcome(record, report.summarise(directory))
@@ -103,7 +103,7 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
 def _fit(
     task: Task, model: keras.Model, feed: Feed, directory: Path
 ) -> tuple[StopCriteria, int | None]:
-    """Train; return what ended it and the step of the measurement at `monitor.loss_threshold`."""
+    """Train; return why it ended and the step of the measurement at `monitor.loss_threshold`."""
     config = task.config
     compile_accumulating(model, task, feed.num_micro_batches)
     settings = dataclasses.asdict(config.monitor)
@@ -147,7 +147,7 @@ def _fit(
 
 
 def update_freq(config: schema.Config) -> int | list[int]:
-    """The monitor's `update_freq`: a number of updates, or those to measure after."""
+    """The monitor's `update_freq`: every how many updates, or after which ones, to measure."""
     section = config.monitor
     if section.every_step is None and section.steps_per_decade is None:
         return section.update_freq

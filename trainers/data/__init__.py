@@ -1,1 +1,1 @@
-"""Where a run's examples come from, and the micro-batches that it is fed."""
+"""The examples of a run and the micro-batches made of them."""

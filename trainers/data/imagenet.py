@@ -1,8 +1,8 @@
-"""ImageNet as TFDS prepares it, decoded while the model trains.
+"""ImageNet in the TFDS format, decoded while the model trains.
 
-Training in minibatches sees a random crop of each image, resized, and flipped in half of the cases;
-full batches, measurements and evaluation see its centre. The random numbers of an image follow from
-`config.seed` and its place in the order of training, so that a run can be repeated.
+Training in minibatches sees a random crop of each image, resized, and flipped half of the time.
+Full batches, measurements and evaluation see its centre. The random numbers of an image follow from
+`config.seed` and its place in the training order, so that a run can be repeated.
 
 References:
     Szegedy et al., "Going deeper with convolutions", 2015 (random crops).
@@ -14,17 +14,17 @@ from trainers import schema
 from trainers.data import tfds
 from trainers.data.images import targets
 
-# Mean and standard deviation of the channels over the training images, of 255.
+# Mean and standard deviation of the channels, from 0 to 255, over the training images.
 MEAN = (123.675, 116.28, 103.53)
 DEVIATION = (58.395, 57.12, 57.375)
-# Random crops: part of the image's area, and width over height.
+# Random crops: fraction of the image's area, and width over height.
 _AREA = (0.08, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
-# The centre crop is this part of the shorter side.
+# The centre crop is this fraction of the shorter side.
 _CENTRE = 0.875
-# Decoded images up to this size are kept in memory where each pass sees the same.
+# Decoded images up to this size are kept in memory if every pass sees the same ones.
 _CACHED_BYTES = 2**31
-# Encoded images among which a random one is drawn, 0.1 MB each.
+# Encoded images, of 0.1 MB each, that random ones are drawn from.
 _SHUFFLED = 8_192
 
 
@@ -39,12 +39,12 @@ class ImageNet:
         tfds.check_split(self._builder, "train", self.num_examples)
 
     def ordered(self, num_examples: int, size: int) -> tf.data.Dataset:
-        """Centres of the first images; decoded once if they are few."""
+        """Centre crops of the first images; decoded only once if they are few."""
         centres = self._centres(f"train[:{num_examples}]", size)
         return centres.cache() if num_examples * 12 * self._side**2 <= _CACHED_BYTES else centres
 
     def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
-        """Endless random crops of random images."""
+        """Endless random crops of images in random order."""
         seed = self._config.seed
         images = self._encoded(f"train[:{self.num_examples}]", shuffle=True)
         images = images.shuffle(min(_SHUFFLED, self.num_examples), seed=seed)
@@ -57,7 +57,7 @@ class ImageNet:
         return self._batched(images.map(example, tf.data.AUTOTUNE), size, drop_remainder=True)
 
     def test(self, size: int) -> tf.data.Dataset:
-        """Centres of the images of the validation split."""
+        """Centre crops of the validation split."""
         split = schema.DATASETS[self._config.data.name].test_split
         tfds.check_split(self._builder, split)
         return self._centres(split, size)
@@ -94,11 +94,11 @@ class ImageNet:
 
 
 def random_crop(encoded: tf.Tensor, seed: tf.Tensor, side: int) -> tf.Tensor:
-    """A random part of a JPEG image, resized to a square and flipped in half of the cases.
+    """A random crop of a JPEG image, resized to a square and flipped half of the time.
 
     Args:
-        encoded: The file's content, a string.
-        seed: Two integers that the random numbers follow from.
+        encoded: Content of the file, a string.
+        seed: Two integers that determine the random numbers.
         side: Height and width of the result, in pixels.
 
     Returns:
@@ -123,7 +123,7 @@ def centre_crop(encoded: tf.Tensor, side: int) -> tf.Tensor:
     """The centre of a JPEG image, seven eighths of its shorter side, resized to a square.
 
     Args:
-        encoded: The file's content, a string.
+        encoded: Content of the file, a string.
         side: Height and width of the result, in pixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Small images, all of them in memory as float32, standardised."""
+"""Small images, all in memory, as standardised float32 arrays."""
 
 from dataclasses import dataclass
 
@@ -21,8 +21,8 @@ class Standardise:
     """Shifts and scales each channel, the last axis, by constants.
 
     Args:
-        images: float32 (N, height, width, channels). The constants are those that bring its
-            channels to mean 0 and variance 1; a constant channel comes to 0.
+        images: float32 (N, height, width, channels). The constants bring its channels to mean 0
+            and variance 1; a constant channel becomes 0.
     """
 
     def __init__(self, images: np.ndarray) -> None:
@@ -44,7 +44,7 @@ def load(section: schema.Data) -> tuple[Examples, Standardise]:
     Each channel is shifted and scaled to mean 0 and variance 1 over the examples loaded.
 
     Returns:
-        The examples, and what standardises others in the same way.
+        The examples, and the transformation that standardises others in the same way.
 
     Raises:
         UserError: The data set is not on this machine.

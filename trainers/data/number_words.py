@@ -1,8 +1,8 @@
 """Numbers in words: a small translation task that needs no download.
 
 A sentence is a sum, "forty-two plus seven hundred and one is seven hundred and forty-three". To
-translate it a model has to copy word by word, join the words of a number into one and turn around
-its ones and tens: "zweiundvierzig plus siebenhunderteins ist siebenhundertdreiundvierzig".
+translate it a model must copy word by word, join the words of a number into one and swap its ones
+and tens: "zweiundvierzig plus siebenhunderteins ist siebenhundertdreiundvierzig".
 """
 
 import random
@@ -13,12 +13,12 @@ from trainers.errors import UserError
 LARGEST = 999
 NUM_TRAINING = 20_000
 NUM_TEST = 500
-# What joins the numbers of a sentence.
+# The words between the numbers of a sentence.
 _WORDS = {"en": ("plus", "is"), "de": ("plus", "ist")}
 
 
 def pairs(source: str, target: str, split: str) -> list[tuple[str, str]]:
-    """The sentences of a split, the same each time: "train" or "test", which have none in common.
+    """The sentences of a split, "train" or "test", which share none; the same each time.
 
     Raises:
         UserError: There is no such split or language, or the library of number words is missing.
@@ -26,7 +26,7 @@ def pairs(source: str, target: str, split: str) -> list[tuple[str, str]]:
     for key, language in (("source", source), ("target", target)):
         if language not in _WORDS:
             raise UserError(
-                f"data.{key}: the data set numbers has the languages {', '.join(_WORDS)}. "
+                f"data.{key}: expected a language of the data set numbers, {' or '.join(_WORDS)}. "
                 f"Received: data.{key}={language}"
             )
     parts = {"train": slice(NUM_TRAINING), "test": slice(NUM_TRAINING, None)}
@@ -51,6 +51,7 @@ def _in_words(number: int, language: str) -> str:
         from num2words import num2words
     except ImportError as error:
         raise UserError(
-            "the data set numbers needs num2words: python -m pip install -e '.[translation]'"
+            "the data set numbers needs num2words. Install it with: "
+            "python -m pip install -e '.[translation]'"
         ) from error
     return num2words(number, lang=language)

@@ -21,7 +21,7 @@ def read(section: schema.Translation, split: str, count: int | None = None) -> l
 
     Raises:
         UserError: The data set, the language pair, the split or a file is missing, or a file is
-            broken: lines without a partner, empty lines, invalid UTF-8.
+            damaged, has invalid UTF-8, empty lines, or another number of lines than its partner.
     """
     if section.name == "numbers":
         return number_words.pairs(section.source, section.target, split)[:count]
@@ -37,22 +37,22 @@ def _read_files(directory: Path, section: schema.Translation, split: str) -> lis
         counts = " and ".join(
             f"{len(side):,} in {path}" for side, path in zip(sides, paths, strict=True)
         )
-        raise UserError(f"expected as many lines in one file as in the other. Received: {counts}")
+        raise UserError(f"expected the same number of lines in both files. Received: {counts}")
     return list(zip(*sides, strict=True))
 
 
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
-        raise UserError(f"no such file: {path}. Expected one sentence a line, in UTF-8")
+        raise UserError(f"no such file: {path}. Expected one sentence per line, in UTF-8")
     lines = []
-    # Only a line feed ends a line: text has other characters that Python takes for line ends.
+    # Only a line feed ends a line: Python takes other characters in text for line ends.
     for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
         try:
             sentence = line.decode().strip()
         except UnicodeDecodeError as error:
             raise UserError(f"{path}, line {number}: not valid UTF-8, {error.reason}") from error
         if not sentence:
-            raise UserError(f"{path}, line {number}: expected a sentence, the line is empty")
+            raise UserError(f"{path}, line {number}: expected a sentence; the line is empty")
         lines.append(sentence)
     return lines
 
@@ -87,6 +87,6 @@ def _read_tfds(section: schema.Translation, split: str, count: int | None) -> li
     if not pairs:
         raise UserError(
             f"expected pairs of sentences in the split '{split}' of {builder.data_path}. "
-            "Received: none without an empty side"
+            "Received: only pairs with an empty side"
         )
     return pairs

@@ -1,17 +1,17 @@
 """Pairs of sentences as micro-batches of subwords.
 
-A batch of sentences is sorted by length before it is cut into micro-batches of equally many
-sentences, and each is padded to the next of a few lengths: batches stay as random as without
-buckets, little of them is padding, and few shapes occur.
+A batch of sentences is sorted by length and cut into micro-batches of equally many sentences, each
+padded to the next of a few lengths. Batches stay as random as without buckets, contain little
+padding and have few shapes.
 
-Every target token counts alike, over the whole batch: with T real target tokens in a batch of K
-micro-batches the weight of a token is K/T, that of padding 0, and the loss of a micro-batch the
-weighted sum. The mean of the K losses, which accumulation applies and the monitor measures, is then
-the mean over the T tokens, however they are spread.
+Every target token of a batch counts the same. With T real target tokens in a batch of K
+micro-batches, the weight of a token is K/T, the weight of padding is 0, and the loss of a
+micro-batch is the weighted sum. The mean of the K losses, which accumulation applies and the
+monitor measures, is then the mean over the T tokens, however they are spread.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,14 +41,14 @@ class TestPairs:
 class Sentences:
     """A `Source` of micro-batches ``((source, target), labels, weights)``.
 
-    `source` is int32 (N, S), subwords and an end mark; `target` and `labels` are int32 (N, L), the
-    subwords of the translation behind a begin mark and before an end mark; `weights` is float32
+    `source` is int32 (N, S): subwords and an end mark. `target` and `labels` are int32 (N, L): the
+    subwords of the translation after a begin mark, and before an end mark. `weights` is float32
     (N, L). S and L differ from one micro-batch to the next.
 
     Attributes:
         vocabulary: Subwords of both languages.
-        num_examples: Training pairs: those that are not too long, without what fills no
-            micro-batch in the end.
+        num_examples: Number of training pairs, without those that are too long and the last ones
+            that fill no micro-batch.
     """
 
     def __init__(self, config: schema.Config) -> None:
@@ -57,8 +57,9 @@ class Sentences:
         corpus = parallel_text.read(section, section.train_split, section.num_examples)
         if section.num_examples is not None and len(corpus) < section.num_examples:
             raise UserError(
-                f"data.num_examples: {section.name} has {len(corpus)} pairs in its split "
-                f"'{section.train_split}'. Received: data.num_examples={section.num_examples}"
+                f"data.num_examples: expected at most {len(corpus)}, the number of pairs in the "
+                f"split '{section.train_split}' of {section.name}. "
+                f"Received: data.num_examples={section.num_examples}"
             )
         self.vocabulary = learn(
             [sentence for pair in corpus for sentence in pair],
@@ -119,7 +120,7 @@ class Sentences:
         return [self.vocabulary.encode(side) for side in zip(*pairs, strict=True)]
 
     def _count(self, num_kept: int, num_read: int) -> int:
-        """Training pairs to use, of those that are not too long."""
+        """The number of training pairs to use, given how many are not too long."""
         size = min(self._section.micro_batch_size, max(num_kept, 1))
         batch = self._section.batch_size or size
         measured = self._config.monitor.num_examples or size
@@ -132,8 +133,8 @@ class Sentences:
             )
         if num_kept < num_read:
             print(
-                f"{num_read - num_kept:,} of {num_read:,} pairs left out: more tokens than "
-                f"{self._section.buckets[-1]}, the largest of data.buckets",
+                f"{num_read - num_kept:,} of {num_read:,} pairs left out: longer than "
+                f"{self._section.buckets[-1]} tokens, the largest of data.buckets",
                 file=sys.stderr,
             )
         return num_kept // size * size
@@ -148,10 +149,10 @@ class _Pairs:
         self.num_labels = targets.row_lengths().numpy() + 1
         self.lengths = self.num_labels + sources.row_lengths().numpy() + 1
 
-    def micro_batch(self, boundaries: tf.Tensor):
-        """What makes a micro-batch of rows, padded to the next of `boundaries`, and a weight."""
+    def micro_batch(self, boundaries: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor | float], tuple]:
+        """The function that makes a micro-batch of rows, padded to the next of `boundaries`."""
 
-        def gather(rows: tf.Tensor, weight: tf.Tensor) -> tuple:
+        def gather(rows: tf.Tensor, weight: tf.Tensor | float) -> tuple:
             size = rows.shape[0] or tf.shape(rows)[0]
             mark = tf.ones([size, 1], tf.int32)
             sources, targets = tf.gather(self._sources, rows), tf.gather(self._targets, rows)
@@ -164,7 +165,7 @@ class _Pairs:
 
 
 def _padded(rows: tf.RaggedTensor, boundaries: tf.Tensor) -> tf.Tensor:
-    """Dense rows of the smallest length in `boundaries` that holds them, or of their own."""
+    """Dense rows, padded to the smallest of `boundaries` that holds them, if any does."""
     dense = rows.to_tensor(PADDING)
     length = tf.shape(dense)[1]
     place = tf.searchsorted(boundaries, [length])[0]

@@ -1,8 +1,8 @@
 """Subwords of both languages: learned by SentencePiece, encoded by TensorFlow Text.
 
-SentencePiece learns the byte pairs of 29,000 pairs of sentences in a second, where TensorFlow
-Text's own trainer of word pieces takes minutes and doesn't keep to the size that it is asked for.
-Its vocabularies give back the text, spaces included, and TensorFlow Text reads them.
+SentencePiece learns the byte pairs of 29,000 pairs of sentences in a second; WordPiece learning in
+TensorFlow Text takes minutes and misses the requested size. SentencePiece's vocabularies reproduce
+the text, spaces included, and TensorFlow Text reads them.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ import tensorflow as tf
 from trainers.errors import UserError
 
 PADDING, UNKNOWN, BEGIN, END = range(4)
-# A rare character beyond this part of the corpus is unknown.
+# Characters are learned until this fraction of the corpus is covered; rarer ones are unknown.
 _COVERAGE = 0.9999
-# Sentences that are looked at; a larger corpus is sampled.
+# Largest number of sentences to learn from; a larger corpus is sampled.
 _MOST_SENTENCES = 2_000_000
 _ENCODED_AT_ONCE = 1_000
 
@@ -41,11 +41,11 @@ class Vocabulary:
         self._size = int(self._tokenizer().vocab_size())
 
     def __len__(self) -> int:
-        """Number of subwords that there are, whatever the size that was asked for."""
+        """Actual number of subwords, at most the requested one."""
         return self._size
 
     def encode(self, sentences: Sequence[str]) -> tf.RaggedTensor:
-        """Subwords of sentences, without begin and end: int32 (N, None)."""
+        """Subwords of sentences, without begin and end marks: int32 (N, None)."""
         text = tf.data.Dataset.from_tensor_slices(list(sentences)).batch(_ENCODED_AT_ONCE)
         return tf.concat(list(text.map(self._tokenizer().tokenize, tf.data.AUTOTUNE)), 0)
 
@@ -56,17 +56,17 @@ class Vocabulary:
         return [sentence.decode() for sentence in self._tokenizer().detokenize(rows).numpy()]
 
     def _tokenizer(self) -> Any:
-        """Anew for each use: clearing Keras' session takes away what an earlier one holds."""
+        """A new one for each use, because clearing Keras' session invalidates earlier ones."""
         return _library("tensorflow_text").SentencepieceTokenizer(self._model)
 
 
 def learn(sentences: Sequence[str], kind: str, size: int, directory: Path) -> Vocabulary:
-    """Learn the vocabulary of a corpus, or take it from `directory` if it was learned before.
+    """Learn the vocabulary of a corpus, or read it from `directory` if it was learned before.
 
     The file's name is a fingerprint of the corpus, the settings and the library's version.
 
     Args:
-        sentences: Those of both languages.
+        sentences: Sentences of both languages.
         kind: "bpe" for byte pairs or "unigram".
         size: Largest number of subwords; a small corpus has fewer.
         directory: Where vocabularies are kept.
@@ -98,8 +98,8 @@ def learn(sentences: Sequence[str], kind: str, size: int, directory: Path) -> Vo
             )
         except (RuntimeError, OSError) as error:
             raise UserError(
-                f"data.vocabulary_size: no vocabulary of {size} subwords can be learned from this "
-                f"corpus: {' '.join(str(error).split())}"
+                f"data.vocabulary_size: this corpus has no vocabulary of {size} subwords: "
+                f"{' '.join(str(error).split())}"
             ) from error
         _write(path, model.getvalue())
     return Vocabulary(path.read_bytes())
@@ -114,7 +114,7 @@ def _fingerprint(sentences: Iterable[str], settings: dict[str, Any]) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, whatever other runs of a sweep do."""
+    """Write a file completely or not at all, whatever other processes do."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(content)
@@ -126,5 +126,5 @@ def _library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"translation needs {name}: python -m pip install -e '.[translation]'"
+            f"translation needs {name}. Install it with: python -m pip install -e '.[translation]'"
         ) from error

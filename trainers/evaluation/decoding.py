@@ -1,6 +1,6 @@
-"""Translating with a trained `trainers.models.transformer.Transformer`: greedy and beam search.
+"""Translation by a trained `trainers.models.transformer.Transformer`: greedy and beam search.
 
-Each step runs the decoder on the whole prefix, which needs no caches in the layers.
+Each step runs the decoder on the whole prefix, so the layers need no caches.
 """
 
 from typing import Any
@@ -18,9 +18,9 @@ class Decoder:
     Args:
         model: A `Transformer`.
         beam_width: Hypotheses kept for each sentence; 1 for greedy search.
-        length_penalty: α of `beam_search`; without effect in greedy search.
-        extra_tokens: A translation has at most twice the tokens of the longest source of its batch
-            and this many, its end mark included.
+        length_penalty: α of `beam_search`; unused in greedy search.
+        extra_tokens: A translation has at most twice as many tokens as the longest source of its
+            batch, plus this many, its end mark included.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class Decoder:
 
 
 def greedy_search(model: Any, source: tf.Tensor, limit: tf.Tensor | int) -> tf.Tensor:
-    """The most probable next token, again and again.
+    """Append the most probable next token until the end mark.
 
     Args:
         model: A `Transformer`.
         source: int32 (N, S).
-        limit: Most tokens of a translation, its end mark included.
+        limit: Largest number of tokens of a translation, its end mark included.
 
     Returns:
         int32 (N, L) with L of at most `limit`: up to an end mark and then padding.
@@ -73,18 +73,18 @@ def greedy_search(model: Any, source: tf.Tensor, limit: tf.Tensor | int) -> tf.T
 def beam_search(
     model: Any, source: tf.Tensor, limit: tf.Tensor | int, width: int, length_penalty: float
 ) -> tf.Tensor:
-    r"""The best of `width` hypotheses that are extended side by side.
+    r"""The best of `width` hypotheses that are extended in parallel.
 
     A hypothesis of n tokens, the end mark included, and log-probability log p has the score
 
         log p / ((5 + n) / 6)^α
 
-    and the `width` best by score go on to the next step; those that have ended compete unchanged.
+    and the `width` best by score are extended in the next step; ended ones compete unchanged.
 
     Args:
         model: A `Transformer`.
         source: int32 (N, S).
-        limit: Most tokens of a translation, its end mark included.
+        limit: Largest number of tokens of a translation, its end mark included.
         width: Hypotheses kept for each sentence.
         length_penalty: α, 0 for no preference of length.
 
@@ -97,11 +97,13 @@ def beam_search(
     memory, real = (tf.repeat(tensor, width, axis=0) for tensor in model.encode(source))
     count = tf.shape(source)[0]
     begin = tf.fill([count, width, 1], BEGIN)
-    # All hypotheses are alike in the beginning: the first step extends only one of them.
+    # All hypotheses are equal at first, so the first step extends only one of them.
     log_p = tf.tile([[0.0] + [_NEVER] * (width - 1)], [count, 1])
     lengths = tf.zeros_like(log_p)
 
-    def step(tokens, log_p, lengths, ended):
+    def step(
+        tokens: tf.Tensor, log_p: tf.Tensor, lengths: tf.Tensor, ended: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         flat = tf.reshape(tokens, [count * width, -1])
         extension = _next_token(model, memory, real, flat)
         num_tokens = tf.shape(extension)[-1]

@@ -15,17 +15,16 @@ from trainers.callbacks import TrainingLoss
 class Evaluation(keras.callbacks.Callback):
     """Evaluates on the test split and writes `evaluation.csv` and TensorBoard events.
 
-    The columns are those of `run_directory.EVALUATION_COLUMNS`. The model is evaluated as in
-    inference, with BatchNorm's moving statistics.
+    The model is evaluated as in inference, with BatchNorm's moving statistics.
 
     Args:
         test: Micro-batches ``(inputs, targets)``, finite.
         directory: The run's directory.
-        freq: Updates between evaluations; None for none but those by `evaluate`.
+        freq: Updates between evaluations; None to evaluate only when `evaluate` is called.
         updates_per_epoch: Batches that the training loss is the mean of.
 
     Attributes:
-        columns: Those of `evaluation.csv`; from the third on what `_evaluate` returns.
+        columns: The columns of `evaluation.csv`; `_evaluate` returns the third and later ones.
     """
 
     columns: tuple[str, ...] = run_directory.EVALUATION_COLUMNS
@@ -49,13 +48,13 @@ class Evaluation(keras.callbacks.Callback):
         self._write(self.columns, "w")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Evaluate if it is time to."""
+        """Evaluate every `freq` updates."""
         self._now = epoch + 1, self._training_loss.after(float((logs or {})["loss"]))
         if self._freq is not None and (epoch + 1) % self._freq == 0:
             self.evaluate()
 
     def evaluate(self) -> None:
-        """Evaluate, unless that was done since the last update."""
+        """Evaluate, unless it was done after this update already."""
         step, training_loss = self._now
         if step == self._last_step:
             return
@@ -72,13 +71,15 @@ class Evaluation(keras.callbacks.Callback):
         self._events.close()
 
     def _evaluate(self) -> tuple[float, ...]:
-        """Mean loss of the test split, and the part of it that is classified wrongly."""
+        """Mean loss on the test split, and the fraction of it that is misclassified."""
         sums = [self._traced(*batch) for batch in self._test]
         loss, wrong, count = (float(sum(column)) for column in zip(*sums, strict=True))
         return loss / count, wrong / count
 
-    def _evaluate_batch(self, inputs: Any, targets: tf.Tensor, *weights) -> tuple[tf.Tensor, ...]:
-        """Sum of the losses, number of wrong classes and number of examples."""
+    def _evaluate_batch(
+        self, inputs: Any, targets: tf.Tensor, *weights: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        """Sum of the losses, number of misclassified examples and number of examples."""
         outputs = self.model(inputs, training=False)
         labels = tf.argmax(targets, -1) if targets.shape.rank == 2 else tf.cast(targets, tf.int64)
         wrong = tf.reduce_sum(tf.cast(tf.argmax(outputs, -1) != labels, tf.float32))

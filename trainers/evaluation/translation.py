@@ -1,4 +1,4 @@
-"""Evaluation by translating the test split: BLEU and exact matches."""
+"""Evaluation by translation of the test split: BLEU and exact matches."""
 
 import csv
 from pathlib import Path
@@ -18,10 +18,12 @@ from trainers.models.transformer import TokenCrossEntropy
 class TranslationEvaluation(Evaluation):
     """Writes `evaluation.csv` and TensorBoard events, and the last translations.
 
-    ``test_loss`` is the mean cross-entropy of the test split's tokens, without label smoothing, and
-    ``test_error`` the part of them that is not the most probable, each with the reference before it
-    given; ``bleu`` is that of the translations, from 0 to 100, ``exact_match`` the part of them
-    that is the reference letter by letter, and ``copied_source_bleu`` the BLEU of the sources.
+    - ``test_loss``: mean cross-entropy of the test split's tokens given the reference before them,
+      without label smoothing;
+    - ``test_error``: fraction of these tokens that are not the most probable ones;
+    - ``bleu``: BLEU of the translations, from 0 to 100;
+    - ``exact_match``: fraction of the translations that equal the reference;
+    - ``copied_source_bleu``: BLEU of the sources, as if nothing were translated.
 
     Args:
         test: Micro-batches ``((source, target), labels, weights)`` with weights of 1.
@@ -29,7 +31,7 @@ class TranslationEvaluation(Evaluation):
         section: When and how to evaluate.
         updates_per_epoch: Batches that the training loss is the mean of.
         vocabulary: Turns tokens into text.
-        pairs: Text of the test split, in the order of `test`.
+        pairs: The same sentences as text, in the same order.
 
     References:
         Post, "A call for clarity in reporting BLEU scores", 2018.
@@ -57,7 +59,7 @@ class TranslationEvaluation(Evaluation):
         self._loss = TokenCrossEntropy()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Write the header, and make what translates."""
+        """Write the header and make the decoder."""
         super().on_train_begin(logs)
         section = self._section
         self._decoder = Decoder(
@@ -65,7 +67,7 @@ class TranslationEvaluation(Evaluation):
         )
 
     def _evaluate(self) -> tuple[float, ...]:
-        """Loss and error of the tokens, and how good the translations are."""
+        """Loss and error of the tokens, and the quality of the translations."""
         hypotheses: list[str] = []
         for (source, _), *_ in self._test:
             hypotheses += self._vocabulary.decode(self._decoder(source).numpy())
@@ -79,7 +81,9 @@ class TranslationEvaluation(Evaluation):
             bleu(sources, references),
         )
 
-    def _evaluate_batch(self, inputs: Any, targets: tf.Tensor, *weights) -> tuple[tf.Tensor, ...]:
+    def _evaluate_batch(
+        self, inputs: Any, targets: tf.Tensor, *weights: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         logits = self.model(inputs, training=False)
         wrong = tf.cast(tf.argmax(logits, -1, targets.dtype) != targets, tf.float32)
         [of_tokens] = weights
@@ -105,6 +109,6 @@ def bleu(hypotheses: list[str], references: list[str]) -> float:
         import sacrebleu
     except ImportError as error:
         raise UserError(
-            "BLEU needs sacrebleu: python -m pip install -e '.[translation]'"
+            "BLEU needs sacrebleu. Install it with: python -m pip install -e '.[translation]'"
         ) from error
     return sacrebleu.corpus_bleu(hypotheses, [references]).score

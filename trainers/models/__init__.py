@@ -1,1 +1,1 @@
-"""The networks: one a module, each with a function `build_model`."""
+"""The networks: one per module, each with a function `build_model`."""

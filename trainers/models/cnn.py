@@ -8,18 +8,19 @@ from keras import layers
 from trainers.models.initialisation import kernels
 from trainers.schema import CNN, DATASETS, Config
 
-# Width of the kernel and padding of each convolution.
+# Kernel width and padding of each convolution.
 _CONVOLUTIONS = ((5, "valid"), (3, "valid"), (3, "same"))
 
 
 def build_model(config: Config) -> keras.Model:
     """Build the network of the `model` section for the data set of the `data` section.
 
-    Three times a convolution, ReLU and a 3×3 maximum with stride 2, then two fully connected layers
-    with ReLU and the logits. Biases are zero, weights as in `initialisation.kernels`.
+    Three blocks of convolution, ReLU and 3×3 max pooling with stride 2 are followed by two fully
+    connected layers with ReLU, and the logits. Biases are zero; weights are those of
+    `initialisation.kernels`.
 
     Raises:
-        ValueError: If the images are too small for the convolutions.
+        ValueError: The images are too small for the convolutions.
 
     References:
         Cohen et al. 2022, Appendix G.1.

@@ -11,8 +11,8 @@ from trainers.schema import DATASETS, Config, FullyConnected
 def build_model(config: Config) -> keras.Model:
     """Build the network of the `model` section for the data set of the `data` section.
 
-    Weights are normal with variance 1/fan_in, not truncated, drawn from `config.seed`; biases are
-    zero. The outputs are logits: no activation.
+    Weights are normal with variance 1/fan_in, not truncated, and follow from `config.seed`; biases
+    are zero. The outputs are logits.
 
     References:
         Cohen et al. 2022, Appendix G.1.

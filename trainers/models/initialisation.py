@@ -1,4 +1,4 @@
-"""Initial weights, the same for all networks of the paper."""
+"""Initial weights, the same in all networks of the paper."""
 
 from collections.abc import Iterator
 
@@ -7,10 +7,10 @@ import numpy as np
 
 
 def kernels(seed: int) -> Iterator[keras.initializers.Initializer]:
-    """Endless initializers, one a layer: normal with variance 1/fan_in, not truncated.
+    """Yield endless initializers, one per layer: normal, variance 1/fan_in, not truncated.
 
     Args:
-        seed: All of them follow from it, each with random numbers of its own.
+        seed: Determines all of them; each has random numbers of its own.
 
     References:
         Cohen et al. 2022, Appendix G.1.

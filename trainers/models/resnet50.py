@@ -8,10 +8,10 @@ from trainers.schema import DATASETS, Config
 def build_model(config: Config) -> keras.Model:
     """Build the network for the data set of the `data` section.
 
-    It is that of Keras Applications: the first version of the residual network (ReLU after the
-    addition), with the stride in the first 1×1 convolution of a block and with biases in the
-    convolutions. Other packages often have the stride in the 3×3 convolution and no such biases,
-    which makes 26,560 parameters less. Weights are Keras' own: Glorot uniform.
+    The network is the one of Keras Applications: ReLU after the addition (version 1 of the residual
+    network), the stride in the first 1×1 convolution of a block, and biases in the convolutions.
+    Other packages often put the stride in the 3×3 convolution and have no such biases, that is
+    26,560 fewer parameters. Initial weights are Keras' own: Glorot uniform.
 
     References:
         He et al., "Deep residual learning for image recognition", 2016, Table 1.

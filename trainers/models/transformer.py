@@ -1,8 +1,8 @@
-"""The Transformer: encoder and decoder, Pre-LN or Post-LN, with one table of embeddings.
+"""The Transformer: encoder and decoder, Pre-LN or Post-LN, with one embedding table.
 
-Attention is that of Keras in its plain form, whose second derivatives are exact; fused kernels
-have none. Padding is masked in the encoder's keys. In the decoder it needs no mask: it stands
-behind the sentence, where no real token looks, and the loss weighs it by zero.
+Attention is Keras' own in its plain form, whose second derivatives are exact; fused kernels have
+none. Padding is masked in the encoder's keys. In the decoder it needs no mask: it follows the
+sentence, where no real token attends, and has weight zero in the loss.
 
 References:
     Vaswani et al., "Attention is all you need", 2017; Xiong et al., "On layer normalization in the
@@ -19,20 +19,20 @@ from keras import layers, ops
 from trainers import schema
 from trainers.data.vocabulary import PADDING
 
-# The slowest of the sines and cosines of the positions has this wavelength over 2π.
+# The longest wavelength of the position encoding, over 2π.
 _LONGEST = 10_000.0
 _register = keras.saving.register_keras_serializable(package="keras_aeos.trainers")
 
 
 def build_model(config: schema.Config, vocabulary_size: int) -> "Transformer":
-    """Build the network of the `model` section for a vocabulary, with its initial weights.
+    """Build the network of the `model` section for a vocabulary.
 
     Kernels are Glorot uniform and biases zero; embeddings are normal with variance 1/dim, not
     truncated. They follow from `keras.utils.set_random_seed`.
 
     Args:
         config: Its `model` is a `schema.Transformer`.
-        vocabulary_size: Number of subwords, special ones included.
+        vocabulary_size: Number of subwords, including the special ones.
     """
     sizes = cast(schema.Transformer, config.model)
     model = Transformer(
@@ -58,7 +58,7 @@ class TokenCrossEntropy(keras.losses.Loss):
 
         (1 - s) (-log softmax(z)_y) + s (1/V) Σᵢ (-log softmax(z)ᵢ) = CE(z, y) + s (z_y - z̄).
 
-    The labels are (N, L) whole numbers, the logits (N, L, V), the sample weights (N, L).
+    The labels are integers (N, L), the logits (N, L, V), the sample weights (N, L).
 
     Args:
         label_smoothing: s, from 0 to below 1.
@@ -84,10 +84,10 @@ class TokenCrossEntropy(keras.losses.Loss):
 
 @_register
 class TiedEmbedding(layers.Layer):
-    """Embeddings of subwords and positions, and logits by the same table.
+    """Embeddings of subwords and positions, and logits from the same table.
 
     Token i at position p of a sentence becomes ``√d E_i + s_p`` with the sines and cosines s_p of
-    Vaswani et al., and a state h gets the logits ``E h``.
+    Vaswani et al.; a state h gets the logits ``E h``.
 
     Args:
         vocabulary_size: Rows of the table E.
@@ -100,7 +100,7 @@ class TiedEmbedding(layers.Layer):
         self.dim = dim
 
     def build(self, input_shape) -> None:
-        """Make the table."""
+        """Create the table."""
         self.table = self.add_weight(
             shape=(self.vocabulary_size, self.dim),
             initializer=keras.initializers.RandomNormal(stddev=self.dim**-0.5),
@@ -135,15 +135,15 @@ def _positions(length, dim: int):
 class TransformerLayer(layers.Layer):
     """Self-attention, in a decoder attention to the encoder's states, and a feed-forward network.
 
-    With Pre-LN a sublayer f makes ``x + f(LN(x))`` of x, with Post-LN ``LN(x + f(x))``.
+    A sublayer f maps x to ``x + f(LN(x))`` with Pre-LN, to ``LN(x + f(x))`` with Post-LN.
 
     Args:
-        decoder: Whether it is a layer of the decoder: causal, and attending to the encoder.
+        decoder: Whether the layer belongs to the decoder: causal, and attending to the encoder.
         norm: "pre" or "post".
         dim: Width of the states.
-        heads: Heads of attention, of width ``dim / heads``.
-        hidden: Width inside of the feed-forward network.
-        dropout: Part of a sublayer's outputs and of the attention weights that is dropped.
+        heads: Number of attention heads, of width ``dim / heads``.
+        hidden: Inner width of the feed-forward network.
+        dropout: Fraction of a sublayer's outputs and of the attention weights that is dropped.
     """
 
     def __init__(
@@ -184,8 +184,8 @@ class TransformerLayer(layers.Layer):
         Args:
             states: (N, L, d).
             memory: The encoder's states (N, S, d), in a decoder.
-            real: Whether a token of the source is real, bool (N, 1, S).
-            training: Whether to drop.
+            real: Whether each token of the source is real and not padding, bool (N, 1, S).
+            training: Whether to apply dropout.
         """
         itself, *other = self.attentions
         if other:
@@ -226,13 +226,13 @@ class Transformer(keras.Model):
     Called on ``(source, target)``, int32 (N, S) and (N, L) with padding 0; gives (N, L, V).
 
     Args:
-        vocabulary_size: Number V of subwords, special ones included.
-        norm: "pre" or "post". With "pre" the last states are normalised, too.
-        num_layers: Layers of the encoder, and of the decoder.
+        vocabulary_size: Number V of subwords, including the special ones.
+        norm: "pre" or "post". With "pre" the last states are normalised as well.
+        num_layers: Number of layers, in the encoder as in the decoder.
         dim: Width of the states.
-        heads: Heads of attention.
-        hidden: Width inside of the feed-forward networks.
-        dropout: Part of the embeddings, sublayers and attention weights that is dropped.
+        heads: Number of attention heads.
+        hidden: Inner width of the feed-forward networks.
+        dropout: Fraction of embeddings, sublayer outputs and attention weights that is dropped.
     """
 
     def __init__(
@@ -282,18 +282,18 @@ class Transformer(keras.Model):
         return self.norms[0](states) if self.norms else states, real
 
     def decode(self, memory, real, target, training=False):
-        """States (N, L, d) of a target sentence, given what `encode` made of its source."""
+        """States (N, L, d) of a target sentence, given the result of `encode` for its source."""
         states = self.drops[1](self.embedding(target), training=training)
         for layer in self.decoder:
             states = layer(states, memory=memory, real=real, training=training)
         return self.norms[1](states) if self.norms else states
 
     def logits(self, states):
-        """Logits (N, L, V) of states of the decoder."""
+        """Logits (N, L, V) of the decoder's states."""
         return self.embedding.logits(states)
 
     def build_from_config(self, config: dict[str, Any]) -> None:
-        """Make all variables, for a model that is loaded."""
+        """Create all variables of a model that is loaded."""
         tokens = keras.KerasTensor((None, None), "int32")
         self((tokens, tokens))
 

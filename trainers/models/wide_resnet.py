@@ -1,4 +1,4 @@
-"""The wide residual network, with BatchNorm or without."""
+"""The wide residual network, with or without BatchNorm."""
 
 from collections.abc import Iterator
 from typing import cast
@@ -9,23 +9,23 @@ from keras import layers
 from trainers.models.initialisation import kernels
 from trainers.schema import DATASETS, Config, WideResNet
 
-_GROUPS = (1, 2, 4)  # filters, in units of those of the first group
+_GROUPS = (1, 2, 4)  # filters, relative to the first group
 _MOMENTUM, _EPSILON = 0.9, 1e-5  # of BatchNorm
 
 
 def build_model(config: Config) -> keras.Model:
     """Build the network of the `model` section for the data set of the `data` section.
 
-    A 3×3 convolution, three groups of residual blocks, of which the second and the third halve
-    height and width, BatchNorm, ReLU, the mean over the image and the logits. A block adds to its
-    input ``conv(relu(norm(conv(relu(norm(x))))))``; where shapes differ, the input passes a 1×1
-    convolution. Without BatchNorm the residual branch is multiplied by a learnable scalar,
-    initially 1. Weights are as in `initialisation.kernels`; only the last layer has biases.
+    The layers are a 3×3 convolution, three groups of residual blocks, BatchNorm, ReLU, the mean
+    over the image and the logits. The second and the third group halve height and width. A block
+    adds ``conv(relu(norm(conv(relu(norm(x))))))`` to its input x, which passes a 1×1 convolution if
+    the shapes differ. Without BatchNorm the residual branch is multiplied by a learnable scalar,
+    initially 1. Weights are those of `initialisation.kernels`; only the last layer has biases.
 
     References:
-        Zagoruyko and Komodakis, "Wide residual networks", 2016. Cohen et al. 2022, Appendix G.1,
-        for the variant without BatchNorm; the paper gives no initial weights, and these are
-        those of its other networks.
+        Zagoruyko and Komodakis, "Wide residual networks", 2016; Cohen et al. 2022, Appendix G.1
+        (the variant without BatchNorm). The paper gives no initial weights for it; these are the
+        ones of its other networks.
     """
     dataset = DATASETS[config.data.name]
     sizes = cast(WideResNet, config.model)

@@ -9,14 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Condition:
-    """A test of one value and the words that name what passes it."""
+    """A test of one value, and the values that pass it in words."""
 
     expected: str
     holds: Callable[[Any], bool]
     choices: tuple[str, ...] = ()
 
     def hint(self, value: Any) -> str:
-        """The choice that is nearest to a value, or to the first wrong name of a list."""
+        """The choice closest to a value, or to the first wrong name of a list."""
         names = value if isinstance(value, list) else [value]
         for name in names:
             if name not in self.choices:
@@ -43,16 +43,16 @@ def finite(default: Any) -> Any:
 
 
 def at_least(minimum: int, default: Any) -> Any:
-    """A field for a number that is not below `minimum`."""
+    """A field for a number of at least `minimum`."""
     return setting(default, Condition(f"{minimum} or more", lambda value: value >= minimum))
 
 
 def fraction(default: Any) -> Any:
-    """A field for a number from 0 to below 1."""
-    return setting(default, Condition("0 <= value < 1", lambda value: 0 <= value < 1))
+    """A field for a number in [0, 1)."""
+    return setting(default, Condition("a number in [0, 1)", lambda value: 0 <= value < 1))
 
 
 def one_of(choices: tuple[str, ...], default: Any) -> Any:
-    """A field for one of some names."""
+    """A field for one of several names."""
     condition = Condition(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
     return setting(default, condition)

@@ -1,4 +1,4 @@
-"""What is known about the data sets without loading them."""
+"""Facts about the image data sets that are known without loading them."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ class Dataset:
     """One data set of labelled images.
 
     Attributes:
-        num_examples: Of its training split.
-        input_shape: Height, width and channels of what the model is fed.
-        num_classes: Labels count from 0.
+        num_examples: Size of the training split.
+        input_shape: Height, width and channels of the images that the network sees.
+        num_classes: Number of classes; labels count from 0.
         test_split: Name of the split to evaluate on; "" if there is none.
     """
 

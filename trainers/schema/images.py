@@ -135,10 +135,10 @@ class CNN(Model):
 class WideResNet(Model):
     """Wide residual network of three groups.
 
-    A group has `blocks_per_group` blocks of two convolutions with `multiplier` times `filters`
-    filters in the first group, twice and four times as many in the others; `filters` are those
-    of the first convolution, `stem_stride` its stride (1 in the literature; more makes a cheaper
-    network). Without `batch_norm` a learnable scalar scales each residual branch.
+    The first convolution has `filters` filters and the stride `stem_stride` (1 in the literature;
+    more makes a cheaper network). A group has `blocks_per_group` blocks of two convolutions, with
+    `multiplier` times `filters` filters in the first group, twice and four times as many in the
+    others. Without `batch_norm` a learnable scalar scales each residual branch.
     """
 
     name: str = one_of(("wide_resnet",), "wide_resnet")
@@ -151,7 +151,7 @@ class WideResNet(Model):
 
 @dataclass
 class ResNet50(Model):
-    """ResNet-50 as in Keras Applications; it has no sizes to choose."""
+    """ResNet-50 as in Keras Applications; its sizes are fixed."""
 
     name: str = one_of(("resnet50",), "resnet50")
 

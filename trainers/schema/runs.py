@@ -24,7 +24,7 @@ QUANTITIES = (
     *("trace", "preconditioned_trace"),
     *("spectral_density", "preconditioned_spectral_density"),
 )
-DEFAULT_QUANTITIES = QUANTITIES[:4]  # what `AEoSMonitor` measures when not told
+DEFAULT_QUANTITIES = QUANTITIES[:4]  # what `AEoSMonitor` measures by default
 
 
 @dataclass
@@ -41,9 +41,9 @@ class Schedule:
 
 @dataclass
 class Stop:
-    """Criteria that end a run before `steps` updates; divergence always does.
+    """Criteria that end a run before `steps` updates; divergence always ends it.
 
-    The training loss is that of the full batch, or in minibatches the mean over the last epoch.
+    The training loss is that of the full batch, or with minibatches the mean over the last epoch.
     """
 
     loss_threshold: float | None = above_zero(None)
@@ -53,8 +53,8 @@ _TWO_STEPS = Condition(
     "null or two steps [begin,end] with 1 <= begin <= end",
     lambda steps: len(steps) == 2 and 1 <= steps[0] <= steps[1],
 )
-_DIFFERENT_QUANTITIES = Condition(
-    f"a list of different names out of {', '.join(QUANTITIES)}",
+_DISTINCT_QUANTITIES = Condition(
+    f"a list of distinct names from {', '.join(QUANTITIES)}",
     lambda names: set(names) <= set(QUANTITIES) and len(set(names)) == len(names),
     QUANTITIES,
 )
@@ -77,7 +77,7 @@ class Monitor:
     every_step: list[int] | None = field(default=None, metadata={"condition": _TWO_STEPS})
     quantities: list[str] = field(
         default_factory=lambda: list(DEFAULT_QUANTITIES),
-        metadata={"condition": _DIFFERENT_QUANTITIES},
+        metadata={"condition": _DISTINCT_QUANTITIES},
     )
     num_eigenvalues: int = at_least(1, 1)
     solver: str = one_of(SOLVERS, "lanczos")
@@ -101,7 +101,7 @@ class Run:
 class Config(Run):
     """Training of a network. `steps` counts updates; `output_dir` is where the run's files go.
 
-    From update `freeze_step` on the preconditioner stays as it is; null for never.
+    From update `freeze_step` on the preconditioner is constant; null for never.
     """
 
     kind: ClassVar[str] = "training"
@@ -172,8 +172,8 @@ class Quadratic(Run):
         ):
             if value is not None and not kept:
                 raise UserError(
-                    f"{key}: expected null, because {self.optimizer.name} keeps none that could "
-                    f"be set. Received: {key}={value}"
+                    f"{key}: expected null, because {self.optimizer.name} has none that can be "
+                    f"set. Received: {key}={value}"
                 )
 
 

@@ -18,7 +18,7 @@ class Section:
         """Check what the conditions on single values don't say.
 
         Args:
-            config: The `Config` of the run, which holds this section.
+            config: The `Config` that the section is part of.
 
         Raises:
             UserError: A value can't be used, with what was expected.

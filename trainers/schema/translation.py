@@ -13,7 +13,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 VOCABULARIES = ("bpe", "unigram")
 _NAMED = Condition("a name", lambda value: bool(value.strip()))
 _RISING = Condition(
-    "rising whole numbers above 1",
+    "increasing whole numbers above 1",
     lambda sizes: sizes and sizes[0] > 1 and all(a < b for a, b in pairwise(sizes)),
 )
 _NOT_NEGATIVE = Condition("0 or more", lambda value: value >= 0)
@@ -24,13 +24,13 @@ class Translation(Data):
     """Pairs of sentences, from the language `source` to the language `target`.
 
     `name` is "numbers" for numbers in words, which need no download, "files" for the plain files
-    SPLIT.LANGUAGE of `data_dir`, one sentence a line, or else the name of a prepared TFDS data set
-    of translations. The training corpus is the first `num_examples` pairs of `train_split`, all of
-    them when null. At most `vocabulary_size` subwords of both languages are learned from it.
+    SPLIT.LANGUAGE of `data_dir`, one sentence per line, or else the name of a prepared TFDS data
+    set of translations. The training corpus is the first `num_examples` pairs of `train_split`, all
+    of them when null. At most `vocabulary_size` subwords of both languages are learned from it.
     `vocabulary_dir` keeps the learned vocabularies; null means beside the run.
 
-    A sentence of a micro-batch is padded to the next number of tokens in `buckets`, its end mark
-    included. Training pairs with more tokens than the last of them are left out.
+    The sentences of a micro-batch are padded to the next number of tokens in `buckets`, including
+    the end mark. Training pairs with more tokens than the largest of them are left out.
     """
 
     task: ClassVar[str] = "translation"
@@ -51,7 +51,7 @@ class Translation(Data):
         """Check what is known before the sentences are read and the long ones are left out."""
         if self.source == self.target:
             raise UserError(
-                "data.source, data.target: expected two languages. "
+                "data.source, data.target: expected two different languages. "
                 f"Received: data.source={self.source}, data.target={self.target}"
             )
         if self.name == "files" and self.data_dir is None:
@@ -82,7 +82,7 @@ class TranslationEvaluation(Evaluation):
     extra_tokens: int = at_least(1, 10)
 
     def check(self, config: Any) -> None:
-        """Every data set of translations has a test split, or reading it says so."""
+        """Nothing to check: whether there is a test split shows when it is read."""
 
 
 @dataclass
