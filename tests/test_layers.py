@@ -24,8 +24,17 @@ LAYERS: dict[str, frozenset[str]] = {
         "keras_aeos.solvers",
         "keras_aeos.optimizers",
         "keras_aeos.curvature",
+        "keras_aeos.callbacks.columns",
         "keras_aeos.callbacks.quantities",
     },
+    "keras_aeos.callbacks.columns": frozenset(
+        {
+            "keras_aeos.solvers",
+            "keras_aeos.optimizers",
+            "keras_aeos.curvature",
+            "keras_aeos.callbacks.quantities",
+        }
+    ),
     "keras_aeos.callbacks.quantities": KERAS | {"keras_aeos.curvature"},
     "keras_aeos.callbacks": KERAS
     | {
@@ -33,6 +42,7 @@ LAYERS: dict[str, frozenset[str]] = {
         "keras_aeos.constraints",
         "keras_aeos.optimizers",
         "keras_aeos.curvature",
+        "keras_aeos.callbacks.columns",
         "keras_aeos.callbacks.quantities",
         "keras_aeos.callbacks.row",
     },

@@ -1,171 +1,36 @@
-"""How often the eigensolvers miss: random operators whose spectrum is known, made to mislead.
+"""Count how often the eigensolvers miss, on random operators that are made to mislead.
 
     python tools/adversary.py [--cases 1000]
 
-A cold case is one solve of a random spectrum: outliers above a bulk, tops that lie within 0.1 to
-10 % of each other, power laws, negative ends up to three times as large. A warm case is a sequence
-of 12 operators, each solve started from the last one, whose spectrum drifts while the eigenvectors
-turn: the second eigenvalue overtakes the first, a newcomer rises out of the bulk within one to
-five steps, or nothing but the turning happens. A solve misses if it says `converged` and its value
-is below the largest eigenvalue by more than a given fraction; one for the five largest, if that is
-so of any of the five.
+prints miss rates and products of cold and warm solves; tools/benchmarking/misses.py describes the
+operators.
 """
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
+import sys
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
-import pandas as pd
-import tensorflow as tf
+# A script has its own directory on the path, not the checkout's root.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from keras_aeos.solvers.lanczos import lanczos
-from keras_aeos.solvers.result import Eigenpairs
-from keras_aeos.solvers.tracking import EigenpairTracker
-
-COLD_SIZE, WARM_SIZE, SEQUENCE = 2000, 300, 12
-TOLERANCES = (1e-2, 1e-3, 1e-4)
-LIMIT = 200
-
-
-def cold_spectrum(generator: np.random.Generator) -> tuple[str, np.ndarray]:
-    """A random spectrum with its largest eigenvalue near 1, and the name of its kind."""
-    bulk = generator.standard_normal(COLD_SIZE) * generator.uniform(0.02, 0.3)
-    bulk *= np.exp(generator.standard_normal(COLD_SIZE) * generator.uniform(0.0, 0.8))
-    values = bulk * min(1.0, 0.8 / np.abs(bulk).max())
-    count = generator.integers(1, 9)
-    kind = str(generator.choice(["outliers", "clustered top", "power law", "negative end"]))
-    if kind == "outliers":
-        top = generator.uniform(0.3, 1.0, count)
-    elif kind == "clustered top":
-        top = 1.0 - generator.uniform(0.0, 1.0, count) * 10.0 ** generator.uniform(-3.0, -1.0)
-    elif kind == "power law":
-        top = np.arange(1.0, count + 1.0) ** -generator.uniform(0.2, 1.5)
-    else:
-        negative = -generator.uniform(0.5, 3.0, generator.integers(1, 6))
-        top = np.concatenate([1.0 - 0.1 * np.abs(generator.standard_normal(count)), negative])
-    values[: len(top)] = top
-    return kind, values
-
-
-def warm_sequence(generator: np.random.Generator) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Operators that follow each other, each with the kind of the sequence and its spectrum."""
-    bulk = generator.standard_normal(WARM_SIZE) * generator.uniform(0.02, 0.25)
-    values = bulk * min(1.0, 0.7 / np.abs(bulk).max())
-    count = generator.integers(2, 7)
-    values[:count] = generator.uniform(0.5, 1.0, count)
-    values[0] = 1.0
-    if generator.random() < 0.5:
-        values[count : count + 3] = -generator.uniform(0.5, 2.0, 3)
-    kind = str(generator.choice(["turning", "crossing", "newcomer"]))
-    target = values.copy()
-    if kind != "turning":
-        rising = 1 if kind == "crossing" else WARM_SIZE - 1
-        target[rising] = generator.uniform(1.02, 1.4)
-    begin, duration = generator.integers(2, 8), generator.integers(1, 6)
-    turning = 10.0 ** generator.uniform(-3.0, -1.0)
-    basis, _ = np.linalg.qr(generator.standard_normal((WARM_SIZE, WARM_SIZE)))
-    for step in range(SEQUENCE):
-        risen = np.clip((step - begin) / duration, 0.0, 1.0)
-        current = values + (target - values) * risen
-        current *= 1.0 + 0.01 * generator.standard_normal(WARM_SIZE)
-        turn = generator.standard_normal((WARM_SIZE, WARM_SIZE)) * turning / np.sqrt(WARM_SIZE)
-        basis, _ = np.linalg.qr(basis + basis @ (turn - turn.T))
-        yield kind, (basis * current) @ basis.T, current
-
-
-def solve_cold(num_cases: int, rtol: float, num_eigenvalues: int = 1) -> pd.DataFrame:
-    """One row a case: kind, products, converged, relative error, and whether λ₁ is in bounds."""
-    rows = []
-    for case in range(num_cases):
-        kind, values = cold_spectrum(np.random.default_rng(case))
-        diagonal = tf.constant(values)
-        start = tf.zeros([0, COLD_SIZE], tf.float64)
-        result = lanczos(_product(diagonal), start, num_eigenvalues, rtol, LIMIT, seed=case)
-        rows.append((kind, *_judged(result, values)))
-    return _table(rows)
-
-
-def solve_warm(num_cases: int, rtol: float, num_eigenvalues: int = 1) -> pd.DataFrame:
-    """One row a solve but the first of each sequence, columns as in `solve_cold`."""
-    rows = []
-    for case in range(num_cases):
-        tracker = EigenpairTracker("lanczos", rtol, LIMIT)
-        like = tf.zeros([WARM_SIZE], tf.float64)
-        sequence = warm_sequence(np.random.default_rng(case))
-        for step, (kind, operator, values) in enumerate(sequence):
-            product = _matrix_product(tf.constant(operator))
-            seed = 100 * case + step
-            result = tracker.solve("A", product, like, num_eigenvalues, seed)
-            if step:
-                rows.append((kind, *_judged(result, values)))
-    return _table(rows)
-
-
-def _product(diagonal: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
-    return lambda vector: diagonal * vector
-
-
-def _matrix_product(matrix: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
-    return lambda vector: tf.linalg.matvec(matrix, vector)
-
-
-def _judged(result: Eigenpairs, values: np.ndarray) -> tuple[int, bool, float, bool]:
-    largest = np.sort(values)[::-1][: len(result.eigenvalues)]
-    return (
-        result.num_hvps,
-        bool(result.converged.all()),
-        float(np.max(1.0 - result.eigenvalues / largest)),
-        largest[0] <= result.upper_bound * (1.0 + 1e-9),
-    )
-
-
-def _table(rows: list[tuple]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["kind", "products", "converged", "error", "bounded"])
-
-
-def summary(name: str, rtol: float, table: pd.DataFrame) -> dict[str, str]:
-    """Miss rates and products of one kind of solves, as a row of the printed table."""
-    converged = table[table["converged"]]
-    return {
-        "solves": name,
-        "rtol": f"{rtol:g}",
-        "number": str(len(table)),
-        "converged": f"{len(converged) / len(table):.1%}",
-        "products, mean": f"{table['products'].mean():.1f}",
-        **{
-            f"off by more than {limit:.1%}": f"{(converged['error'] > limit).mean():.2%}"
-            for limit in (1e-3, 1e-2, 5e-2)
-        },
-        "above `upper_bound`": f"{1.0 - table['bounded'].mean():.2%}",
-    }
+from tools.benchmarking import misses
 
 
 def main() -> None:
     """Print the table of all kinds of solves."""
-    parser = argparse.ArgumentParser(prog="python tools/adversary.py", description=__doc__)
-    parser.add_argument("--cases", type=int, default=1000, help="random cases of each kind")
-    cases = parser.parse_args().cases
-    rows = []
-    for rtol in TOLERANCES:
-        table = solve_cold(cases, rtol)
-        rows.append(summary("cold", rtol, table))
-        for kind, part in table.groupby("kind"):
-            rows.append(summary(f"cold, {kind}", rtol, part))
-    num_sequences = cases // (SEQUENCE - 1) + 1
-    table = solve_warm(num_sequences, 1e-3)
-    rows.append(summary("warm", 1e-3, table))
-    for kind, part in table.groupby("kind"):
-        rows.append(summary(f"warm, {kind}", 1e-3, part))
-    rows.append(summary("cold, top 5", 1e-3, solve_cold(cases, 1e-3, 5)))
-    rows.append(summary("warm, top 5", 1e-3, solve_warm(num_sequences, 1e-3, 5)))
-    print("| " + " | ".join(rows[0]) + " |")
-    print("| --- " * len(rows[0]) + "|")
-    for row in rows:
-        print("| " + " | ".join(row.values()) + " |")
+    parser = argparse.ArgumentParser(
+        prog="python tools/adversary.py",
+        description=misses.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--cases", type=int, default=1000, help="random cases of each kind; default: 1000"
+    )
+    misses.print_table(parser.parse_args().cases)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Draw a figure of the paper from the directories of its runs.
+"""Draw a figure of the paper from its runs.
 
     python tools/figures.py fig01 runs/fig01/laptop --out figures
 
 writes `fig01.png` and the table `fig01.csv`, and prints the table as Markdown. For runs that train
-a network it says of each the stability threshold, the median edge ratio R and whether R lies where
-the paper has it.
+a network the table gives the stability threshold, the median edge ratio R and whether R is within
+the range that the paper claims.
 """
 
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +22,36 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.plotting import crossings, edge, quadratic, solutions, warmup
+from tools.plotting.runs import Figures
 from trainers.errors import UserError
 
-Draw = Callable[[list[Any]], tuple[Figure, pd.DataFrame]]
-# name: how its runs are read and how they are drawn
-FIGURES: dict[str, tuple[Callable[[Path, str], list[Any]], Draw]] = {
-    "fig01": (edge.read_runs, edge.draw_fig01),
-    "fig02": (quadratic.read_runs, quadratic.draw_fig02),
-    "fig03": (edge.read_runs, edge.draw_fig03),
-    "fig04": (edge.read_fig04, edge.draw_fig04),
-    "fig05": (edge.read_runs, edge.draw_fig05),
-    "fig06": (edge.read_runs, edge.draw_fig06),
-    "fig07": (warmup.read_runs, warmup.draw_fig07),
-    "fig08": (edge.read_runs, edge.draw_fig08),
-    "fig09": (crossings.read_runs, crossings.draw_fig09),
-    "fig10": (solutions.read_fig10, solutions.draw_fig10),
-    "fig11": (solutions.read_fig11, solutions.draw_fig11),
-    "fig12": (quadratic.read_runs, quadratic.draw_fig12),
-    "fig13": (edge.read_runs, edge.draw_fig13),
-    "fig14": (quadratic.read_runs, quadratic.draw_fig14),
-    "fig15": (edge.read_runs, edge.draw_fig15),
-    "fig16": (edge.read_fig16, edge.draw_fig16),
-    "fig17": (quadratic.read_runs, quadratic.draw_fig17),
-    "fig18": (crossings.read_runs, crossings.draw_fig18),
-    "fig19": (solutions.read_fig10, solutions.draw_fig19),
+FIGURES: Figures = {
+    **quadratic.FIGURES,
+    **edge.FIGURES,
+    **crossings.FIGURES,
+    **solutions.FIGURES,
+    **warmup.FIGURES,
 }
 
 
+def draw(name: str, root: Path) -> tuple[Figure, pd.DataFrame]:
+    """Draw a figure, with its table, from the runs below `root`.
+
+    Raises:
+        UserError: The runs are missing, or one cannot be drawn.
+    """
+    read_runs, draw_runs = FIGURES[name]
+    runs = read_runs(root, name)
+    with sns.axes_style("ticks"):
+        figure, table = draw_runs(runs)
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+    sns.despine(figure)
+    return figure, table
+
+
 def markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown, numbers to four digits."""
+    """Write a table as Markdown, numbers to four digits."""
 
     def cell(value: Any) -> str:
         if isinstance(value, bool):
@@ -69,21 +70,23 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python tools/figures.py", description="Draw a figure of the paper from its runs."
     )
-    parser.add_argument("figure", choices=FIGURES)
-    parser.add_argument("runs", type=Path, metavar="RUNS", help="searched for runs of the figure")
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="default: here")
+    parser.add_argument("figure", choices=sorted(FIGURES))
+    parser.add_argument(
+        "runs", type=Path, metavar="RUNS", help="directory of runs or archives, or an archive"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where to write; default: the current directory",
+    )
     options = parser.parse_args(arguments)
     try:
-        read_runs, draw = FIGURES[options.figure]
-        runs = read_runs(options.runs, options.figure)
-        with sns.axes_style("ticks"):
-            figure, table = draw(runs)
+        figure, table = draw(options.figure, options.runs)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for axes in figure.axes:
-        axes.grid(alpha=0.3)
-    sns.despine(figure)
     options.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.out / f"{options.figure}.png", dpi=200)
     table.to_csv(options.out / f"{options.figure}.csv", index=False)

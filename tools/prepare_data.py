@@ -1,4 +1,4 @@
-"""Download a TFDS data set and write it in the form that the trainers read.
+"""Download a TFDS data set and write it in the format that the trainers read.
 
 python tools/prepare_data.py cifar10 --data-dir data
 """
@@ -14,12 +14,16 @@ import tensorflow_datasets as tfds
 
 def main(arguments: Sequence[str]) -> int:
     """Prepare the data set named on the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python tools/prepare_data.py", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python tools/prepare_data.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("name", help="name in the TFDS catalogue, such as cifar10")
     parser.add_argument(
         "--data-dir",
         default=os.environ.get("TFDS_DATA_DIR"),
-        help="where to write; default: TFDS_DATA_DIR, else ~/tensorflow_datasets",
+        help="where to write; default: TFDS_DATA_DIR or else ~/tensorflow_datasets",
     )
     options = parser.parse_args(arguments)
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -29,9 +33,9 @@ def main(arguments: Sequence[str]) -> int:
             builder.download_and_prepare()
     except tfds.core.DatasetNotFoundError as error:
         return _fail(f"unknown data set '{options.name}': {_first_line(error)}")
-    except Exception as error:  # downloads fail in many ways, each worth one line
+    except Exception as error:  # downloads fail in many ways
         return _fail(
-            f"{options.name} could not be prepared: {type(error).__name__}: {_first_line(error)}. "
+            f"{options.name} cannot be prepared: {type(error).__name__}: {_first_line(error)}. "
             "Without a network, prepare it on another machine and copy its directory to --data-dir"
         )
     print(f"{options.name} is ready in {builder.data_path}")

@@ -14,8 +14,8 @@ import pandas as pd
 import tensorflow as tf
 
 from keras_aeos import constraints
+from keras_aeos.callbacks import columns, row, schedule
 from keras_aeos.callbacks import quantities as of_row
-from keras_aeos.callbacks import row, schedule
 from keras_aeos.callbacks.probe import FitProbe
 from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, QUANTITIES
 from keras_aeos.callbacks.writers import CsvWriter, TensorBoardWriter
@@ -138,7 +138,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._updates_wanted = any(QUANTITIES[name].of_update for name in self._quantities)
         self._num_eigenvalues = num_eigenvalues
         self._check = check
-        self.columns = row.columns(self._quantities, num_eigenvalues)
+        self.columns = columns.columns(self._quantities, num_eigenvalues)
         self.log_dir = None if log_dir is None else pathlib.Path(log_dir)
         self._batches = None if data is None else batches.from_data(data, batch_size)
         self._probe = FitProbe(_PROBE_SIZE if probe_size is None else probe_size)
@@ -268,4 +268,4 @@ class AEoSMonitor(keras.callbacks.Callback):
             )
 
 
-AEoSMonitor.__doc__ = row.documented(AEoSMonitor.__doc__)
+AEoSMonitor.__doc__ = columns.documented(AEoSMonitor.__doc__)

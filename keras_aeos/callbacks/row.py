@@ -1,18 +1,15 @@
 """The row of numbers that one measurement yields; nothing here knows of `fit`."""
 
-import dataclasses
-import functools
-import math
-import textwrap
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_aeos import constraints
+from keras_aeos.callbacks import columns
 from keras_aeos.callbacks import quantities as of_row
 from keras_aeos.callbacks.quantities import QUANTITIES
 from keras_aeos.curvature import batches
@@ -24,183 +21,6 @@ from keras_aeos.optimizers import dynamics
 from keras_aeos.solvers.result import Eigenpairs
 from keras_aeos.solvers.tracking import EigenpairTracker
 from keras_aeos.solvers.vectors import Matvec
-
-# Characters of a line of a docstring's table.
-_TABLE_WIDTH = 92
-
-
-@dataclasses.dataclass
-class Reading:
-    """What the columns of one row are read from.
-
-    Attributes:
-        step: Number of updates made.
-        epoch: Epoch of training.
-        description: The optimizer's `Dynamics`; None if they are not known.
-        learning_rate: η of the last update.
-        measurement: The `Measurement`.
-        solved: The solves so far; a column that needs another one adds it.
-        began: Time at which the measurement began.
-        training_began: Time at which training began.
-        measured_before: Seconds of all earlier measurements.
-    """
-
-    step: int
-    epoch: int
-    description: dynamics.Dynamics | None
-    learning_rate: float
-    measurement: Measurement
-    solved: list[Eigenpairs]
-    began: float
-    training_began: float
-    measured_before: float
-
-    @functools.cached_property
-    def pairs(self) -> Eigenpairs | None:
-        """Eigenpairs of the preconditioned Hessian; None where they can't be had."""
-        if self.measurement.preconditioned is None or not self.measurement.finite:
-            return None
-        return self.measurement.preconditioned.eigenpairs
-
-    @functools.cached_property
-    def threshold(self) -> float:
-        """λ*."""
-        return self.description.stability_threshold() if self.description else math.nan
-
-    @functools.cached_property
-    def ended(self) -> float:
-        """Time at which the measurement ended: when this is first asked for."""
-        return time.perf_counter()
-
-    def eigenvalue(self, index: int) -> float:
-        """Eigenvalue number `index` of P⁻¹H, from 0."""
-        return math.nan if self.pairs is None else float(self.pairs.eigenvalues[index])
-
-    def largest(self, name: str) -> float:
-        """Largest of an array's entries over all solves."""
-        return max((float(getattr(r, name).max()) for r in self.solved), default=math.nan)
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """One number of every row.
-
-    Attributes:
-        name: Its name.
-        meaning: What it is, for the documentation.
-        read: Function that reads it from a `Reading`.
-    """
-
-    name: str
-    meaning: str
-    read: Callable[[Reading], Any]
-
-
-# The row begins with these columns; the quantities follow.
-FIRST = (
-    Column("step", "number of updates made, `optimizer.iterations`", lambda r: r.step),
-    Column("epoch", "epoch of training, from 0", lambda r: r.epoch),
-    Column("learning_rate", "η of the last update", lambda r: r.learning_rate),
-    Column("loss", "training loss on the measured examples", lambda r: r.measurement.hessian.loss),
-    Column("preconditioned_sharpness", "λ₁(P⁻¹H)", lambda r: r.eigenvalue(0)),
-    Column(
-        "stability_threshold",
-        "λ*, above which the optimizer with P frozen diverges",
-        lambda r: r.threshold,
-    ),
-    Column(
-        "edge_ratio",
-        "λ₁(P⁻¹H) / λ*: 1 is the edge of stability",
-        lambda r: r.eigenvalue(0) / r.threshold if r.threshold else math.nan,
-    ),
-    Column(
-        "spectral_gap", "λ₁ / λ₂ of P⁻¹H", lambda r: r.pairs.spectral_gap if r.pairs else math.nan
-    ),
-    Column(
-        "smallest_eigenvalue",
-        "upper bound on the smallest eigenvalue of P⁻¹H, from the same solve",
-        lambda r: float(r.pairs.ritz_values[-1]) if r.pairs else math.nan,
-    ),
-)
-# It ends with these, in this order: the time is taken when everything else has been measured.
-LAST = (
-    Column(
-        "residual",
-        "largest ‖Av - λv‖ / |λ| of the row's eigenvalues",
-        lambda r: r.largest("residuals"),
-    ),
-    Column(
-        "error_bound",
-        "largest bound on their relative distances to eigenvalues",
-        lambda r: r.largest("error_bounds"),
-    ),
-    Column(
-        "upper_bound",
-        "upper bound on λ₁(P⁻¹H), with a probability of 99%",
-        lambda r: float(r.pairs.upper_bound) if r.pairs else math.nan,
-    ),
-    Column(
-        "num_hvps",
-        "Hessian-vector products spent on the row",
-        lambda r: r.measurement.num_hvps,
-    ),
-    Column("seconds", "wall time spent on the row", lambda r: r.ended - r.began),
-    Column(
-        "overhead",
-        "share of all measurements in the wall time of training",
-        lambda r: (
-            (r.measured_before + r.ended - r.began) / (time.perf_counter() - r.training_began)
-        ),
-    ),
-    Column(
-        "converged",
-        "whether every eigenvalue met the solver's `rtol` within its `max_hvps`",
-        lambda r: bool(r.solved) and all(bool(s.converged.all()) for s in r.solved),
-    ),
-    Column(
-        "exact",
-        "whether P and λ* are those of the update to rounding",
-        lambda r: r.description is not None and not r.description.approximation,
-    ),
-)
-
-
-def columns(names: Iterable[str], num_eigenvalues: int) -> list[str]:
-    """The columns of a row with these quantities and eigenvalues, in order."""
-    return [
-        *(column.name for column in FIRST),
-        *of_row.columns(names),
-        *(column.name for column in LAST),
-        *_further(num_eigenvalues),
-    ]
-
-
-def documented(docstring: str | None) -> str:
-    """A docstring with its ``{columns}`` and ``{quantities}`` replaced by tables."""
-    meanings = [(column.name, column.meaning) for column in (*FIRST, *LAST)]
-    asked = [(name, quantity.meaning) for name, quantity in QUANTITIES.items()]
-    text = docstring or ""
-    for placeholder, entries in (("{columns}", meanings), ("{quantities}", asked)):
-        text = text.replace(placeholder, textwrap.indent(_table(entries), "    ").lstrip())
-    return text
-
-
-def _table(entries: list[tuple[str, str]]) -> str:
-    """Names and meanings as a table."""
-    rows = [(f"``{name}``", meaning) for name, meaning in entries]
-    width = max(len(name) for name, _ in rows)
-    rest = _TABLE_WIDTH - width - 2
-    lines = [
-        f"{name if index == 0 else '':{width}}  {text}"
-        for name, meaning in rows
-        for index, text in enumerate(textwrap.wrap(meaning, rest))
-    ]
-    rule = f"{'=' * width}  {'=' * rest}"
-    return "\n".join([rule, *lines, rule])
-
-
-def _further(num_eigenvalues: int) -> list[str]:
-    return [f"preconditioned_sharpness_{number}" for number in range(2, num_eigenvalues + 1)]
 
 
 class EdgeMeter:
@@ -259,7 +79,7 @@ class EdgeMeter:
         constraints.check(num_eigenvalues=num_eigenvalues, check=check)
         self.model = model
         self._quantities = of_row.checked(quantities)
-        self.columns = columns(self._quantities, num_eigenvalues)
+        self.columns = columns.columns(self._quantities, num_eigenvalues)
         self.densities: list[dict[str, Any]] = []
         self._num_eigenvalues = num_eigenvalues
         self._tracker = EigenpairTracker(*resolve(solver))
@@ -296,7 +116,7 @@ class EdgeMeter:
         step = dynamics.num_updates(self.model.optimizer)
         description, diagonal = self._describe_optimizer(objective)
         solved: list[Eigenpairs] = []
-        reading = Reading(
+        reading = columns.Reading(
             step=step,
             epoch=epoch,
             description=description,
@@ -314,15 +134,15 @@ class EdgeMeter:
             training_began=self._began if began is None else began,
             measured_before=self._seconds,
         )
-        row = {column.name: column.read(reading) for column in FIRST}
+        row = {column.name: column.read(reading) for column in columns.FIRST}
         row |= of_row.measure(
             self._quantities, reading.measurement, reading.learning_rate, reading.threshold
         )
         self.densities = of_row.densities(self._quantities, reading.measurement, step)
-        row |= {column.name: column.read(reading) for column in LAST}
+        row |= {column.name: column.read(reading) for column in columns.LAST}
         row |= {
             name: reading.eigenvalue(index)
-            for index, name in enumerate(_further(self._num_eigenvalues), 1)
+            for index, name in enumerate(columns.further(self._num_eigenvalues), 1)
         }
         self._seconds += row["seconds"]
         return row

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_aeos
-from keras_aeos.callbacks import row
+from keras_aeos.callbacks import columns
 from keras_aeos.callbacks.quantities import QUANTITIES
 from tests.cases import build
 
@@ -77,7 +77,7 @@ def test_columns_are_documented_in_the_monitors_table():
     documented = keras_aeos.AEoSMonitor.__doc__ or ""
     assert "{columns}" not in documented
     assert "{quantities}" not in documented
-    for name in [*row.columns((), 1), *QUANTITIES]:
+    for name in [*columns.columns((), 1), *QUANTITIES]:
         assert f"\n    ``{name}`` " in documented
     assert max(len(line) for line in documented.splitlines()) <= 100
 

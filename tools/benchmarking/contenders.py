@@ -1,9 +1,9 @@
-"""The ways to a top eigenvalue that are compared, by framework: each with its own gradient."""
+"""The solvers for a top eigenvalue that are compared, by framework."""
 
 import dataclasses
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -25,33 +25,52 @@ from tools.benchmarking.reference_solvers import (
     tune_power,
 )
 
+Solve = Callable[[int], tuple[float, int]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """A way to the top eigenvalue.
+    """A solver for the top eigenvalue, with its settings.
 
     Attributes:
         name: Package and solver.
         setting: "default" or "tuned ...".
-        framework: Whose gradient it is compared with.
         certificate: What it says about its own error.
-        solve: Function of the number of the start that returns the eigenvalue and the number of
-            products, as (λ, count).
+        solve: Function that takes the number of a start, and returns the eigenvalue and the number
+            of products, as (λ, count).
     """
 
     name: str
     setting: str
-    framework: str
     certificate: str
-    solve: Callable[[int], tuple[float, int]]
+    solve: Solve
 
 
-def keras_contenders(problem: Problem) -> tuple[Callable, Callable, list[Contender]]:
-    """Loss and gradient of TensorFlow, and keras_aeos."""
+@dataclasses.dataclass(frozen=True)
+class Framework:
+    """A framework with its contenders.
+
+    Attributes:
+        name: As it is printed.
+        loss: Function that computes the loss.
+        gradient: Function that computes the gradient, the unit of the contenders' times.
+        contenders: The solvers that compute their products in this framework.
+        compiles: Whether a first call compiles.
+    """
+
+    name: str
+    loss: Callable[[], float]
+    gradient: Callable[[], list[np.ndarray]]
+    contenders: list[Contender]
+    compiles: bool = True
+
+
+def keras_framework(problem: Problem) -> Framework:
+    """TensorFlow, with keras_aeos."""
     model, x, y = problem.model, tf.constant(problem.x), tf.constant(problem.y)
 
     @tf.function
-    def gradient():
+    def gradient() -> tuple[tf.Tensor, list[tf.Tensor]]:
         with tf.GradientTape() as tape:
             loss = model.loss(y, model(x, training=True))
         return loss, tape.gradient(loss, model.trainable_variables)
@@ -71,20 +90,21 @@ def keras_contenders(problem: Problem) -> tuple[Callable, Callable, list[Contend
         return float(result.eigenvalues[0]), result.num_hvps
 
     certificate = "error and upper bound"
-    return (
+    return Framework(
+        "TensorFlow",
         lambda: float(gradient()[0]),
         lambda: [g.numpy() for g in gradient()[1]],
         [
-            Contender("keras_aeos", "default", "TensorFlow", certificate, public),
-            Contender("keras_aeos", "traced before", "TensorFlow", certificate, traced),
+            Contender("keras_aeos", "default", certificate, public),
+            Contender("keras_aeos", "traced before", certificate, traced),
         ],
     )
 
 
-def torch_contenders(
+def torch_framework(
     problem: Problem, missing: set[str], matrices: list[np.ndarray], exact: float
-) -> tuple[Callable, Callable, list[Contender]]:
-    """Loss and gradient of PyTorch, and the contenders that build on it."""
+) -> Framework:
+    """PyTorch, with the contenders that build on it."""
     import torch
     from torch.nn import functional
 
@@ -96,12 +116,12 @@ def torch_contenders(
     class Network(torch.nn.Module):
         """The Keras network, with parameters in Keras's order and layout."""
 
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             for index, weight in enumerate(problem.weights):
                 self.register_parameter(f"weight_{index}", torch.nn.Parameter(torch.tensor(weight)))
 
-        def forward(self, inputs):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             *hidden, kernel, bias = self.parameters()
             for weight, offset in zip(hidden[::2], hidden[1::2], strict=True):
                 if convolves:
@@ -116,10 +136,10 @@ def torch_contenders(
     network = Network()
     parameters = list(network.parameters())
 
-    def flat(tensors) -> torch.Tensor:
+    def flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
         return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
-    def unpack(vector):
+    def unpack(vector: torch.Tensor) -> list[torch.Tensor]:
         parts = torch.split(vector, [p.numel() for p in parameters])
         return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
 
@@ -130,7 +150,7 @@ def torch_contenders(
         grads = torch.autograd.grad(criterion(network(x), y), parameters)
         return [g.numpy() for g in grads]
 
-    def plain(tol: float, max_products: int) -> Callable:
+    def plain(tol: float, max_products: int) -> Solve:
         def solve(repeat: int) -> tuple[float, int]:
             grads = torch.autograd.grad(criterion(network(x), y), parameters, create_graph=True)
             product = Counted(
@@ -147,11 +167,10 @@ def torch_contenders(
 
     num_power = tune_power(matrices, exact)
     contenders = [
-        Contender("PyTorch, power iteration", "default", "PyTorch", "no", plain(1e-3, 100)),
+        Contender("PyTorch, power iteration", "default", "no", plain(1e-3, 100)),
         Contender(
             "PyTorch, power iteration",
             f"tuned, {num_power} iterations",
-            "PyTorch",
             "no",
             plain(0.0, num_power),
         ),
@@ -164,7 +183,7 @@ def torch_contenders(
         if not isinstance(module.hessian_vector_product, Counted):
             module.hessian_vector_product = Counted(module.hessian_vector_product)
 
-        def pyhessian(**options) -> Callable:
+        def pyhessian(**options: Any) -> Solve:
             def solve(repeat: int) -> tuple[float, int]:
                 # Its start comes from `torch.randn`, one call a parameter.
                 parts = iter(unpack(torch.tensor(problem.starts[repeat])))
@@ -184,14 +203,14 @@ def torch_contenders(
 
         tuned = pyhessian(maxIter=num_power, tol=0.0)
         contenders += [
-            Contender("PyHessian", "default", "PyTorch", "no", pyhessian()),
-            Contender("PyHessian", f"tuned, maxIter={num_power}", "PyTorch", "no", tuned),
+            Contender("PyHessian", "default", "no", pyhessian()),
+            Contender("PyHessian", f"tuned, maxIter={num_power}", "no", tuned),
         ]
 
     if "hessian_eigenthings" not in missing:
         import hessian_eigenthings
 
-        def eigenthings(**options) -> Callable:
+        def eigenthings(**options: Any) -> Solve:
             def solve(repeat: int) -> tuple[float, int]:
                 operator = hessian_eigenthings.HessianOperator(
                     network, [(x, y)], lambda net, batch: criterion(net(batch[0]), batch[1])
@@ -207,19 +226,17 @@ def torch_contenders(
             ("default", eigenthings()),
             (f"tuned, k=1, max_iter={steps}", eigenthings(k=1, max_iter=steps)),
         ):
-            contenders.append(
-                Contender("hessian-eigenthings", setting, "PyTorch", "residual", solve)
-            )
+            contenders.append(Contender("hessian-eigenthings", setting, "residual", solve))
 
     if not missing & {"curvlinops", "scipy"}:
         import curvlinops
 
-        def curvlinops_solver(dtype, check, **options) -> Callable:
+        def curvlinops_solver(dtype: type[np.float32] | None, check: bool, **options: Any) -> Solve:
             def solve(repeat: int) -> tuple[float, int]:
                 calls = []
 
                 class Operator(curvlinops.HessianLinearOperator):
-                    def _matmat(self, M):  # noqa: N803 (the name in the base class)
+                    def _matmat(self, M: Any) -> Any:  # noqa: N803 (the name in the base class)
                         calls.append(1)
                         return super()._matmat(M)
 
@@ -237,14 +254,14 @@ def torch_contenders(
             ("default", curvlinops_solver(None, True)),
             (tuned_name(options), curvlinops_solver(np.float32, False, **options)),
         ):
-            contenders.append(Contender("curvlinops, eigsh", setting, "PyTorch", "no", solve))
-    return loss, gradient, contenders
+            contenders.append(Contender("curvlinops, eigsh", setting, "no", solve))
+    return Framework("PyTorch", loss, gradient, contenders, compiles=False)
 
 
-def jax_contenders(
+def jax_framework(
     problem: Problem, missing: set[str], matrices: list[np.ndarray], exact: float
-) -> tuple[Callable, Callable, list[Contender]]:
-    """Loss and gradient of JAX, and its linearised gradient in `eigsh`."""
+) -> Framework:
+    """JAX, with its linearised gradient in `eigsh`."""
     import jax
     from jax import lax
     from jax import numpy as jnp
@@ -252,7 +269,7 @@ def jax_contenders(
     weights = [jnp.asarray(weight) for weight in problem.weights]
     x, y = jnp.asarray(problem.x), jnp.asarray(problem.y)
 
-    def mean_loss(parameters, x, y):
+    def mean_loss(parameters: list[jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
         *hidden, kernel, bias = parameters
         for weight, offset in zip(hidden[::2], hidden[1::2], strict=True):
             if problem.name == "convolutional":
@@ -267,20 +284,20 @@ def jax_contenders(
         return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1))
 
     @jax.jit
-    def linearise(parameters, x, y):
+    def linearise(parameters: list[jax.Array], x: jax.Array, y: jax.Array) -> Callable:
         return jax.linearize(jax.grad(lambda p: mean_loss(p, x, y)), parameters)[1]
 
     boundaries = np.cumsum([weight.size for weight in weights])[:-1]
 
     @jax.jit
-    def apply(linear, vector):
+    def apply(linear: Callable, vector: jax.Array) -> jax.Array:
         parts = jnp.split(vector, boundaries)
         tangents = [p.reshape(w.shape) for p, w in zip(parts, weights, strict=True)]
         return jnp.concatenate([image.reshape(-1) for image in linear(tangents)])
 
     value, gradient = jax.jit(mean_loss), jax.jit(jax.grad(mean_loss))
 
-    def solver(**options) -> Callable:
+    def solver(**options: Any) -> Solve:
         def solve(repeat: int) -> tuple[float, int]:
             linear = linearise(weights, x, y)
             product = Counted(lambda v: np.asarray(apply(linear, v)))
@@ -292,10 +309,11 @@ def jax_contenders(
     if "scipy" not in missing:
         options = tune_arpack(matrices, exact)
         contenders = [
-            Contender("JAX, eigsh", "default", "JAX", "no", solver()),
-            Contender("JAX, eigsh", tuned_name(options), "JAX", "no", solver(**options)),
+            Contender("JAX, eigsh", "default", "no", solver()),
+            Contender("JAX, eigsh", tuned_name(options), "no", solver(**options)),
         ]
-    return (
+    return Framework(
+        "JAX",
         lambda: float(value(weights, x, y)),
         lambda: [np.asarray(g) for g in gradient(weights, x, y)],
         contenders,
@@ -303,5 +321,5 @@ def jax_contenders(
 
 
 def tuned_name(options: dict[str, Any]) -> str:
-    """What a tuned setting is called in the table."""
+    """Name a tuned setting as the table does."""
     return "tuned, " + ", ".join(f"{name}={value:g}" for name, value in options.items())

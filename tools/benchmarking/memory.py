@@ -1,4 +1,4 @@
-"""Peak memory against the number of examples or measurements, each in a process of its own."""
+"""Peak memory against the number of examples or rows, each measured in its own process."""
 
 import contextlib
 import multiprocessing
@@ -14,13 +14,26 @@ from keras_aeos.curvature import objective
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
 from tools.benchmarking.networks import compiled, fully_connected
+from tools.benchmarking.tables import print_rows
 from trainers import schema, training
 from trainers.tasks.base import task_of
 
 
+def print_tables() -> None:
+    """Print the peak memory of one product, then of a monitor's rows."""
+    print_rows(peaks(of_product, (4, 16, 64), "examples", 500))
+    print()
+    print_rows(peaks(of_measurements, (1, 5, 20), "rows"))
+
+
+def print_batch_table() -> None:
+    """Print the peak memory of one update against the batch size."""
+    print_rows(peaks(of_update, (16, 64, 256), "examples", 256))
+
+
 @contextlib.contextmanager
 def limited(num_bytes: int) -> Iterator[None]:
-    """Within this context linearisations keep no more than `num_bytes`."""
+    """Limit what linearisations keep to `num_bytes` within this context."""
     usual = objective._KEPT_BYTES
     objective._KEPT_BYTES = num_bytes
     try:
@@ -30,7 +43,7 @@ def limited(num_bytes: int) -> Iterator[None]:
 
 
 def of_product(num_batches: int) -> float:
-    """Peak memory, in MB, of a product over so many micro-batches of 500 random examples."""
+    """Peak memory, in MB, of a product over this many micro-batches of 500 random examples."""
     model, _, _ = compiled(fully_connected)
     with limited(2**26):
         hessian = Objective(model, from_data(_examples(num_batches, 500, 3072))).linearise()
@@ -39,9 +52,9 @@ def of_product(num_batches: int) -> float:
 
 
 def of_measurements(number: int) -> float:
-    """Peak memory, in MB, of so many rows of a monitor, on four micro-batches as above.
+    """Peak memory, in MB, of this many rows of a monitor on four such micro-batches.
 
-    Four products a solve, which can't converge on random data, do for the memory.
+    Each solve takes four products: it does not converge, and needs the same memory.
     """
     model, _, _ = compiled(fully_connected)
     with limited(2**26), tempfile.TemporaryDirectory() as directory:
@@ -53,7 +66,7 @@ def of_measurements(number: int) -> float:
 
 
 def of_update(num_batches: int) -> float:
-    """Peak memory, in MB, of an update with so many micro-batches of 256 random images."""
+    """Peak memory, in MB, of an update with this many micro-batches of 256 random images."""
     task = task_of(schema.Config(model=schema.CNN(), optimizer=schema.OPTIMIZERS["adam"]()))
     model = task.build_model()
     training.compile_accumulating(model, task, num_batches)
@@ -65,7 +78,7 @@ def of_update(num_batches: int) -> float:
 def peaks(
     measure: Callable[[int], float], numbers: Iterable[int], column: str, size: int = 1
 ) -> Iterator[dict]:
-    """A row for each number: `size` times it, under the name `column`, and a process's peak."""
+    """Yield a row for each number: `size` times the number, and the peak memory of its process."""
     spawn = multiprocessing.get_context("spawn")
     for number in numbers:
         with ProcessPoolExecutor(1, spawn) as pool:
@@ -74,7 +87,7 @@ def peaks(
 
 
 def _examples(num_batches: int, *shape: int) -> tf.data.Dataset:
-    """So many micro-batches of random inputs of a shape, all of them of class 0."""
+    """Micro-batches of random inputs of a shape, all of class 0."""
 
     def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         x = tf.random.stateless_normal(shape, tf.stack([index, 0]))

@@ -1,4 +1,4 @@
-"""Networks and what they are trained on, for benchmarks."""
+"""Networks for benchmarks, and the examples on which they are measured."""
 
 from collections.abc import Callable
 
@@ -59,14 +59,14 @@ NETWORKS = (fully_connected, convolutional, transformer, residual)
 
 
 def random_examples(model: keras.Model, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Normally distributed inputs and labels drawn from ten classes."""
+    """Draw normally distributed inputs, and labels of ten classes."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal((num_examples, *model.input_shape[1:]), dtype=np.float32)
     return x, generator.integers(0, 10, (num_examples, *model.output_shape[1:-1]))
 
 
 def natural_examples(model: keras.Model, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images of CIFAR-10; for sequences, numbers in words whose next character is to be told.
+    """Load images of CIFAR-10 or, for sequences, text of which the next character is the label.
 
     Raises:
         UserError: CIFAR-10 is not on this machine.
@@ -78,7 +78,7 @@ def natural_examples(model: keras.Model, num_examples: int) -> tuple[np.ndarray,
 
 
 def _characters(num_sequences: int, length: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows of a text, a fixed random vector a character, and the characters that follow."""
+    """Windows of a text with one random vector per character, and the characters that follow."""
     text = " ".join(source for source, _ in number_words.pairs("en", "de", "train"))
     characters = sorted(set(text))
     codes = np.array([characters.index(c) for c in text[: num_sequences * length + 1]])
@@ -90,7 +90,7 @@ def _characters(num_sequences: int, length: int, width: int) -> tuple[np.ndarray
 def compiled(
     build: Callable, examples: Callable = random_examples
 ) -> tuple[keras.Model, np.ndarray, np.ndarray]:
-    """A network with Adam and its examples, `(model, x, y)`; each time the same ones."""
+    """Build a network with Adam, and its examples: `(model, x, y)`, the same in every call."""
     keras.utils.set_random_seed(0)
     model, num_examples = build()
     model.compile(

@@ -1,4 +1,4 @@
-"""The Hessians that peers are compared on, and their top eigenvalues as a reference."""
+"""The Hessians on which peers are compared, and references for their top eigenvalues."""
 
 import dataclasses
 
@@ -14,13 +14,13 @@ from tools.benchmarking.reference_solvers import tridiagonal
 
 NUM_REPEATS = 3
 NUM_STEPS = 30
-# Steps of the Lanczos runs that the reference and the tuned settings are taken from.
+# Steps of the Lanczos runs that give the reference and the tuned settings.
 NUM_REFERENCE_STEPS = 40
 
 
 @dataclasses.dataclass
 class Problem:
-    """A network, data to measure it on, and starts of the solvers.
+    """A network, its data, and start vectors for the solvers.
 
     Attributes:
         name: "fully_connected" or "convolutional".
@@ -69,13 +69,13 @@ BUILDERS = {"fully_connected": (fully_connected, 5000), "convolutional": (convol
 
 
 def compiled(model: keras.Model) -> keras.Model:
-    """The model with its loss and Adam."""
+    """Compile a model with the cross-entropy and Adam."""
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
 
 def prepare(name: str) -> Problem:
-    """A network after some steps of full-batch Adam on images of CIFAR-10.
+    """Train a network for some steps of full-batch Adam on images of CIFAR-10.
 
     Raises:
         UserError: CIFAR-10 is not on this machine.
@@ -95,7 +95,7 @@ def prepare(name: str) -> Problem:
 
 
 def refer(problem: Problem) -> tuple[float, float, list[np.ndarray]]:
-    """The reference: a Rayleigh quotient in float64 at the end of a long Lanczos run.
+    """Compute a reference: a Rayleigh quotient in float64 at the end of a long Lanczos run.
 
     Returns:
         The eigenvalue, the bound of its distance to the nearest eigenvalue relative to itself

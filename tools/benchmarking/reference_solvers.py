@@ -1,4 +1,4 @@
-"""The textbook solvers of the comparison with peers, and their best settings in hindsight."""
+"""Textbook solvers that keras_aeos is compared with, and their best settings in hindsight."""
 
 import itertools
 import math
@@ -14,20 +14,20 @@ MAX_PRODUCTS = 100
 
 
 class Counted:
-    """A function that counts its calls."""
+    """Count the calls of a function."""
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable) -> None:
         self._function = function
         self.count = 0
 
-    def __call__(self, *arguments, **options):
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Call the function."""
         self.count += 1
         return self._function(*arguments, **options)
 
 
 def tridiagonal(product: Callable, start: np.ndarray, num_steps: int) -> tuple[np.ndarray, ...]:
-    """Lanczos with full re-orthogonalisation in float64.
+    """Run Lanczos with full re-orthogonalisation in float64.
 
     Args:
         product: Function that multiplies a vector (n,) by the symmetric matrix A.
@@ -53,12 +53,12 @@ def tridiagonal(product: Callable, start: np.ndarray, num_steps: int) -> tuple[n
 
 
 def power(product: Callable, start: Any, tol: float, max_products: int) -> float:
-    """Power iteration until the Rayleigh quotient changes by less than tol, relative to itself.
+    """Iterate until the Rayleigh quotient changes by less than `tol`, relative to itself.
 
     Args:
         product: Function that multiplies a vector by the symmetric matrix.
         start: Start vector, an array of NumPy or a tensor of PyTorch.
-        tol: Tolerance of the change; 0.0 to go on to the limit.
+        tol: Tolerance of the change; 0.0 to use all products.
         max_products: Limit of the products.
 
     Returns:
@@ -74,8 +74,8 @@ def power(product: Callable, start: Any, tol: float, max_products: int) -> float
     return value
 
 
-def arpack(product: Callable, start: np.ndarray, **options) -> float:
-    """The largest eigenvalue by SciPy's `eigsh`."""
+def arpack(product: Callable, start: np.ndarray, **options: Any) -> float:
+    """Compute the largest eigenvalue with SciPy's `eigsh`."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     operator = LinearOperator((len(start), len(start)), matvec=product, dtype=start.dtype)
@@ -83,9 +83,9 @@ def arpack(product: Callable, start: np.ndarray, **options) -> float:
 
 
 def tune_power(matrices: Iterable[np.ndarray], exact: float) -> int:
-    """Smallest number of products after which power iteration is within `TOLERANCE`.
+    """Find the fewest products with which power iteration is within `TOLERANCE` on all matrices.
 
-    From the first unit vector, all matrices; `MAX_PRODUCTS` if it never is.
+    It starts from the first unit vector. `MAX_PRODUCTS` if that is too few.
     """
 
     def reached(matrix: np.ndarray) -> int:
@@ -99,9 +99,9 @@ def tune_power(matrices: Iterable[np.ndarray], exact: float) -> int:
 
 
 def tune_lanczos(matrices: Iterable[np.ndarray], exact: npt.ArrayLike) -> int:
-    """Smallest number of Lanczos steps whose largest Ritz values are within `TOLERANCE` of `exact`.
+    """Find the fewest Lanczos steps with which the largest Ritz values are within `TOLERANCE`.
 
-    `exact` is the largest eigenvalue, or several of them, ascending.
+    `exact` is the largest eigenvalue, or several of them in ascending order.
     """
     exact = np.atleast_1d(exact)
 
@@ -116,7 +116,7 @@ def tune_lanczos(matrices: Iterable[np.ndarray], exact: npt.ArrayLike) -> int:
 
 
 def tune_arpack(matrices: list[np.ndarray], exact: float) -> dict[str, Any]:
-    """The options of `eigsh` that come within `TOLERANCE` with the fewest products."""
+    """Find the options of `eigsh` that are within `TOLERANCE` with the fewest products."""
     best, options = math.inf, {"tol": 0.0, "ncv": 20}
     for ncv, tol in itertools.product(range(3, 21), (0.3, 0.1, 0.03, 0.01, 1e-3)):
         cost = 0

@@ -11,13 +11,13 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tools.plotting import edge
-from tools.plotting import runs as run_files
-from tools.plotting.edge import TrainingRun
+from tools.plotting import training_runs
+from tools.plotting.runs import Figures, ordered, settings_label
+from tools.plotting.training_runs import TrainingRun, settings
 from trainers import report, run_directory
 from trainers.errors import UserError
 
-# The runs of Figure 8 have what Figures 9 and 18 show, too.
+# The runs of Figure 8 also have what Figures 9 and 18 show.
 SHARED = "fig08"
 VARIED = ("learning_rate",)
 # Growth after a crossing that is more than the wavering of a stable run: of ‖∇f‖², which
@@ -46,13 +46,13 @@ def read_runs(root: Path, figure: str) -> list[TrainingRun]:
     """Read the runs of a figure or, where there are none, those of Figure 8.
 
     Raises:
-        UserError: There are neither, or one can't be drawn.
+        UserError: There are neither, or one cannot be drawn.
     """
-    return edge.read_runs(root, figure, SHARED)
+    return training_runs.read_runs(root, figure, SHARED)
 
 
 def upward_crossings(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Where the line through the points ``(steps, values)``, each (n,), rises to 1 from below.
+    """Find where the line through the points ``(steps, values)``, each (n,), rises to 1 from below.
 
     >>> upward_crossings(np.array([10, 11, 12, 14]), np.array([0.9, 1.1, 0.5, 1.0]))
     array([10.5, 14. ])
@@ -64,13 +64,13 @@ def upward_crossings(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def in_spikes(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Whether each value is at least 3 times the median of those within 50 steps, bool (n,)."""
+    """Whether each value is at least 3 times the median within 50 steps of it, bool (n,)."""
     medians = [np.median(values[np.abs(steps - step) <= SPAN]) for step in steps]
     return values >= SPIKE * np.array(medians)
 
 
 def num_spikes(steps: np.ndarray) -> int:
-    """Number of spikes to which measurements at these ascending steps belong.
+    """Count the spikes to which measurements at these ascending steps belong.
 
     >>> num_spikes(np.array([100, 102, 104, 140]))
     2
@@ -79,16 +79,16 @@ def num_spikes(steps: np.ndarray) -> int:
 
 
 def draw_fig09(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 9: a column a learning rate, over the steps that were measured one by one.
+    """Draw Figure 9: one column per learning rate, over the steps that were measured one by one.
 
     Raises:
-        UserError: No run was to have such steps, or one ended before them.
+        UserError: No run is configured for such steps, or one ended before them.
     """
     runs = [run for run in runs if run.config["monitor"].get("every_step")]
     if not runs:
         raise UserError(
-            "no run was measured after every step; set monitor.every_step=[begin,end] for its "
-            "runs, or make those of --config-name fig09"
+            "no run was measured after every step; set monitor.every_step=[begin,end], or make the "
+            "runs of --config-name fig09"
         )
     runs = _measuring(runs, ("gradient_norm_squared", "preconditioner_norm_squared"))
     figure, panels = _columns(runs, len(ZOOMED))
@@ -104,14 +104,14 @@ def draw_fig09(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
             axes.set_ylabel("" if index else label)
         panels[1, index].plot(steps, window["stability_threshold"], **_THRESHOLD)
         panels[-1, index].set_xlim(steps[0], steps[-1])
-        rows.append({**edge.settings(run), **_zoom(window, crossings)})
+        rows.append({**settings(run), **_zoom(window, crossings)})
     handles = [Line2D([], [], **style) for style in (_THRESHOLD, _CROSSING)]
     _legend(figure, handles, ["stability threshold", r"$\lambda_1(P^{-1}H)$ rises above it"])
     return figure, pd.DataFrame(rows)
 
 
 def draw_fig18(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 18: a column a learning rate; how much of the gradient is along the top.
+    """Draw Figure 18: one column per learning rate; how much of the gradient is along the top.
 
     Raises:
         UserError: No run has the quantity `alignment`.
@@ -139,7 +139,7 @@ def draw_fig18(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
         at_edge = table[table["step"] >= (math.inf if edge_step is None else edge_step)]
         if len(at_edge):
             below.set_ylim(0, 1.08 * at_edge[WHOLE].max())  # what is before may be much more
-        rows.append({**edge.settings(run), **_alignment(run, at_edge)})
+        rows.append({**settings(run), **_alignment(run, at_edge)})
     labels = ("training loss", f"top {most} eigenvalues\nof $P^{{-1}}H$", "squared norm")
     for axes, label in zip(panels[:, 0], labels, strict=True):
         axes.set_ylabel(label)
@@ -155,7 +155,7 @@ def draw_fig18(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 
 
 def _measuring(runs: Sequence[TrainingRun], quantities: Sequence[str]) -> list[TrainingRun]:
-    """The runs that measured some quantities, by learning rate."""
+    """Select the runs that measured some quantities, sorted by learning rate."""
     chosen = [run for run in runs if all(name in run.metrics for name in quantities)]
     if not chosen:
         missing = [name for name in quantities if name not in runs[0].metrics]
@@ -163,7 +163,7 @@ def _measuring(runs: Sequence[TrainingRun], quantities: Sequence[str]) -> list[T
             f"{runs[0].directory / run_directory.METRICS} lacks the quantity "
             f"{', '.join(missing)}; name it in monitor.quantities, as configs/fig08.yaml does"
         )
-    return run_files.ordered(chosen, VARIED)
+    return ordered(chosen, VARIED)
 
 
 def _window(run: TrainingRun) -> pd.DataFrame:
@@ -173,7 +173,7 @@ def _window(run: TrainingRun) -> pd.DataFrame:
     if len(window) < 2:
         raise UserError(
             f"{run.directory} has fewer than two measurements between step {begin} and step {end}; "
-            f"it ended at step {run.summary.num_steps}: set monitor.every_step to earlier ones"
+            f"it ended at step {run.summary.num_steps}: set monitor.every_step to earlier steps"
         )
     return window
 
@@ -191,12 +191,12 @@ def _eigenvalues(run: TrainingRun) -> list[str]:
 
 
 def _columns(runs: Sequence[TrainingRun], num_rows: int) -> tuple[Figure, Any]:
-    """A figure with a column of panels a run, titled by learning rate."""
+    """Make a figure with one column of panels per run, titled by learning rate."""
     width = 1.2 + max(3.6 * len(runs), 4.8)
     figure = Figure(figsize=(width, 1.0 + 1.7 * num_rows), layout="constrained")
     panels = figure.subplots(num_rows, len(runs), sharex="col", squeeze=False)
     for column, run in zip(panels.T, runs, strict=True):
-        column[0].set_title(run_files.label(run, VARIED), fontsize="medium")
+        column[0].set_title(settings_label(run, VARIED), fontsize="medium")
         column[-1].set_xlabel("step")
         for axes in column[1:]:
             axes.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
@@ -211,11 +211,11 @@ def _legend(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str]) ->
 
 
 def _zoom(window: pd.DataFrame, crossings: np.ndarray) -> dict[str, Any]:
-    """What the table says of the steps of Figure 9: medians over the crossings, and counts.
+    """The columns of Figure 9's table on the crossings: medians and counts.
 
     The paper's account: after a crossing the gradient grows explosively, and P with it, until
     λ₁(P⁻¹H) is below the threshold again. At a small learning rate λ₁(H) has no part in this fall,
-    at a large one it falls, too.
+    at a large one it also falls.
     """
     first, last = window.iloc[0], window.iloc[-1]
     ends = np.append(crossings, math.inf)[1:]
@@ -243,7 +243,7 @@ _AFTERMATH = ("steps_above", "gradient_growth", "preconditioner_growth", "share_
 
 
 def aftermath(window: pd.DataFrame, crossing: float, end: float) -> dict[str, float]:
-    """What follows a crossing of the threshold.
+    """Measure what follows a crossing of the threshold.
 
     Args:
         window: Measurements before and after it.
@@ -276,7 +276,7 @@ def aftermath(window: pd.DataFrame, crossing: float, end: float) -> dict[str, fl
 
 
 def _alignment(run: TrainingRun, at_edge: pd.DataFrame) -> dict[str, Any]:
-    """What the table says of the spikes of Figure 18, of those from the edge on."""
+    """The columns of Figure 18's table on the spikes after the run reached the edge."""
     measured = at_edge.dropna(subset=[WHOLE, PART])
     steps, whole = measured["step"].to_numpy(), measured[WHOLE].to_numpy()
     share = (measured[PART] / measured[WHOLE]).to_numpy()
@@ -295,3 +295,9 @@ def _alignment(run: TrainingRun, at_edge: pd.DataFrame) -> dict[str, Any]:
 
 def _median(values: np.ndarray) -> float:
     return float(np.median(values)) if len(values) else math.nan
+
+
+FIGURES: Figures = {
+    "fig09": (read_runs, draw_fig09),
+    "fig18": (read_runs, draw_fig18),
+}

@@ -11,23 +11,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tools.plotting import runs as run_files
-from trainers import report, run_directory
+from tools.plotting.runs import SYMBOLS, Figures, find_all_runs, ordered, settings_label
+from tools.plotting.training_runs import TrainingRun, read_run, read_runs, table_row
+from trainers import report
 from trainers.errors import UserError
-from trainers.schema import DATASETS
-
-
-@dataclass(frozen=True)
-class TrainingRun(run_files.Run):
-    """One finished run that trained a network, with its measurements."""
-
-    metrics: pd.DataFrame
-    summary: report.EdgeSummary
-
-    @property
-    def optimizer(self) -> str:
-        """Name of the optimizer."""
-        return self.config["optimizer"]["name"]
 
 
 @dataclass(frozen=True)
@@ -63,47 +50,26 @@ TITLES = {
 }
 
 
-def read_runs(root: Path, *names: str) -> list[TrainingRun]:
-    """Read the runs of the first configuration of these that has any, wherever below `root`.
-
-    Raises:
-        UserError: There are none, or one can't be drawn.
-    """
-    return [read_run(run) for run in run_files.find_runs(root, *names)]
-
-
 def read_fig04(root: Path, figure: str) -> list[TrainingRun]:
     """Read the runs of all panels of Figure 4.
 
     Raises:
-        UserError: There are none, or one can't be drawn.
+        UserError: There are none, or one cannot be drawn.
     """
-    return [read_run(run) for run in run_files.find_all_runs(root, *FIG04_TITLES)]
-
-
-def read_run(run: run_files.Run) -> TrainingRun:
-    """Read the measurements of a run."""
-    metrics = run_files.read_table(run.directory, run_directory.METRICS, report.COLUMNS)
-    summary = report.edge_summary(
-        metrics,
-        run.config["loss"],
-        run.record.get("first_loss"),
-        report.claim(run.config["optimizer"]["name"]),
-    )
-    return TrainingRun(run.directory, run.config, run.record, metrics, summary)
+    return [read_run(run) for run in find_all_runs(root, *FIG04_TITLES)]
 
 
 def read_fig16(root: Path, figure: str) -> list[TrainingRun]:
     """Read the runs of Figure 16 or, where there are none, those on the fully connected network.
 
     Raises:
-        UserError: There are neither, or one can't be drawn.
+        UserError: There are neither, or one cannot be drawn.
     """
     return read_runs(root, figure, "fig16_fully_connected")
 
 
 def draw_fig01(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 1: a column a panel; loss above, preconditioned sharpness below."""
+    """Draw Figure 1: one column per panel; loss above, preconditioned sharpness below."""
     by_panel = {
         name: [run for run in runs if run.record["choices"].get("panel") == name]
         for name in FIG01_PANELS
@@ -114,17 +80,15 @@ def draw_fig01(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     rows = []
     for name, (above, below) in zip(present, axes.T, strict=True):
         varied = FIG01_PANELS[name].varied
-        members = run_files.ordered(by_panel[name], varied)
-        common = run_files.label(
-            members[0], [other for other in run_files.SYMBOLS if other not in varied]
-        )
+        members = ordered(by_panel[name], varied)
+        common = settings_label(members[0], [other for other in SYMBOLS if other not in varied])
         above.set_title(f"({name}) {FIG01_PANELS[name].title}\n{common}", fontsize="medium")
         metrics, colours = [run.metrics for run in members], _colours(members, varied)
         report.draw_loss(above, metrics, colours)
         report.draw_preconditioned_sharpness(below, metrics, colours)
         below.set_xlabel("step")
-        _legend(below, [run_files.label(run, varied) for run in members])
-        rows += [{"panel": name, **_row(run)} for run in members]
+        _legend(below, [settings_label(run, varied) for run in members])
+        rows += [{"panel": name, **table_row(run)} for run in members]
     return figure, pd.DataFrame(rows)
 
 
@@ -134,7 +98,7 @@ def draw_fig03(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 
 
 def draw_fig04(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 4: the preconditioned sharpness, a panel a network."""
+    """Draw Figure 4: the preconditioned sharpness, one panel per network."""
     panels = {
         name: [run for run in runs if run.record["choices"].get("config_name") == name]
         for name in FIG04_TITLES
@@ -143,14 +107,14 @@ def draw_fig04(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 
 
 def draw_fig05(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 5: the preconditioned sharpness, a panel an optimizer."""
+    """Draw Figure 5: the preconditioned sharpness, one panel per optimizer."""
     return _draw_by_optimizer(runs, 4, report.PRECONDITIONED_LABEL)
 
 
 def draw_fig06(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 6: the preconditioned sharpness, a panel a batch size.
+    """Draw Figure 6: the preconditioned sharpness, one panel per batch size.
 
-    The table has the medians of the edge ratio over the middle half of training, too.
+    The table also has the medians of the edge ratio over the middle half of training.
     """
     sizes = sorted({run.config["data"]["batch_size"] for run in runs}, reverse=True)
     panels = {
@@ -170,20 +134,20 @@ def _mid_training(run: TrainingRun) -> dict[str, float]:
 
 def draw_fig08(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 8: loss, preconditioned sharpness and raw sharpness, one above the other."""
-    return _draw_three(runs, run_files.label(runs[0], ("beta_1", "beta_2")))
+    return _draw_three(runs, settings_label(runs[0], ("beta_1", "beta_2")))
 
 
 def draw_fig13(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 13: the sharpness without a preconditioner, a panel an optimizer."""
+    """Draw Figure 13: the sharpness without a preconditioner, one panel per optimizer."""
     return _draw_by_optimizer(runs, 3, report.SHARPNESS_LABEL)
 
 
 def draw_fig15(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 15: loss and preconditioned sharpness at very small learning rates."""
     varied = ("learning_rate",)
-    runs = run_files.ordered(runs, varied)
-    names = [run_files.label(run, varied) for run in runs]
-    table = pd.DataFrame([{**_row(run), **_rise(run)} for run in runs])
+    runs = ordered(runs, varied)
+    names = [settings_label(run, varied) for run in runs]
+    table = pd.DataFrame([{**table_row(run), **_rise(run)} for run in runs])
     return _draw_two(runs, _colours(runs, varied), names), table
 
 
@@ -202,23 +166,26 @@ def draw_fig16(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     runs = sorted(runs, key=lambda run: run.config["freeze_step"] or 0)
     steps = [run.config["freeze_step"] for run in runs]
     if len(set(steps)) < len(steps):
-        raise UserError("two runs have the same freeze_step; name a directory that holds one each")
+        raise UserError(
+            "two runs have the same freeze_step; name a directory or an archive that holds only "
+            "one of them"
+        )
     names = [f"$P$ frozen at step {step}" if step else "Adam" for step in steps]
     figure = _draw_two(runs, sns.color_palette("colorblind", len(runs)), names)
     for axes in figure.axes:
         for step in filter(None, steps):
             axes.axvline(step, color="0.5", linewidth=0.8, linestyle=":")
-    figure.axes[0].set_title(run_files.label(runs[0], run_files.SYMBOLS), fontsize="medium")
+    figure.axes[0].set_title(settings_label(runs[0], SYMBOLS), fontsize="medium")
     return figure, pd.DataFrame(
         [
-            {"freeze_step": step, **_row(run), **_rise(run)}
+            {"freeze_step": step, **table_row(run), **_rise(run)}
             for step, run in zip(steps, runs, strict=True)
         ]
     )
 
 
 def _draw_two(runs: list[TrainingRun], colours: list[Any], names: list[str]) -> Figure:
-    """Loss and preconditioned sharpness, one above the other."""
+    """Draw loss and preconditioned sharpness, one above the other."""
     figure = Figure(figsize=(6.0, 6.0), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     metrics = [run.metrics for run in runs]
@@ -230,9 +197,9 @@ def _draw_two(runs: list[TrainingRun], colours: list[Any], names: list[str]) -> 
 
 
 def _draw_three(runs: list[TrainingRun], title: str) -> tuple[Figure, pd.DataFrame]:
-    """Loss, preconditioned and raw sharpness of runs that differ in the learning rate."""
+    """Draw loss, preconditioned and raw sharpness of runs that differ in the learning rate."""
     varied = ("learning_rate",)
-    runs = run_files.ordered(runs, varied)
+    runs = ordered(runs, varied)
     figure = Figure(figsize=(6.0, 8.0), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True)
     metrics, colours = [run.metrics for run in runs], _colours(runs, varied)
@@ -243,15 +210,15 @@ def _draw_three(runs: list[TrainingRun], title: str) -> tuple[Figure, pd.DataFra
     axes[2].set_ylabel(report.SHARPNESS_LABEL)
     axes[2].set_xlabel("step")
     verdicts = [" (diverged)" if run.record["status"] == "diverged" else "" for run in runs]
-    labels = [run_files.label(run, varied) for run in runs]
+    labels = [settings_label(run, varied) for run in runs]
     _legend(axes[2], [label + verdict for label, verdict in zip(labels, verdicts, strict=True)])
-    return figure, pd.DataFrame([_row(run) for run in runs])
+    return figure, pd.DataFrame([table_row(run) for run in runs])
 
 
 def _draw_by_optimizer(
     runs: list[TrainingRun], num_columns: int, label: str
 ) -> tuple[Figure, pd.DataFrame]:
-    """The preconditioned sharpness of runs that differ in optimizer and learning rate."""
+    """Draw the preconditioned sharpness of runs that differ in optimizer and learning rate."""
     panels = {name: [run for run in runs if run.optimizer == name] for name in TITLES}
     return _draw_panels("optimizer", panels, TITLES, num_columns, label)
 
@@ -264,9 +231,9 @@ def _draw_panels(
     label: str,
     measures: Callable[[TrainingRun], dict[str, float]] = lambda run: {},
 ) -> tuple[Figure, pd.DataFrame]:
-    """The preconditioned sharpness of runs that differ in the learning rate, in named panels.
+    """Draw the preconditioned sharpness of runs that differ in the learning rate, in named panels.
 
-    The table says the panel's name under `key`, and the `measures` of each run.
+    The table has the panel's name in the column `key`, and the `measures` of each run.
     """
     varied = ("learning_rate",)
     panels = {name: members for name, members in panels.items() if members}
@@ -276,21 +243,21 @@ def _draw_panels(
     grid = figure.subplots(num_rows, num_columns, squeeze=False)
     rows = []
     for index, ((name, members), axes) in enumerate(zip(panels.items(), grid.flat, strict=False)):
-        members = run_files.ordered(members, varied)
+        members = ordered(members, varied)
         colours = _colours(members, varied)
         report.draw_preconditioned_sharpness(axes, [run.metrics for run in members], colours)
         axes.set_title(titles[name], fontsize="medium")
         axes.set_ylabel("" if index % num_columns else label)
         axes.set_xlabel("step")
-        _legend(axes, [run_files.label(run, varied) for run in members])
-        rows += [{key: name, **_row(run), **measures(run)} for run in members]
+        _legend(axes, [settings_label(run, varied) for run in members])
+        rows += [{key: name, **table_row(run), **measures(run)} for run in members]
     for axes in grid.flat[len(panels) :]:
         axes.remove()
     return figure, pd.DataFrame(rows)
 
 
 def _colours(runs: list[TrainingRun], varied: Sequence[str]) -> list[Any]:
-    """A colour a run; of two settings the first decides the hue and the second the shade."""
+    """Choose one colour per run: the first setting decides the hue, a second one the shade."""
     if len(varied) == 1:
         return list(sns.color_palette("colorblind", len(runs)))
     colours: list[Any] = []
@@ -317,67 +284,14 @@ def _legend(axes: Axes, labels: Sequence[str]) -> None:
     )
 
 
-def settings(run: TrainingRun) -> dict[str, Any]:
-    """What a table says of a run's settings."""
-    data = run.config["data"]
-    return {
-        **{name: run.setting(name) for name in run_files.SYMBOLS},
-        "examples": data["num_examples"] or DATASETS[data["name"]].num_examples,
-        "loss": run.config["loss"],
-    }
-
-
-def _row(run: TrainingRun) -> dict[str, Any]:
-    """What the table says of a run; None where there is nothing to say."""
-    summary = run.summary
-    span = summary.window or _plateau_after_fit(run)
-    at_step = run.metrics.set_index("step")["sharpness"].get
-    begin, end = map(at_step, span) if span else (None, None)
-    return {
-        **settings(run),
-        "steps": summary.num_steps,
-        "threshold": summary.threshold,
-        "edge_step": summary.edge_step,
-        "fit_step": summary.fit_step,
-        "window": "{}-{}".format(*summary.window) if summary.window else None,
-        "R": summary.ratio,
-        "claim": "{:g}-{:g}".format(*summary.claim),
-        "claim_holds": _holds(run),
-        "R_to_end": summary.ratio_to_end,
-        "sharpness_begin": begin,
-        "sharpness_end": end,
-        "remark": _remark(run),
-    }
-
-
-def _plateau_after_fit(run: TrainingRun) -> tuple[int, int] | None:
-    """Steps at the edge of a run that fitted its data before; None if there is no such plateau.
-
-    With the squared error a run stays at the edge after it has fitted its data, unlike with the
-    cross-entropy, whose curvature vanishes.
-    """
-    summary = run.summary
-    if run.config["loss"] != "squared_error" or summary.edge_step is None or summary.window:
-        return None
-    return summary.edge_step, summary.num_steps
-
-
-def _holds(run: TrainingRun) -> bool | None:
-    """Whether R, or R to the end on a plateau after the fit, is where it is claimed."""
-    summary = run.summary
-    if _plateau_after_fit(run):
-        return summary.claim[0] <= summary.ratio_to_end <= summary.claim[1]
-    return summary.holds
-
-
-def _remark(run: TrainingRun) -> str:
-    remarks = []
-    if run.record["status"] == "diverged":
-        remarks.append("diverged")
-    if run.summary.edge_step is None:
-        remarks.append("edge not reached")
-    elif _plateau_after_fit(run):
-        remarks.append("fitted before the edge: judged by R to end")
-    elif run.summary.window is None:
-        remarks.append("no window: fitted before the edge")
-    return ", ".join(remarks)
+FIGURES: Figures = {
+    "fig01": (read_runs, draw_fig01),
+    "fig03": (read_runs, draw_fig03),
+    "fig04": (read_fig04, draw_fig04),
+    "fig05": (read_runs, draw_fig05),
+    "fig06": (read_runs, draw_fig06),
+    "fig08": (read_runs, draw_fig08),
+    "fig13": (read_runs, draw_fig13),
+    "fig15": (read_runs, draw_fig15),
+    "fig16": (read_fig16, draw_fig16),
+}

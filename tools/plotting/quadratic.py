@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tools.plotting import runs as run_files
+from tools.plotting.runs import Figures, Run, find_runs, ordered, read_table, settings_label
 from trainers import run_directory
 from trainers.errors import UserError
 
@@ -22,8 +22,8 @@ COLUMNS_OF_FIG12 = (("learning_rate", "beta_2"), ("beta_2", "learning_rate"))
 
 
 @dataclass(frozen=True)
-class QuadraticRun(run_files.Run):
-    """One finished run on a quadratic, with its trajectory: a row a step, from the start."""
+class QuadraticRun(Run):
+    """One finished run on a quadratic, with its trajectory: one row per step, from the start."""
 
     trajectory: pd.DataFrame
 
@@ -44,33 +44,33 @@ class QuadraticRun(run_files.Run):
 
 
 def read_runs(root: Path, figure: str) -> list[QuadraticRun]:
-    """Read the runs of a figure, wherever they are below `root`.
+    """Read the runs of a figure.
 
     Raises:
-        UserError: There are none, or one can't be drawn.
+        UserError: There are none, or one cannot be drawn.
     """
-    return [_read_run(run) for run in run_files.find_runs(root, figure)]
+    return [_read_run(run) for run in find_runs(root, figure)]
 
 
-def _read_run(run: run_files.Run) -> QuadraticRun:
+def _read_run(run: Run) -> QuadraticRun:
     columns = run_directory.TRAJECTORY_COLUMNS
-    trajectory = run_files.read_table(run.directory, run_directory.TRAJECTORY, columns)
+    trajectory = read_table(run.directory, run_directory.TRAJECTORY, columns)
     return QuadraticRun(run.directory, run.config, run.record, trajectory)
 
 
 def draw_fig02(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 2: the objective against the step, a curve a learning rate."""
-    runs = run_files.ordered(runs, ["learning_rate"])
+    """Draw Figure 2: the objective against the step, one curve per learning rate."""
+    runs = ordered(runs, ["learning_rate"])
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     for run, colour in zip(runs, sns.color_palette("colorblind", len(runs)), strict=True):
         verdict = "stable" if run.edge_ratio < 1 else "unstable"
-        text = f"{run_files.label(run, ['learning_rate'])} ({verdict})"
+        text = f"{settings_label(run, ['learning_rate'])} ({verdict})"
         table = run.trajectory
         axes.plot(table["step"], table["objective"], color=colour, label=text)
     axes.set_yscale("log", nonpositive="mask")
     axes.set(xlabel="step", ylabel=r"objective $f(x_t)$", xlim=(0, None))
-    common = rf"{run_files.label(runs[0], ['beta_1'])}, $\lambda = {runs[0].curvature:g}$"
+    common = rf"{settings_label(runs[0], ['beta_1'])}, $\lambda = {runs[0].curvature:g}$"
     axes.set_title(f"{_optimizer(runs[0])}, {common}", fontsize="medium")
     axes.legend(fontsize="small", frameon=False)
     return figure, pd.DataFrame([_fig02_row(run) for run in runs])
@@ -94,9 +94,9 @@ def _fig02_row(run: QuadraticRun) -> dict[str, Any]:
 def draw_fig12(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 12: |x| above, ν below; β₂ varies on the left, the learning rate on the right.
 
-    Dashed is the ν above which RMSprop is stable. A run in both columns has one colour in both.
+    The dashed line is the ν above which RMSprop is stable. A run in both columns has one colour.
     """
-    runs = run_files.ordered(runs, ["learning_rate", "beta_2"])
+    runs = ordered(runs, ["learning_rate", "beta_2"])
     drawn = [run for run in runs if any(run.setting(name) == FIXED[name] for name in FIXED)]
     palette = sns.color_palette("colorblind", len(drawn))
     colours = {run.directory: colour for run, colour in zip(drawn, palette, strict=True)}
@@ -105,12 +105,14 @@ def draw_fig12(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
     for (fixed, varied), (above, below) in zip(COLUMNS_OF_FIG12, panels.T, strict=True):
         members = [run for run in drawn if run.setting(fixed) == FIXED[fixed]]
         if not members:
-            raise UserError(f"no run has {fixed}={FIXED[fixed]}, as one column of the figure does")
-        above.set_title(run_files.label(members[0], [fixed]), fontsize="medium")
+            raise UserError(
+                f"no run has {fixed}={FIXED[fixed]}, which one column of the figure needs"
+            )
+        above.set_title(settings_label(members[0], [fixed]), fontsize="medium")
         shared = len({_stable_moment(run) for run in members}) == 1
         for run in members:
             table, colour = run.trajectory, colours[run.directory]
-            text = run_files.label(run, [varied])
+            text = settings_label(run, [varied])
             above.plot(table["step"], table["iterate"].abs(), color=colour, label=text)
             below.plot(table["step"], table["second_moment"], color=colour)
             below.axhline(_stable_moment(run), color="0.3" if shared else colour, **DASHED)
@@ -153,7 +155,7 @@ def _fig12_row(run: QuadraticRun) -> dict[str, Any]:
 
 
 def draw_fig14(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 14: growth factor against eigenvalue, in theory and measured; a column each."""
+    """Draw Figure 14: growth factor against eigenvalue, theory and measured, per optimizer."""
     # TensorFlow takes seconds to import, and the other figures do without.
     from trainers.quadratic import recurrence
     from trainers.schema import OPTIMIZERS
@@ -176,7 +178,7 @@ def draw_fig14(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
         axes.plot(curvatures, measured, "o", color=colour, label="measured")
         axes.axvline(threshold, label=r"threshold $\lambda^*$", **DOTTED)
         axes.axhline(1.0, color="0.3", linewidth=0.8)
-        settings = run_files.label(
+        settings = settings_label(
             members[0], [n for n in ("learning_rate", "beta_1") if n in section]
         )
         axes.set_title(f"{_optimizer(members[0])}\n{settings}", fontsize="medium")
@@ -202,7 +204,7 @@ def draw_fig14(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
 
 
 def growth_factor(iterates: np.ndarray) -> float:
-    r"""Factor by which iterates grow a step in the end: slope of ``log ‖(x_t, x_{t-1})‖``.
+    r"""Measure the factor by which iterates grow per step: the slope of ``log ‖(x_t, x_{t-1})‖``.
 
     The slope is fitted to all steps but the first quarter, with weights that fall off to both ends,
     so that an oscillation about the slope averages out. Numbers too small to be accurate are left
@@ -222,7 +224,7 @@ def growth_factor(iterates: np.ndarray) -> float:
 
 
 def _optimizer(run: QuadraticRun) -> str:
-    """The optimizer in words."""
+    """Name the optimizer in words."""
     words = run.setting("name").replace("_", " ").replace("nesterov", "Nesterov")
     if "ema" not in run.config["optimizer"]:
         return words
@@ -230,8 +232,8 @@ def _optimizer(run: QuadraticRun) -> str:
 
 
 def draw_fig17(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 17: iterate, momentum and squared gradient in rows, a column a learning rate."""
-    runs = run_files.ordered(runs, ["learning_rate"])
+    """Draw Figure 17: iterate, momentum, squared gradient in rows; one column per learning rate."""
+    runs = ordered(runs, ["learning_rate"])
     figure = Figure(figsize=(1.0 + 2.8 * len(runs), 6.0), layout="constrained")
     panels = figure.subplots(3, len(runs), sharex=True, squeeze=False)
     rows = {
@@ -242,7 +244,7 @@ def draw_fig17(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
     colours = sns.color_palette("colorblind", len(rows))
     for run, column in zip(runs, panels.T, strict=True):
         text = rf"$\lambda/\lambda^* = {run.edge_ratio:.2f}$"
-        column[0].set_title(f"{run_files.label(run, ['learning_rate'])}, {text}", fontsize="medium")
+        column[0].set_title(f"{settings_label(run, ['learning_rate'])}, {text}", fontsize="medium")
         for axes, name, colour in zip(column, rows, colours, strict=True):
             values = run.trajectory[name]
             axes.plot(
@@ -269,3 +271,11 @@ def _fig17_row(run: QuadraticRun) -> dict[str, Any]:
         "largest_step": gradient.idxmax(),
         "final_squared_gradient": gradient.iloc[-1],
     }
+
+
+FIGURES: Figures = {
+    "fig02": (read_runs, draw_fig02),
+    "fig12": (read_runs, draw_fig12),
+    "fig14": (read_runs, draw_fig14),
+    "fig17": (read_runs, draw_fig17),
+}

@@ -1,31 +1,41 @@
-"""Finished runs, read from their directories, and how figures name their settings."""
+"""Finished runs, read from directories and archives, and labels for their settings."""
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+from tools.plotting import archives
 from trainers import run_directory
 from trainers.errors import UserError
 
 SYMBOLS = {"learning_rate": r"\eta", "beta_1": r"\beta_1", "beta_2": r"\beta_2"}
+# On disk, or within an archive.
+RunDirectory = Path | zipfile.Path
+# Figures by name: how their runs are found and read, and how they become a figure and its table.
+ReadRuns = Callable[[Path, str], list[Any]]
+Draw = Callable[[list[Any]], tuple[Figure, pd.DataFrame]]
+Figures = dict[str, tuple[ReadRuns, Draw]]
 
 
 @dataclass(frozen=True)
 class Run:
     """One finished run: its directory, `config.yaml` and `run.json`."""
 
-    directory: Path
+    directory: RunDirectory
     config: dict[str, Any]
     record: dict[str, Any]
 
     def setting(self, name: str) -> Any:
-        """A value of the `optimizer` section; NaN if it has none of this name."""
+        """A value of the `optimizer` section; NaN if it is missing."""
         return self.config["optimizer"].get(name, math.nan)
 
 
@@ -33,7 +43,11 @@ AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 def find_runs(root: Path, *names: str) -> list[Run]:
-    """Find the runs of the first configuration of these that has any, wherever below `root`.
+    """Find the runs of the first of these configurations that has any.
+
+    Args:
+        root: Directory that is searched for runs and archives of runs, or an archive.
+        *names: Names of the configurations.
 
     Raises:
         UserError: There are none, or one is not finished.
@@ -43,7 +57,7 @@ def find_runs(root: Path, *names: str) -> list[Run]:
 
 
 def find_all_runs(root: Path, *names: str) -> list[Run]:
-    """Find the runs of all of these configurations, wherever below `root`.
+    """Find the runs of all of these configurations, as `find_runs` does.
 
     Raises:
         UserError: There are none, or one is not finished.
@@ -52,15 +66,16 @@ def find_all_runs(root: Path, *names: str) -> list[Run]:
     return [_finished(directory, record) for runs in found for directory, record in runs]
 
 
-def _records_by_name(root: Path, names: Sequence[str]) -> list[list[tuple[Path, dict[str, Any]]]]:
-    """Directories and records of the runs of each of the configurations that has any."""
-    if not root.is_dir():
-        raise UserError(f"no such directory. Received: {root}")
-    records = {path.parent: _read_record(path) for path in sorted(root.rglob(run_directory.RUN))}
+Record = tuple[RunDirectory, dict[str, Any]]
+
+
+def _records_by_name(root: Path, names: Sequence[str]) -> list[list[Record]]:
+    """Group the directories and records of runs by configuration, without those that have none."""
+    records = [(directory, _read_record(directory)) for directory in _run_directories(root)]
     if not records:
         raise UserError(f"no runs below {root}: expected directories that hold a run.json")
     found = [
-        [item for item in records.items() if item[1]["choices"].get("config_name") == name]
+        [(directory, record) for directory, record in records if _configuration(record) == name]
         for name in names
     ]
     if not any(found):
@@ -71,34 +86,52 @@ def _records_by_name(root: Path, names: Sequence[str]) -> list[list[tuple[Path, 
     return [runs for runs in found if runs]
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _run_directories(root: Path) -> list[RunDirectory]:
+    """Find run directories below `root`, first on disk, then in archives."""
+    if root.is_file():
+        return [*archives.run_directories(root)]
+    if not root.is_dir():
+        raise UserError(f"no such directory or archive. Received: {root}")
+    found: list[RunDirectory] = [path.parent for path in sorted(root.rglob(run_directory.RUN))]
+    for archive in sorted(root.rglob(f"*{archives.SUFFIX}")):
+        found += archives.run_directories(archive)
+    return found
+
+
+def _read_record(directory: RunDirectory) -> dict[str, Any]:
+    path = directory / run_directory.RUN
     try:
-        record = run_directory.read(path.parent)
+        record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     return {"choices": {}, **record}
 
 
-def _finished(directory: Path, record: dict[str, Any]) -> Run:
+def _configuration(record: dict[str, Any]) -> str | None:
+    return record["choices"].get("config_name")
+
+
+def _finished(directory: RunDirectory, record: dict[str, Any]) -> Run:
     if record.get("status") not in run_directory.FINISHED:
         raise UserError(
-            f"{directory} is half-written (status: {record.get('status')}); let it finish, or "
-            "start its command again, which goes on where it stopped"
+            f"{directory} is not finished (status: {record.get('status')}); let it finish, or "
+            "start its command again to resume it"
         )
     path = _needed(directory, run_directory.CONFIG)
-    config: Any = OmegaConf.to_container(OmegaConf.load(path))
+    config: Any = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
     return Run(directory, config, record)
 
 
-def read_table(directory: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
+def read_table(directory: RunDirectory, name: str, columns: Sequence[str]) -> pd.DataFrame:
     """Read a CSV file of a run that must have certain columns.
 
     Raises:
-        UserError: There is no such file, or it is not such a table.
+        UserError: The file is missing or is not such a table.
     """
     path = _needed(directory, name)
     try:
-        table = pd.read_csv(path)
+        with path.open("rb") as file:
+            table = pd.read_csv(file)
     except ValueError as error:  # pandas' own errors are of this type
         raise UserError(f"{path} is not a table of measurements: {error}") from error
     missing = [column for column in columns if column not in table]
@@ -107,14 +140,15 @@ def read_table(directory: Path, name: str, columns: Sequence[str]) -> pd.DataFra
     return table
 
 
-def _needed(directory: Path, name: str) -> Path:
-    if not (directory / name).exists():
+def _needed(directory: RunDirectory, name: str) -> RunDirectory:
+    path = directory / name
+    if not path.exists():
         raise UserError(f"{directory} is incomplete: it has no {name}")
-    return directory / name
+    return path
 
 
 def ordered(runs: Sequence[AnyRun], varied: Sequence[str]) -> list[AnyRun]:
-    """Runs in the order of some settings, which must tell them apart.
+    """Sort runs by settings that tell them apart.
 
     Raises:
         UserError: Two runs have the same settings.
@@ -124,18 +158,18 @@ def ordered(runs: Sequence[AnyRun], varied: Sequence[str]) -> list[AnyRun]:
         if all(run.setting(name) == following.setting(name) for name in varied):
             raise UserError(
                 f"{run.directory} and {following.directory} have the same {' and '.join(varied)}; "
-                "name a directory that holds one of them"
+                "name a directory or an archive that holds only one of them"
             )
     return in_order
 
 
-def label(run: Run, names: Iterable[str]) -> str:
-    """Settings of a run as mathtext."""
+def settings_label(run: Run, names: Iterable[str]) -> str:
+    """Name settings of a run and their values in mathtext."""
     return ", ".join(f"${SYMBOLS[name]} = {mathtext(run.setting(name))}$" for name in names)
 
 
 def mathtext(value: float) -> str:
-    r"""A number as mathtext; small ones as a power of ten.
+    r"""Write a number in mathtext, a small one as a power of ten.
 
     >>> print(mathtext(0.95), mathtext(1e-4), mathtext(3.2e-4))
     0.95 10^{-4} 3.2 \times 10^{-4}

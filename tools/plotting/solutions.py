@@ -1,6 +1,6 @@
-"""Figures 10, 11 and 19 of the paper: how sharp the solutions are that optimizers find.
+"""Figures 10, 11 and 19 of the paper: how sharp the solutions of optimizers are.
 
-A run's solution is where its training loss first comes to `monitor.loss_threshold`.
+A run's solution is where its training loss first reaches `monitor.loss_threshold`.
 """
 
 import math
@@ -15,9 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from tools.plotting import edge
-from tools.plotting import runs as run_files
-from tools.plotting.edge import TrainingRun
+from tools.plotting.runs import Figures, Run, find_all_runs, ordered, read_table
+from tools.plotting.training_runs import TrainingRun, read_run, read_runs
 from trainers import report, run_directory
 from trainers.errors import UserError
 
@@ -28,25 +27,25 @@ VARIED = {"learning_rate": r"learning rate $\eta$", "beta_2": r"$1 - \beta_2$"}
 
 
 def read_fig10(root: Path, figure: str) -> list[TrainingRun]:
-    """Read the runs of Figure 10, which are those of Figure 19, too.
+    """Read the runs of Figure 10, which Figure 19 shares.
 
     Raises:
-        UserError: There are none, or one can't be drawn.
+        UserError: There are none, or one cannot be drawn.
     """
-    return edge.read_runs(root, "fig10")
+    return read_runs(root, "fig10")
 
 
 def read_fig11(root: Path, figure: str) -> list[TrainingRun]:
-    """Read the runs of Figure 11; where Adam's of the wide ResNet are missing, those of Figure 10.
+    """Read the runs of Figure 11; Figure 10 stands in for missing ones of Adam on the wide ResNet.
 
     Raises:
-        UserError: There are none, or one can't be drawn.
+        UserError: There are none, or one cannot be drawn.
     """
-    found = run_files.find_all_runs(root, "fig11", "fig11_fully_connected", "fig10")
+    found = find_all_runs(root, "fig11", "fig11_fully_connected", "fig10")
     own = [run for run in found if run.record["choices"]["config_name"] != "fig10"]
     if not any(_network(run) == "wide_resnet" and _optimizer(run) == "adam" for run in own):
         own += [run for run in found if run.record["choices"].get("fig10") == "learning_rate"]
-    return [edge.read_run(run) for run in own]
+    return [read_run(run) for run in own]
 
 
 def draw_fig10(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
@@ -60,7 +59,7 @@ def draw_fig19(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 
 
 def draw_fig11(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 11: sharpness of solutions against the steps to them, Adam and momentum.
+    """Draw Figure 11: sharpness of solutions against the number of steps, Adam and momentum.
 
     Lines join solutions in the order of the learning rate. Beyond the fastest rate training takes
     more steps again, so that two rates take equally many; from there on nothing is compared.
@@ -89,7 +88,7 @@ def draw_fig11(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
                     "steps": run.record.get("solution_step"),
                     "sharpness": _sharpness(run),
                 }
-                for run in run_files.ordered(members, ["learning_rate"])
+                for run in ordered(members, ["learning_rate"])
             )
             curves[name] = points
             if len(points):
@@ -111,7 +110,7 @@ def draw_fig11(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 
 
 def _at_equal_steps(points: pd.DataFrame, line: pd.DataFrame) -> np.ndarray:
-    """Sharpness of each point over that of the line after as many steps; NaN outside of it."""
+    """Divide each point's sharpness by the line's at equal steps; NaN outside of the line."""
     known = _up_to_the_fastest(line).sort_values("steps")
     if len(known) < 2:
         return np.full(len(points), math.nan)
@@ -126,7 +125,7 @@ def _at_equal_steps(points: pd.DataFrame, line: pd.DataFrame) -> np.ndarray:
 
 
 def _up_to_the_fastest(points: pd.DataFrame) -> pd.DataFrame:
-    """The solutions of rising learning rates up to the one of fewest steps."""
+    """Select the solutions of rising learning rates up to the one of fewest steps."""
     solved = points.dropna(subset="sharpness")
     # The last of several equally fast ones.
     return solved.loc[: solved["steps"][::-1].idxmin()] if len(solved) else solved
@@ -135,21 +134,21 @@ def _up_to_the_fastest(points: pd.DataFrame) -> pd.DataFrame:
 def _draw_against(
     runs: list[TrainingRun], name: str, label: str, value: Callable[[TrainingRun], float]
 ) -> tuple[Figure, pd.DataFrame]:
-    """A value of solutions against η and β₂, a panel a batch size.
+    """Draw a value of solutions against η and β₂, one panel per batch size.
 
-    The table has the rank correlation (Spearman's) of the value with what varies in the panel, η or
-    1 - β₂, too.
+    The table also has the rank correlation (Spearman's) of the value with what varies in the panel,
+    η or 1 - β₂.
     """
     panels = sorted(
         {(_batch(run), run.record["choices"].get("fig10", "")) for run in runs},
         key=lambda panel: (-panel[0], -(panel[1] == "learning_rate")),
     )
     if any(varied not in VARIED for _, varied in panels):
-        raise UserError("a run of fig10 doesn't say what it varies: expected fig10 in its choices")
+        raise UserError("a run of fig10 does not say what it varies: expected fig10 in its choices")
     figure, grid = _panels(len(panels))
     tables = []
     for (batch, varied), axes in zip(panels, grid, strict=True):
-        members = run_files.ordered(
+        members = ordered(
             [r for r in runs if (_batch(r), r.record["choices"]["fig10"]) == (batch, varied)],
             [varied],
         )
@@ -199,34 +198,39 @@ def _finish(axes: Axes, x_label: str, y_label: str) -> None:
 
 
 def _sharpness(run: TrainingRun) -> float:
-    """λ₁(H) at the solution; NaN for a run that didn't come to one."""
+    """λ₁(H) at the solution; NaN for a run without one."""
     found = run.metrics.loc[run.metrics["step"] == run.record.get("solution_step"), "sharpness"]
     return float(found.iloc[0]) if len(found) else math.nan
 
 
 def _test_error(run: TrainingRun) -> float:
-    """Test error when the training loss first came to `evaluation.loss_threshold`; NaN if never."""
-    table = run_files.read_table(
-        run.directory, run_directory.EVALUATION, run_directory.EVALUATION_COLUMNS
-    )
+    """Test error when the training loss first reached `evaluation.loss_threshold`; NaN if never."""
+    table = read_table(run.directory, run_directory.EVALUATION, run_directory.EVALUATION_COLUMNS)
     threshold = run.config["evaluation"]["loss_threshold"]
     found = table.loc[table["training_loss"] <= (threshold or 0.0), "test_error"]
     return float(found.iloc[0]) if len(found) else math.nan
 
 
-def _network(run: run_files.Run) -> str:
+def _network(run: Run) -> str:
     return run.config["model"]["name"]
 
 
-def _optimizer(run: run_files.Run) -> str:
+def _optimizer(run: Run) -> str:
     return run.config["optimizer"]["name"]
 
 
-def _batch(run: run_files.Run) -> int:
-    """Examples of an update."""
+def _batch(run: Run) -> int:
+    """Number of examples per update."""
     settings: dict[str, Any] = run.config["data"]
     return settings["batch_size"] or settings["num_examples"]
 
 
 def _batch_name(batch: int) -> str:
     return f"batches of {batch:,}"
+
+
+FIGURES: Figures = {
+    "fig10": (read_fig10, draw_fig10),
+    "fig11": (read_fig11, draw_fig11),
+    "fig19": (read_fig10, draw_fig19),
+}

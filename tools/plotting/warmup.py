@@ -9,42 +9,42 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from tools.plotting import runs as run_files
+from tools.plotting.runs import Figures, Run, find_runs, read_table
 from trainers import report, run_directory
 from trainers.errors import UserError
 
 COLUMNS = ("step", "preconditioned_sharpness", "stability_threshold", "edge_ratio")
 TITLES = {"pre": "Pre-LN", "post": "Post-LN"}
-# Parts of the warm-up at which the table says the edge ratio.
+# Parts of the warm-up at which the table gives the edge ratio.
 PARTS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
-class WarmUpRun(run_files.Run):
+class WarmUpRun(Run):
     """One finished run with its measurements."""
 
     metrics: pd.DataFrame
 
 
 def read_runs(root: Path, *names: str) -> list[WarmUpRun]:
-    """Read the runs of the first configuration of these that has any, wherever below `root`.
+    """Read the runs of the first of these configurations that has any.
 
     Raises:
-        UserError: There are none, or one can't be drawn.
+        UserError: There are none, or one cannot be drawn.
     """
     return [
         WarmUpRun(
             run.directory,
             run.config,
             run.record,
-            run_files.read_table(run.directory, run_directory.METRICS, COLUMNS),
+            read_table(run.directory, run_directory.METRICS, COLUMNS),
         )
-        for run in run_files.find_runs(root, *names)
+        for run in find_runs(root, *names)
     ]
 
 
 def draw_fig07(runs: list[WarmUpRun]) -> tuple[Figure, pd.DataFrame]:
-    """Draw Figure 7: a panel for Pre-LN and Post-LN each, a colour a batch size, on log-log axes.
+    """Draw Figure 7: panels for Pre-LN and Post-LN, one colour per batch size, on log-log axes.
 
     The dots are 38/η(t), which falls while the learning rate rises and is level after the warm-up.
 
@@ -90,7 +90,8 @@ def _ordered(runs: list[WarmUpRun], norm: str) -> list[WarmUpRun]:
     sizes = [run.config["data"]["batch_size"] for run in members]
     if len(set(sizes)) < len(sizes):
         raise UserError(
-            f"two runs of {TITLES[norm]} have the same batch size; name a directory that holds one"
+            f"two runs of {TITLES[norm]} have the same batch size; name a directory or an archive "
+            "that holds only one of them"
         )
     return members
 
@@ -101,7 +102,7 @@ def _label(run: WarmUpRun) -> str:
 
 
 def _row(run: WarmUpRun) -> dict[str, Any]:
-    """What the table says of a run; None where it was not measured."""
+    """A run's row in the table; None where it was not measured."""
     warmup = run.config["schedule"]["warmup_steps"]
     table = run.metrics
     during = table[table["step"] <= warmup]
@@ -122,7 +123,7 @@ def _row(run: WarmUpRun) -> dict[str, Any]:
 
 
 def _ratio_near(table: pd.DataFrame, step: float) -> float | None:
-    """Edge ratio of the measurement next to a step, on a log axis; None more than 20 % away."""
+    """Edge ratio of the measurement nearest to a step, on a log axis; None if over 20% away."""
     distance = np.abs(np.log(table["step"] / step))
     nearest = distance.idxmin()
     return float(table["edge_ratio"][nearest]) if distance[nearest] < np.log(1.2) else None
@@ -135,3 +136,8 @@ def _slope(rows: pd.DataFrame) -> float | None:
         return None
     logs = np.log(finite[["step", "preconditioned_sharpness"]].to_numpy(float))
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
+
+
+FIGURES: Figures = {
+    "fig07": (read_runs, draw_fig07),
+}

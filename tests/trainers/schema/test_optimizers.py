@@ -9,6 +9,7 @@ import keras
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import MISSING
 
 import keras_aeos
@@ -81,6 +82,7 @@ def test_argument_that_no_file_can_hold_is_named(package):
 def lion(package, monkeypatch):
     """The optimizer among those of the trainers, as it would be without a file of its own."""
     monkeypatch.setitem(schema.OPTIMIZERS, "lion", read_sections(package)["lion"])
+    Plugins.instance()  # adds Hydra's own options to the store, once per process
     store = ConfigStore.instance()
     monkeypatch.setattr(store, "repo", copy.deepcopy(store.repo))
 

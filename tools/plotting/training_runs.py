@@ -1,0 +1,111 @@
+"""Runs that train a network: how they are read, and their row in a table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tools.plotting.runs import SYMBOLS, Run, find_runs, read_table
+from trainers import report, run_directory
+from trainers.schema import DATASETS
+
+
+@dataclass(frozen=True)
+class TrainingRun(Run):
+    """One finished run that trained a network, with its measurements."""
+
+    metrics: pd.DataFrame
+    summary: report.EdgeSummary
+
+    @property
+    def optimizer(self) -> str:
+        """Name of the optimizer."""
+        return self.config["optimizer"]["name"]
+
+
+def read_runs(root: Path, *names: str) -> list[TrainingRun]:
+    """Read the runs of the first of these configurations that has any.
+
+    Raises:
+        UserError: There are none, or one cannot be drawn.
+    """
+    return [read_run(run) for run in find_runs(root, *names)]
+
+
+def read_run(run: Run) -> TrainingRun:
+    """Read the measurements of a run."""
+    metrics = read_table(run.directory, run_directory.METRICS, report.COLUMNS)
+    summary = report.edge_summary(
+        metrics,
+        run.config["loss"],
+        run.record.get("first_loss"),
+        report.claim(run.config["optimizer"]["name"]),
+    )
+    return TrainingRun(run.directory, run.config, run.record, metrics, summary)
+
+
+def settings(run: TrainingRun) -> dict[str, Any]:
+    """The columns of a table that name a run's settings."""
+    data = run.config["data"]
+    return {
+        **{name: run.setting(name) for name in SYMBOLS},
+        "examples": data["num_examples"] or DATASETS[data["name"]].num_examples,
+        "loss": run.config["loss"],
+    }
+
+
+def table_row(run: TrainingRun) -> dict[str, Any]:
+    """A run's row in a table; None stands for a missing value."""
+    summary = run.summary
+    span = summary.window or _plateau_after_fit(run)
+    at_step = run.metrics.set_index("step")["sharpness"].get
+    begin, end = map(at_step, span) if span else (None, None)
+    return {
+        **settings(run),
+        "steps": summary.num_steps,
+        "threshold": summary.threshold,
+        "edge_step": summary.edge_step,
+        "fit_step": summary.fit_step,
+        "window": "{}-{}".format(*summary.window) if summary.window else None,
+        "R": summary.ratio,
+        "claim": "{:g}-{:g}".format(*summary.claim),
+        "claim_holds": _holds(run),
+        "R_to_end": summary.ratio_to_end,
+        "sharpness_begin": begin,
+        "sharpness_end": end,
+        "remark": _remark(run),
+    }
+
+
+def _plateau_after_fit(run: TrainingRun) -> tuple[int, int] | None:
+    """Steps at the edge of a run that fitted its data before; None if there is no such plateau.
+
+    With the squared error a run stays at the edge after it has fitted its data, unlike with the
+    cross-entropy, whose curvature vanishes.
+    """
+    summary = run.summary
+    if run.config["loss"] != "squared_error" or summary.edge_step is None or summary.window:
+        return None
+    return summary.edge_step, summary.num_steps
+
+
+def _holds(run: TrainingRun) -> bool | None:
+    """Whether R, or R to the end on a plateau after the fit, is within the claimed range."""
+    summary = run.summary
+    if _plateau_after_fit(run):
+        return summary.claim[0] <= summary.ratio_to_end <= summary.claim[1]
+    return summary.holds
+
+
+def _remark(run: TrainingRun) -> str:
+    remarks = []
+    if run.record["status"] == "diverged":
+        remarks.append("diverged")
+    if run.summary.edge_step is None:
+        remarks.append("edge not reached")
+    elif _plateau_after_fit(run):
+        remarks.append("fitted before the edge: judged by R to end")
+    elif run.summary.window is None:
+        remarks.append("no window: fitted before the edge")
+    return ", ".join(remarks)
