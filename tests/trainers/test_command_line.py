@@ -90,7 +90,7 @@ MISTAKES = {
     ),
     "quantity given twice": (
         (*QUICKSTART, "monitor.quantities=[trace,trace]"),
-        ["monitor.quantities", "different", "['trace', 'trace']"],
+        ["monitor.quantities", "distinct", "['trace', 'trace']"],
     ),
     "quantity that is no list": (
         (*QUICKSTART, "monitor.quantities=trace"),

@@ -35,7 +35,7 @@ def test_sweep_goes_on_where_it_stopped(tmp_path, sweep):
     (runs[1] / "run.json").write_text(json.dumps({**record, "status": "running"}))
     stamps = [(run / "metrics.csv").stat().st_mtime_ns for run in runs]
     printed = sweep()
-    assert printed.count("skipped, finished before") == 1
+    assert printed.count("skipped, already finished") == 1
     assert runs[0].name in printed.splitlines()[0]
     again = [(run / "metrics.csv").stat().st_mtime_ns for run in runs]
     assert (again[0] == stamps[0], again[1] > stamps[1]) == (True, True)

@@ -394,4 +394,4 @@ def test_sweep_goes_on_where_it_stopped(tmp_path, started):
     ]
     settings = OmegaConf.load(runs[0] / "config.yaml").optimizer
     assert (settings.name, settings.learning_rate, settings.ema) == ("nesterov", 0.02, False)
-    assert started(*arguments).count("skipped, finished before") == 2
+    assert started(*arguments).count("skipped, already finished") == 2

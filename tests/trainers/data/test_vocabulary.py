@@ -27,7 +27,7 @@ def test_vocabulary_gives_sentences_back(tmp_path, kind):
 
 def test_a_small_corpus_has_a_small_vocabulary(tmp_path):
     assert 8 < len(vocabulary.learn(["a b", "b a"] * 9, "bpe", 500, tmp_path)) < 500
-    with pytest.raises(UserError, match="vocabulary_size: no vocabulary of 8"):
+    with pytest.raises(UserError, match="vocabulary_size: .* no vocabulary of 8"):
         vocabulary.learn(["abcdefghijklmnopqrstuvwxyz"], "bpe", 8, tmp_path)
 
 
