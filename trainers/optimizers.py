@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 import keras_aeos
@@ -79,7 +80,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
             "micro_steps": micro_steps,
         }
 
-    def __call__(self, step):
+    def __call__(self, step: int | tf.Tensor) -> tf.Tensor:
         """η of the update that Keras makes at `step`, a float32 scalar."""
         settings = self._settings
         rate, warm, after = settings["learning_rate"], settings["warmup_steps"], settings["after"]
@@ -88,6 +89,6 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         later = ops.sqrt(warm / ops.maximum(update, 1.0)) if after != "constant" and warm else 1.0
         return rate * ops.where(update <= warm, update / max(warm, 1), later)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The arguments."""
         return dict(self._settings)

@@ -90,7 +90,7 @@ MISTAKES = {
     ),
     "quantity given twice": (
         (*QUICKSTART, "monitor.quantities=[trace,trace]"),
-        ["monitor.quantities", "different", "['trace', 'trace']"],
+        ["monitor.quantities", "distinct", "['trace', 'trace']"],
     ),
     "quantity that is no list": (
         (*QUICKSTART, "monitor.quantities=trace"),
@@ -143,8 +143,8 @@ def test_mistake_on_the_command_line_is_named_in_one_line(arguments, parts):
 def test_settings_can_be_left_out_of_the_name_of_the_directory():
     too_long = (*QUICKSTART, "-m", "steps=1,2", f"monitor.quantities=[{','.join(LONG)}]")
     _, offered, _ = error_of(*too_long).split("'", 2)
-    mended = (*too_long, offered.replace("KEY", "monitor.quantities"), "output_dir=mine")
-    command_line.hydra_arguments(command_line.parse(mended))
+    fixed = (*too_long, offered.replace("KEY", "monitor.quantities"), "output_dir=mine")
+    command_line.hydra_arguments(command_line.parse(fixed))
 
 
 def test_sweep_may_name_no_setting_at_all():

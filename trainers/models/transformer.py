@@ -9,6 +9,7 @@ References:
     Transformer architecture", 2020 (Pre-LN and Post-LN).
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import keras
@@ -64,11 +65,13 @@ class TokenCrossEntropy(keras.losses.Loss):
         label_smoothing: s, from 0 to below 1.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, name: str = "token_cross_entropy", **kwargs):
+    def __init__(
+        self, label_smoothing: float = 0.0, name: str = "token_cross_entropy", **kwargs: Any
+    ):
         super().__init__(name=name, reduction="sum", dtype=kwargs.get("dtype"))
         self.label_smoothing = label_smoothing
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """Loss of each token, float32 (N, L)."""
         labels = tf.cast(y_true, tf.int32)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, y_pred)
@@ -94,12 +97,12 @@ class TiedEmbedding(layers.Layer):
         dim: Its columns d, an even number.
     """
 
-    def __init__(self, vocabulary_size: int, dim: int, **kwargs) -> None:
+    def __init__(self, vocabulary_size: int, dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.dim = dim
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the table."""
         self.table = self.add_weight(
             shape=(self.vocabulary_size, self.dim),
@@ -108,13 +111,13 @@ class TiedEmbedding(layers.Layer):
         )
         self.built = True
 
-    def call(self, tokens):
+    def call(self, tokens: tf.Tensor) -> tf.Tensor:
         """Embeddings (N, L, d) of tokens (N, L)."""
         embedded = ops.take(ops.cast(self.table, self.compute_dtype), tokens, axis=0)
         positions = _positions(ops.shape(tokens)[1], self.dim)
         return embedded * self.dim**0.5 + ops.cast(positions, self.compute_dtype)
 
-    def logits(self, states):
+    def logits(self, states: tf.Tensor) -> tf.Tensor:
         """Logits (N, L, V) of states (N, L, d)."""
         return ops.matmul(states, ops.transpose(ops.cast(self.table, states.dtype)))
 
@@ -124,7 +127,7 @@ class TiedEmbedding(layers.Layer):
         return {**super().get_config(), **sizes}
 
 
-def _positions(length, dim: int):
+def _positions(length: int | tf.Tensor, dim: int) -> tf.Tensor:
     """Sines of position / 10000^(2i/d), then their cosines: float32 (length, d)."""
     rates = _LONGEST ** (-2.0 * np.arange(dim // 2, dtype=np.float32) / dim)
     angles = ops.cast(ops.arange(length), "float32")[:, None] * rates
@@ -154,7 +157,7 @@ class TransformerLayer(layers.Layer):
         heads: int,
         hidden: int,
         dropout: float,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._settings = {
@@ -178,7 +181,13 @@ class TransformerLayer(layers.Layer):
         self.norms = [layers.LayerNormalization(epsilon=1e-6, dtype=dtype) for _ in range(count)]
         self.drops = [layers.Dropout(dropout, dtype=dtype) for _ in range(count)]
 
-    def call(self, states, memory=None, real=None, training=False):
+    def call(
+        self,
+        states: tf.Tensor,
+        memory: tf.Tensor | None = None,
+        real: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
         """States (N, L, d) of the next layer.
 
         Args:
@@ -204,13 +213,19 @@ class TransformerLayer(layers.Layer):
             )
         return self._sublayer(-1, states, training, lambda x: self._forward(x, training))
 
-    def _sublayer(self, index, x, training, function):
+    def _sublayer(
+        self,
+        index: int,
+        x: tf.Tensor,
+        training: bool,
+        function: Callable[[tf.Tensor], tf.Tensor],
+    ) -> tf.Tensor:
         norm, drop = self.norms[index], self.drops[index]
         if self._norm == "pre":
             return x + drop(function(norm(x)), training=training)
         return norm(x + drop(function(x), training=training))
 
-    def _forward(self, x, training):
+    def _forward(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         widen, drop, narrow = self.feed_forward
         return narrow(drop(widen(x), training=training))
 
@@ -245,7 +260,7 @@ class Transformer(keras.Model):
         heads: int,
         hidden: int,
         dropout: float,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._settings = {
@@ -267,13 +282,13 @@ class Transformer(keras.Model):
             for _ in range(2 if norm == "pre" else 0)
         ]
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Logits (N, L, V)."""
         source, target = inputs
         states, real = self.encode(source, training)
         return self.embedding.logits(self.decode(states, real, target, training))
 
-    def encode(self, source, training=False):
+    def encode(self, source: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """States (N, S, d) of a source sentence and whether its tokens are real, (N, 1, S)."""
         real = ops.expand_dims(ops.not_equal(source, PADDING), 1)
         states = self.drops[0](self.embedding(source), training=training)
@@ -281,14 +296,16 @@ class Transformer(keras.Model):
             states = layer(states, real=real, training=training)
         return self.norms[0](states) if self.norms else states, real
 
-    def decode(self, memory, real, target, training=False):
+    def decode(
+        self, memory: tf.Tensor, real: tf.Tensor, target: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
         """States (N, L, d) of a target sentence, given the result of `encode` for its source."""
         states = self.drops[1](self.embedding(target), training=training)
         for layer in self.decoder:
             states = layer(states, memory=memory, real=real, training=training)
         return self.norms[1](states) if self.norms else states
 
-    def logits(self, states):
+    def logits(self, states: tf.Tensor) -> tf.Tensor:
         """Logits (N, L, V) of the decoder's states."""
         return self.embedding.logits(states)
 

@@ -98,7 +98,7 @@ LACKING = {
     "split": ({}, "test", "expected a split 'test'.*train"),
     "data set": ({"name": "wmt17_translate"}, "train", "prepare_data.py wmt17_translate/de-en"),
     "encoding": ({}, "broken", "not valid UTF-8"),
-    "sentences": ({}, "empty", "expected pairs of sentences in the split 'empty'.*none without"),
+    "sentences": ({}, "empty", "expected pairs of sentences in the split 'empty'.*only pairs with"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Subwords: learned once, kept, and anew for another corpus."""
+"""Subwords: learned once, kept, and learned again for another corpus."""
 
 import numpy as np
 import pytest
@@ -27,11 +27,11 @@ def test_vocabulary_gives_sentences_back(tmp_path, kind):
 
 def test_a_small_corpus_has_a_small_vocabulary(tmp_path):
     assert 8 < len(vocabulary.learn(["a b", "b a"] * 9, "bpe", 500, tmp_path)) < 500
-    with pytest.raises(UserError, match="vocabulary_size: no vocabulary of 8"):
+    with pytest.raises(UserError, match=r"vocabulary_size: .* no vocabulary of 8"):
         vocabulary.learn(["abcdefghijklmnopqrstuvwxyz"], "bpe", 8, tmp_path)
 
 
-def test_vocabulary_is_learned_once_and_anew_for_another_corpus(tmp_path, monkeypatch):
+def test_vocabulary_is_learned_once_and_again_for_another_corpus(tmp_path, monkeypatch):
     import sentencepiece
 
     trained = []

@@ -45,7 +45,7 @@ def network(norm="pre", label_smoothing=0.0, dtype="float64", optimizer="sgd", *
 
 
 def micro_batch(lengths, longest, seed=0, scale=1.0, dtype="float64"):
-    """Random sentences, as a `translation.Sentences` makes them: so many tokens in each."""
+    """Random sentences, as `sentences.Sentences` makes them, with these numbers of tokens."""
     generator = np.random.default_rng(seed)
     count = len(lengths)
     source, target, labels = np.full((3, count, longest), PADDING, np.int32)

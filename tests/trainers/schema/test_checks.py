@@ -13,9 +13,9 @@ SECTIONS: dict[str, tuple[dict, str]] = {
     "model": ({"model": schema.CNN()}, "images for model"),
     "loss": ({"loss": "squared_error"}, "loss: expected cross_entropy"),
     "heads": ({"model": schema.Transformer(dim=12, heads=4)}, "model.dim: .* number of heads, 8"),
-    "languages": ({"data": schema.Translation(target="en")}, "expected two languages"),
+    "languages": ({"data": schema.Translation(target="en")}, "expected two different languages"),
     "files": ({"data": schema.Translation(name="files")}, "data.data_dir: expected"),
-    "buckets": ({"data": schema.Translation(buckets=[8, 8])}, "data.buckets: expected rising"),
+    "buckets": ({"data": schema.Translation(buckets=[8, 8])}, "data.buckets: expected increasing"),
     "batch": (
         {"data": schema.Translation(batch_size=127, micro_batch_size=100)},
         "data.batch_size: 127 examples divide",
