@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 
 import pytest
 import tensorflow_datasets as tfds
@@ -114,3 +115,13 @@ def test_what_a_data_set_lacks_is_said_in_one_line(prepared, changes, split, mes
 def test_multi30k_is_read(monkeypatch):
     pairs = parallel_text.read(schema.Translation(name="multi30k_translate"), "test")
     assert len(pairs) == 1_000
+
+
+def test_damaged_file_is_named(prepared, tmp_path):
+    copied = shutil.copytree(prepared, tmp_path / "tfds")
+    [file] = copied.glob("**/*train.tfrecord*")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"a file of small_translate in .* is damaged"):
+        parallel_text.read(small(str(copied)), "train")
