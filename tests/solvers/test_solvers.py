@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_aeos.solvers import SOLVERS
 from keras_aeos.solvers.lanczos import lanczos
-from keras_aeos.solvers.power import power
 from keras_aeos.solvers.vectors import RandomDirections, Vectors, unit
 
 SIZE = 400
-SOLVERS = {"lanczos": lanczos, "power": power}
 
 
 def outliers(top, bulk=1.0, size=SIZE):
