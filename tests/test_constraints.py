@@ -53,9 +53,8 @@ ARGUMENTS = [
 def test_invalid_values_are_refused_with_what_was_expected(name, argument):
     _, call = PUBLIC[name]
     constraint = constraints.ARGUMENTS[argument]
-    invalid = [value for value in constraint.invalid if not constraint.holds(value)]
-    assert len(invalid) >= 3
-    for value in invalid:
+    assert len(constraint.invalid) >= 3
+    for value in constraint.invalid:
         with pytest.raises(ValueError, match=f"Received: {argument}=") as error:
             call(**{argument: value})
         if value is not None or name != "AdamW":  # names Adam for a weight decay of None

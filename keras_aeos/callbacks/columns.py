@@ -149,7 +149,11 @@ LAST = (
     Column(
         "exact",
         "whether P and λ* are those of the update to rounding",
-        lambda r: r.description is not None and not r.description.approximation,
+        lambda r: (
+            r.description is not None
+            and not r.description.approximation
+            and r.measurement.preconditioner is not None
+        ),
     ),
 )
 

@@ -60,7 +60,13 @@ def _alignment(measurement: Any, *_: float) -> tuple[float, ...]:
     return whole, part, whole - part
 
 
-def _pair(name: str, meaning: str, preconditioned: str, **options: bool) -> dict[str, Quantity]:
+def _pair(
+    name: str,
+    meaning: str,
+    preconditioned: str,
+    per_batch: bool = False,
+    of_update: bool = False,
+) -> dict[str, Quantity]:
     """The quantity `name` of H, and the same of ``P^-½HP^-½``; each one number of its operator."""
     quantities = {}
     for operator, prefix, text in (
@@ -76,8 +82,8 @@ def _pair(name: str, meaning: str, preconditioned: str, **options: bool) -> dict
             (prefix + name,),
             measure,
             preconditioned=operator == "preconditioned",
-            per_batch=operator if options.get("per_batch") else None,
-            of_update=options.get("of_update", False),
+            per_batch=operator if per_batch else None,
+            of_update=of_update,
         )
     return quantities
 

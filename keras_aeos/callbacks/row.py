@@ -26,9 +26,9 @@ from keras_aeos.solvers.vectors import Matvec
 class EdgeMeter:
     """Measures the row that `AEoSMonitor` logs, in a training loop of your own.
 
-    Call `measure` after an update. The model, the optimizer and the random generators are left
-    untouched. A solve starts from the eigenvectors of the last row, so keep one meter for the
-    whole training.
+    Call `measure` after an update; before the first one P is not defined, and the columns that need
+    it are NaN. The model, the optimizer and the random generators are left untouched. A solve
+    starts from the eigenvectors of the last row, so keep one meter for the whole training.
 
     Args:
         model: A built Keras model, compiled with the loss and the optimizer that train it.
@@ -175,15 +175,19 @@ class EdgeMeter:
         if self._check:
             first = batches.unflatten(self._batches.spec, next(iter(self._batches)))
             check_second_derivatives(self.model, first)
-        self._objective = objective = Objective(self.model, self._batches)
-        self._tracker.clear()
+        objective = Objective(self.model, self._batches)
         check_num_eigenvalues(self._num_eigenvalues, objective)
+        self._objective = objective
+        self._tracker.clear()
         return objective
 
     def _describe_optimizer(
         self, objective: Objective
     ) -> tuple[dynamics.Dynamics | None, list[tf.Tensor] | None]:
-        """The optimizer's `Dynamics` and its P for the objective's variables; None if not known."""
+        """The optimizer's `Dynamics` and its P for the objective's variables; None if not known.
+
+        P is that of the last update: before the first one there is none.
+        """
         optimizer = self.model.optimizer
         try:
             description = dynamics.describe(optimizer)
@@ -192,6 +196,8 @@ class EdgeMeter:
             return None, None
         if description.approximation:
             self._warn_once("optimizer", f"An approximation: {description.approximation}")
+        if dynamics.num_updates(optimizer) == 0:
+            return description, None
         diagonal = dict(
             zip(
                 (id(v) for v in dynamics.unwrap(optimizer)._trainable_variables),

@@ -209,7 +209,11 @@ class AMSGrad(Adam):
         name: str = "amsgrad",
         **kwargs: Any,
     ) -> None:
-        kwargs.pop("amsgrad", None)
+        if not kwargs.pop("amsgrad", True):
+            raise ValueError(
+                "AMSGrad takes the maximum of the second moment. Use keras_aeos.optimizers.Adam "
+                "if it is not wanted. Received: amsgrad=False"
+            )
         super().__init__(
             learning_rate=learning_rate,
             beta_1=beta_1,

@@ -125,7 +125,11 @@ class Nesterov(HeavyBall):
         name: str = "nesterov",
         **kwargs: Any,
     ) -> None:
-        kwargs.pop("nesterov", None)
+        if not kwargs.pop("nesterov", True):
+            raise ValueError(
+                "Nesterov looks ahead. Use keras_aeos.optimizers.HeavyBall if that is not wanted. "
+                "Received: nesterov=False"
+            )
         super().__init__(learning_rate=learning_rate, beta_1=beta_1, ema=ema, name=name, **kwargs)
 
     def momentum(self) -> Momentum:

@@ -82,11 +82,28 @@ def test_columns_are_documented_in_the_monitors_table():
     assert max(len(line) for line in documented.splitlines()) <= 100
 
 
+def test_without_an_update_there_is_no_preconditioner():
+    model, x, y = build("dense", "adam")
+    meter = keras_aeos.EdgeMeter(model, (x, y))
+    before = meter.measure()
+    assert before["step"] == 0
+    assert np.isnan(before["preconditioned_sharpness"])
+    assert np.isfinite(before["stability_threshold"])
+    assert before["sharpness"] > 0
+    assert before["converged"]
+    assert not before["exact"]
+    next(loop(model, x, y, 1, 12))
+    after = meter.measure()
+    assert after["preconditioned_sharpness"] > 0
+    assert after["exact"]
+
+
 def test_more_eigenvalues_than_parameters_are_refused():
     model, x, y = build("dense", "adam")
     meter = keras_aeos.EdgeMeter(model, (x, y), num_eigenvalues=10_000)
-    with pytest.raises(ValueError, match="at most the number of trainable parameters, 43"):
-        meter.measure()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="at most the number of trainable parameters, 43"):
+            meter.measure()
 
 
 def test_solver_is_that_which_was_asked_for():

@@ -230,6 +230,8 @@ NOT_SUPPORTED = {
     "amsgrad of Adam": (ours.Adam, "amsgrad", True, "AMSGrad"),
     "amsgrad of AdamW": (ours.AdamW, "amsgrad", True, "AMSGrad"),
     "initial value of Adagrad": (ours.Adagrad, "initial_accumulator_value", 0.1, "zero"),
+    "AMSGrad without its maximum": (ours.AMSGrad, "amsgrad", False, "Adam"),
+    "Nesterov without its look ahead": (ours.Nesterov, "nesterov", False, "HeavyBall"),
     "decay of Adafactor": (ours.Adafactor, "beta_2_decay", -0.8, "decay_exponent"),
 }
 
@@ -238,7 +240,7 @@ NOT_SUPPORTED = {
     ("make", "argument", "value", "remedy"), NOT_SUPPORTED.values(), ids=NOT_SUPPORTED
 )
 def test_argument_of_keras_without_a_place_here_names_the_remedy(make, argument, value, remedy):
-    with pytest.raises(ValueError, match=f"`{argument}`.*{remedy}.*Received: {argument}="):
+    with pytest.raises(ValueError, match=f"{remedy}.*Received: {argument}="):
         make(**{argument: value})
 
 
