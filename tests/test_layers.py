@@ -39,6 +39,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "keras_aeos.callbacks": KERAS
     | {
         "pandas",
+        "tensorboard",
         "keras_aeos.constraints",
         "keras_aeos.optimizers",
         "keras_aeos.curvature",

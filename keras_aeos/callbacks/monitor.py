@@ -1,6 +1,5 @@
 """The callback that watches the edge of stability while a model trains."""
 
-import datetime
 import math
 import os
 import pathlib
@@ -16,9 +15,9 @@ import tensorflow as tf
 from keras_aeos import constraints
 from keras_aeos.callbacks import columns, row, schedule
 from keras_aeos.callbacks import quantities as of_row
+from keras_aeos.callbacks.logs import Logs
 from keras_aeos.callbacks.probe import FitProbe
 from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, QUANTITIES
-from keras_aeos.callbacks.writers import CsvWriter, TensorBoardWriter
 from keras_aeos.curvature import batches
 from keras_aeos.curvature.eigenpairs import Eigensolver, resolve
 from keras_aeos.optimizers import dynamics
@@ -66,9 +65,10 @@ class AEoSMonitor(keras.callbacks.Callback):
         num_eigenvalues: Positive integer. Number of eigenvalues of P⁻¹H, 1 by default.
         solver: String or `Eigensolver`. The eigensolver, with its tolerance and product limit;
             ``"lanczos"`` by default.
-        log_dir: Path or None. Directory of the logs; None (default) for ``logs/aeos/<time>``, set
-            at the first row. A CSV file that is there already is continued or kept under another
-            name.
+        log_dir: Path or None. Local directory of the logs; None (default) for
+            ``logs/aeos/<time>``, chosen when training begins. Logs that are there already are
+            continued or kept under another name. A directory that another monitor uses gets a
+            number, ``log_dir-2``.
         batch_size: Positive integer or None. Rows per micro-batch if `data` are arrays; None
             (default) for 1,024.
         probe_size: Positive integer or None. Least number of examples to measure on if `data` is
@@ -139,17 +139,21 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._num_eigenvalues = num_eigenvalues
         self._check = check
         self.columns = columns.columns(self._quantities, num_eigenvalues)
-        self.log_dir = None if log_dir is None else pathlib.Path(log_dir)
+        self._logs = Logs(log_dir, self.columns)
         self._batches = None if data is None else batches.from_data(data, batch_size)
         self._probe = FitProbe(_PROBE_SIZE if probe_size is None else probe_size)
         self._meter: row.EdgeMeter | None = None
         self._rows: list[dict[str, Any]] = []
         self._densities: list[dict[str, Any]] = []
-        self._writers: dict[str, CsvWriter | TensorBoardWriter] = {}
         self._epoch = 0
         self._seconds_trained = 0.0
         self._before_update: list[tf.Tensor] | None = None
         self._warned_unconverged = False
+
+    @property
+    def log_dir(self) -> pathlib.Path | None:
+        """The directory of the logs, a `pathlib.Path`; None until training begins by default."""
+        return self._logs.directory
 
     @property
     def history(self) -> pd.DataFrame:
@@ -174,7 +178,8 @@ class AEoSMonitor(keras.callbacks.Callback):
             self._probe.attach(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Continue from the optimizer's number of updates."""
+        """Claim the log directory, and continue from the optimizer's number of updates."""
+        self._logs.begin()
         self._began = time.perf_counter() - self._seconds_trained
         self._most_updates = dynamics.num_updates(self.model.optimizer)
         self._next_step = self._schedule.begin(self._most_updates)
@@ -217,8 +222,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         """Close the logs and leave the model as it was."""
         self._seconds_trained = time.perf_counter() - self._began
         FitProbe.detach(self.model)
-        for writer in self._writers.values():
-            writer.close()
+        self._logs.close()
 
     def _current_meter(self) -> row.EdgeMeter:
         """The meter of the present model."""
@@ -237,22 +241,9 @@ class AEoSMonitor(keras.callbacks.Callback):
         return self._meter
 
     def _record(self, measured: dict[str, Any], densities: list[dict[str, Any]]) -> None:
-        if not self._writers:
-            if self.log_dir is None:
-                self.log_dir = pathlib.Path(
-                    "logs", "aeos", f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
-                )
-            self._writers = {
-                "metrics": CsvWriter(self.log_dir / "metrics.csv", self.columns),
-                "densities": CsvWriter(self.log_dir / "spectral_density.csv", DENSITY_COLUMNS),
-                "tensorboard": TensorBoardWriter(self.log_dir / "tensorboard"),
-            }
         self._rows.append(measured)
         self._densities += densities
-        self._writers["metrics"].write(measured)
-        self._writers["tensorboard"].write(measured)
-        for density in densities:
-            self._writers["densities"].write(density)
+        self._logs.write(measured, densities)
 
     def _warn_if_unconverged(self, measured: dict[str, Any]) -> None:
         """Say once that a solve ended at its limit, where the next row does not resume it."""

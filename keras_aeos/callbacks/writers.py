@@ -1,98 +1,187 @@
-"""The logs of a monitor: a CSV file and TensorBoard events, flushed at every row."""
+"""Files that grow by whole rows: CSV lines, and TensorBoard events."""
 
 import csv
+import io
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.scalar import summary_v2
+from tensorboard.summary.writer import record_writer
+
+Row = Mapping[str, Any]
 
 
-class CsvWriter:
-    """Appends rows to a CSV file and loses none of its old rows.
+class RowFile:
+    """A file to which every row is appended once, in order and whole.
 
-    A file with the same columns that ends before the first new step belongs to a run that is being
-    resumed: it is continued. Any other file is kept under the next free name, ``metrics.1.csv``
-    and so on.
+    A row waits in memory until it is on the disk. A write that fails or is interrupted half-way is
+    taken back, so that the file never ends in the middle of a row. The file is open only while
+    rows are written.
 
     Args:
-        path: The file; its directory is made if needed.
-        columns: Names of the columns.
+        header: Function without arguments that returns the bytes with which a new file begins.
+        encode: Function ``encode(row, seconds)`` that returns the bytes of a row. `seconds` is the
+            time at which the row was added, in seconds since the epoch.
     """
 
-    def __init__(self, path: str | os.PathLike, columns: Sequence[str]) -> None:
-        self._path = pathlib.Path(path)
-        self._columns = list(columns)
-        self._begun = False
+    def __init__(self, header: Callable[[], bytes], encode: Callable[[Row, float], bytes]) -> None:
+        self._header = header
+        self._encode = encode
+        self._waiting: list[tuple[Row, float]] = []
+        # The row that is being written, and the file's size before and after it.
+        self._unfinished: tuple[tuple[Row, float], int, int] | None = None
+        self._path: pathlib.Path | None = None
+        # Size of the file after its last row; None if it has no row of this object.
+        self.size: int | None = None
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Write one row, a dictionary of the columns; it is on the disk when this returns."""
-        if not self._begun:
-            self._begin(row["step"])
-            self._begun = True
-        with self._path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+    @property
+    def waiting(self) -> int:
+        """Number of rows that are not yet on the disk."""
+        return len(self._waiting)
 
-    def close(self) -> None:
-        """Nothing to do: the file is open only while a row is written."""
+    @property
+    def next_step(self) -> int:
+        """Step of the first row that waits."""
+        return self._waiting[0][0]["step"]
 
-    def _begin(self, step: int) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._path.exists():
-            if self._continues_at(step):
-                return
-            self._path.rename(_free_name(self._path))
-        with self._path.open("w", newline="") as file:
-            csv.DictWriter(file, self._columns).writeheader()
+    def add(self, row: Row) -> None:
+        """Let a row wait for the next `flush`."""
+        self._waiting.append((row, time.time()))
 
-    def _continues_at(self, step: int) -> bool:
-        with self._path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
+    def forget(self) -> None:
+        """Drop the rows that wait."""
+        self._waiting.clear()
+
+    def flush(self, path: pathlib.Path) -> None:
+        """Write the rows that wait; they are on the disk when this returns.
+
+        Raises:
+            OSError: If a row can't be written. It and the rows after it keep waiting.
+        """
+        if not self._waiting:
+            return
+        if path != self._path:
+            self._path, self._unfinished, self.size = path, None, None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            return reader.fieldnames == self._columns and int(rows[-1]["step"]) < step
-        except (IndexError, TypeError, ValueError):
-            return False
+            if self.size and not os.fstat(file).st_size:
+                warnings.warn(
+                    f"The log {path} was removed or emptied while the model trained. It begins "
+                    f"again with the row of step {self.next_step}; earlier rows are in the "
+                    "monitor's `history`.",
+                    stacklevel=2,
+                )
+            while self._waiting:
+                self._append(file, self._waiting[0])
+                del self._waiting[0]
+        finally:
+            os.close(file)
+
+    def _append(self, file: int, entry: tuple[Row, float]) -> None:
+        """Append a row unless a write that was interrupted had already done so."""
+        size = os.fstat(file).st_size
+        if self._unfinished is not None and self._unfinished[0] is entry:
+            _, begin, end = self._unfinished
+            if size == end:
+                self.size = size
+                return
+            if size > begin:
+                os.ftruncate(file, begin)
+                size = begin
+        record = self._encode(*entry)
+        if not size:
+            record = self._header() + record
+        self._unfinished = (entry, size, size + len(record))
+        try:
+            written = 0
+            while written < len(record):
+                written += os.write(file, record[written:])
+        except BaseException:
+            os.ftruncate(file, size)
+            raise
+        self.size = size + len(record)
 
 
-class TensorBoardWriter:
-    """Writes every column as a scalar of its name.
+def csv_file(columns: Sequence[str]) -> RowFile:
+    """A CSV file with these columns."""
+    return RowFile(
+        lambda: csv_line(columns), lambda row, _: csv_line([row[name] for name in columns])
+    )
 
-    The preconditioned sharpness is written in the run ``measured`` and its threshold, under the
-    same tag, in the run ``threshold``: TensorBoard then draws both on one chart, in two colours.
 
-    Args:
-        log_dir: Directory for the event files of both runs.
+def csv_line(values: Sequence[Any]) -> bytes:
+    """One line of a CSV file, with its end."""
+    line = io.StringIO()
+    csv.writer(line).writerow(values)
+    return line.getvalue().encode()
+
+
+def event_file(scalars: Callable[[Row], Row]) -> RowFile:
+    """A file of TensorBoard events, one a row, with the scalars that a function takes from it.
+
+    The package writes the records itself: the summary writers of TensorFlow obey the caller's
+    `tf.summary.record_if` and lose events if the disk is full.
     """
 
-    def __init__(self, log_dir: str | os.PathLike) -> None:
-        self._log_dir = pathlib.Path(log_dir)
-        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+    def encode(row: Row, seconds: float) -> bytes:
+        summary = summary_pb2.Summary()
+        for name, value in scalars(row).items():
+            summary.MergeFrom(summary_v2.scalar_pb(name, float(value)))
+        return _event(wall_time=seconds, step=int(row["step"]), summary=summary)
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Write one row, a dictionary of numbers with its ``step``, and flush it to the disk."""
-        self._write("measured", row["step"], row)
-        threshold = {"preconditioned_sharpness": row["stability_threshold"]}
-        self._write("threshold", row["step"], threshold)
-
-    def close(self) -> None:
-        """Close the event files; a later row opens new ones."""
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
-
-    def _write(self, run: str, step: int, values: Mapping[str, Any]) -> None:
-        if run not in self._writers:
-            self._writers[run] = tf.summary.create_file_writer(str(self._log_dir / run))
-        with self._writers[run].as_default(step=step):
-            for name, value in values.items():
-                tf.summary.scalar(name, float(value))
-        self._writers[run].flush()
+    return RowFile(lambda: _event(wall_time=time.time(), file_version="brain.Event:2"), encode)
 
 
-def _free_name(path: pathlib.Path) -> pathlib.Path:
-    number = 1
-    while (candidate := path.with_suffix(f".{number}{path.suffix}")).exists():
-        number += 1
-    return candidate
+def _event(**fields: Any) -> bytes:
+    record = io.BytesIO()
+    record_writer.RecordWriter(record).write(event_pb2.Event(**fields).SerializeToString())
+    return record.getvalue()
+
+
+def resume_csv(path: pathlib.Path, columns: Sequence[str], step: int) -> bool:
+    """Whether a CSV file has these columns and ends before a step, so that it can be continued.
+
+    A file that can be continued is repaired: if its process died while it wrote, the incomplete
+    last line is removed, with a warning that quotes it.
+    """
+    try:
+        with path.open("r+b") as file:
+            content = file.read()
+            good = _continued_size(content, columns, step)
+            if good is None:
+                return False
+            if good < len(content):
+                file.truncate(good)
+                warnings.warn(
+                    f"The last line of {path} was incomplete and has been removed: "
+                    f"{content[good:].decode(errors='replace')!r}",
+                    stacklevel=2,
+                )
+    except OSError:
+        return False
+    return True
+
+
+def _continued_size(content: bytes, columns: Sequence[str], step: int) -> int | None:
+    """Size of the complete lines of a CSV file that ends before a step; None for other files."""
+    header = csv_line(columns)
+    if header.startswith(content):
+        return len(content) if content == header else 0
+    lines = content.splitlines(keepends=True)
+    if lines[0].rstrip() != header.rstrip():
+        return None
+    if not lines[-1].endswith(b"\n") or lines[-1].count(b",") != header.count(b","):
+        lines.pop()
+    if len(lines) > 1:
+        try:
+            if int(lines[-1].split(b",")[columns.index("step")]) >= step:
+                return None
+        except (IndexError, ValueError):
+            return None
+    return sum(map(len, lines))
