@@ -130,6 +130,11 @@ ARGUMENTS: dict[str, Constraint] = {
     ),
     "log_dir": _PATH.or_none(),
     "check": _FLAG,
+    "loss": Constraint(
+        "a function of the model and a batch, or None",
+        lambda value: value is None or callable(value),
+        ("mse", 1, True),
+    ),
     "step": _COUNT,
     "seed": _integer("an integer", lambda value: True),
     # Solvers

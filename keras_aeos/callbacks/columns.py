@@ -32,6 +32,7 @@ class Reading:
         began: Time at which the measurement began.
         training_began: Time at which training began.
         measured_before: Seconds of all earlier measurements.
+        exact: Whether loss, P and λ* are those of the update.
     """
 
     step: int
@@ -43,6 +44,7 @@ class Reading:
     began: float
     training_began: float
     measured_before: float
+    exact: bool
 
     @functools.cached_property
     def pairs(self) -> Eigenpairs | None:
@@ -148,12 +150,8 @@ LAST = (
     ),
     Column(
         "exact",
-        "whether P and λ* are those of the update to rounding",
-        lambda r: (
-            r.description is not None
-            and not r.description.approximation
-            and r.measurement.preconditioner is not None
-        ),
+        "whether the loss, P and λ* are those of the update to rounding",
+        lambda r: r.exact and r.measurement.preconditioner is not None,
     ),
 )
 
@@ -166,6 +164,12 @@ def columns(names: Iterable[str], num_eigenvalues: int) -> list[str]:
         *(column.name for column in LAST),
         *further(num_eigenvalues),
     ]
+
+
+def missing(names: Iterable[str], num_eigenvalues: int, step: int, epoch: int) -> dict[str, Any]:
+    """The row of a measurement that failed: NaN, and not converged."""
+    row: dict[str, Any] = dict.fromkeys(columns(names, num_eigenvalues), math.nan)
+    return row | {"step": step, "epoch": epoch, "num_hvps": 0, "converged": False, "exact": False}
 
 
 def documented(docstring: str | None) -> str:

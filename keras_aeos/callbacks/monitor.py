@@ -1,29 +1,55 @@
 """The callback that watches the edge of stability while a model trains."""
 
+import functools
 import math
+import operator
 import os
 import pathlib
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 import pandas as pd
-import tensorflow as tf
 
 from keras_aeos import constraints
 from keras_aeos.callbacks import columns, row, schedule
 from keras_aeos.callbacks import quantities as of_row
 from keras_aeos.callbacks.logs import Logs
-from keras_aeos.callbacks.probe import FitProbe
 from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, QUANTITIES
+from keras_aeos.callbacks.watched_fit import WatchedFit
 from keras_aeos.curvature import batches
 from keras_aeos.curvature.eigenpairs import Eigensolver, resolve
-from keras_aeos.optimizers import dynamics
+from keras_aeos.curvature.objective import LossFunction
 
 # Least number of examples to gather from `fit`.
 _PROBE_SIZE = 256
+# Measurements that may fail in a row before no other is tried.
+_MOST_FAILURES = 3
+_SEVERAL_UPDATES = (
+    "`update_curvature` is NaN: with steps_per_execution > 1 the last update can't be told from "
+    "those before it."
+)
+_NOTHING_SEEN = (
+    "Nothing was measured: no batch of `fit` has been seen. If this goes on, the model makes its "
+    "own training function, or `trainable` has changed. Pass `data` to the monitor."
+)
+
+
+def _never_raises(method: Callable[..., None]) -> Callable[..., None]:
+    """A method of a callback that warns in place of an error."""
+
+    @functools.wraps(method)
+    def guarded(self: "AEoSMonitor", *args: Any, **kwargs: Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Warning:  # which the user wants to be an error
+            raise
+        except Exception as error:
+            self._stop_measuring(error)
+
+    return guarded
 
 
 class AEoSMonitor(keras.callbacks.Callback):
@@ -48,11 +74,16 @@ class AEoSMonitor(keras.callbacks.Callback):
     columns that need P or the update are NaN for an optimizer whose update is not known or has no
     P. A warning says once why rows are not exact.
 
+    Once training has begun, the monitor never ends it. If a measurement fails, a warning says why,
+    the row holds NaN, and training goes on. A `fit` that ends before its first row is measured at
+    its end.
+
     Args:
         data: The examples to measure on, all of them, one micro-batch at a time: arrays ``(x, y)``
             or ``(x, y, sample_weight)``, a finite `tf.data.Dataset` or a `keras.utils.PyDataset`
             of batches. None (default) for the first batches that `fit` feeds, gathered once until
-            they hold `probe_size` examples; under a strategy, those of the first replica.
+            they hold `probe_size` examples, anew in each `fit`; under a strategy, those of all
+            replicas. Class weights of `fit` are applied to `data`.
         update_freq: Positive integer, collection of positive integers, or ``"auto"`` (default).
             The number of updates between measurements; the numbers of the updates after which to
             measure; or as often as `max_overhead` allows, more often near the edge or while the
@@ -72,16 +103,24 @@ class AEoSMonitor(keras.callbacks.Callback):
         batch_size: Positive integer or None. Rows per micro-batch if `data` are arrays; None
             (default) for 1,024.
         probe_size: Positive integer or None. Least number of examples to measure on if `data` is
-            None; None (default) for 256. The set is closed at the first measurement, with
-            ``"auto"`` after eight updates, however many it holds.
+            None; None (default) for 256. The set is closed at the first measurement of a `fit`,
+            with ``"auto"`` after eight updates, however many it holds.
+        loss: Function or None. For a model whose own `train_step` minimises another loss than that
+            of `compile`: a function ``(model, batch)`` that returns it for a batch
+            ``(x, y, sample_weight)``, as a scalar. None (default) for the loss of `compile`, with
+            `compute_loss` if the model has its own.
+        optimizer: `keras.optimizers.Optimizer` or None. For a model with several optimizers: the
+            one whose variables, P and threshold are measured. None (default) for that of
+            `compile`.
         check: Boolean. Whether to compare the second derivatives of the model's layers with finite
             differences of their gradients before the first measurement, by
-            `check_second_derivatives`, which raises a ValueError that names the layer that fails.
-            False by default.
+            `check_second_derivatives`. If one fails, a warning names the layer, and nothing is
+            measured. False by default.
 
     Raises:
-        TypeError: If `data` can't be iterated over repeatedly.
-        ValueError: If an argument is out of range, or has no effect beside another one.
+        TypeError: If `data` can't be iterated over repeatedly, or `optimizer` is none.
+        ValueError: If an argument is out of range, or has no effect beside another one; when
+            training begins, if the log directory can't be made.
 
     Example:
         ```python
@@ -106,14 +145,18 @@ class AEoSMonitor(keras.callbacks.Callback):
         log_dir: str | os.PathLike | None = None,
         batch_size: int | None = None,
         probe_size: int | None = None,
+        loss: LossFunction | None = None,
+        optimizer: keras.optimizers.Optimizer | None = None,
         check: bool = False,
     ) -> None:
         super().__init__()
+        self._arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         constraints.check(
             num_eigenvalues=num_eigenvalues,
             log_dir=log_dir,
             batch_size=batch_size,
             probe_size=probe_size,
+            loss=loss,
             check=check,
         )
         if data is None and batch_size is not None:
@@ -126,6 +169,15 @@ class AEoSMonitor(keras.callbacks.Callback):
                 "`probe_size` is for a monitor without `data`, which gathers its examples from "
                 f"`fit`; with `data` all of it is measured. Received: probe_size={probe_size}"
             )
+        if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise TypeError(
+                "`optimizer` must be a keras.optimizers.Optimizer, the object that the model's "
+                f"`train_step` applies. Received: optimizer={optimizer!r}"
+            )
+        if not isinstance(update_freq, str | int) and isinstance(update_freq, Iterable):
+            self._arguments["update_freq"] = update_freq = list(update_freq)
+        if quantities is not None:
+            self._arguments["quantities"] = quantities = list(quantities)
         self._schedule = schedule.make(update_freq, max_overhead)
         self._automatic = isinstance(self._schedule, schedule.Automatic)
         method, rtol, max_hvps = (
@@ -138,17 +190,53 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._updates_wanted = any(QUANTITIES[name].of_update for name in self._quantities)
         self._num_eigenvalues = num_eigenvalues
         self._check = check
+        self._loss_function = loss
+        self._optimizer = optimizer
         self.columns = columns.columns(self._quantities, num_eigenvalues)
         self._logs = Logs(log_dir, self.columns)
-        self._batches = None if data is None else batches.from_data(data, batch_size)
-        self._probe = FitProbe(_PROBE_SIZE if probe_size is None else probe_size)
-        self._meter: row.EdgeMeter | None = None
+        self._given = None if data is None else batches.from_data(data, batch_size)
+        self._probe_size = _PROBE_SIZE if probe_size is None else probe_size
         self._rows: list[dict[str, Any]] = []
         self._densities: list[dict[str, Any]] = []
-        self._epoch = 0
         self._seconds_trained = 0.0
-        self._before_update: list[tf.Tensor] | None = None
-        self._warned_unconverged = False
+        self._epoch = 0
+        self._attached: tuple[Any, ...] = ()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget the model, for another one."""
+        self._meter: row.EdgeMeter | None = None
+        self._fit: WatchedFit | None = None
+        self._batches = self._given
+        self._last_step: int | None = None
+        self._most_updates = 0
+        self._next_step: float = math.inf
+        self._num_rows_before = len(self._rows)
+        self._num_failures = 0
+        self._refused = False
+        self._had_function = False
+        self._said_unconverged = False
+        self._began = time.perf_counter()
+        self._warned: set[str] = set()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "AEoSMonitor":
+        """A monitor with the same arguments and rows, attached to no model; `data` is shared."""
+        copy = type(self)(**self._arguments)
+        copy._rows, copy._densities = list(self._rows), list(self._densities)
+        return copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The arguments and the rows; what belongs to a model is left out."""
+        return {
+            "arguments": self._arguments,
+            "rows": self._rows,
+            "densities": self._densities,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make the monitor of these arguments, with these rows."""
+        type(self).__init__(self, **state["arguments"])
+        self._rows, self._densities = state["rows"], state["densities"]
 
     @property
     def log_dir(self) -> pathlib.Path | None:
@@ -173,72 +261,208 @@ class AEoSMonitor(keras.callbacks.Callback):
     def set_model(self, model: keras.Model) -> None:
         """Attach to a model; called by `fit` before it makes its training function."""
         super().set_model(model)
-        FitProbe.detach(model)
-        if self._batches is None:
-            self._probe.attach(model)
+        self._had_function = model.train_function is not None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Claim the log directory, and continue from the optimizer's number of updates."""
-        self._logs.begin()
+        """Claim the log directory, and attach to what the model is now."""
+        model, optimizer = self.model, self._measured_optimizer()
+        attached = (model, optimizer, getattr(model, "_compile_config", None))
+        had_function = self._had_function
+        fresh = bool(self._attached) and not all(map(operator.is_, attached[:2], self._attached))
+        if len(self._attached) != 3 or not all(map(operator.is_, attached, self._attached)):
+            self._forget()
+        self._attached = attached
+        self._logs.begin(fresh)
         self._began = time.perf_counter() - self._seconds_trained
-        self._most_updates = dynamics.num_updates(self.model.optimizer)
-        self._next_step = self._schedule.begin(self._most_updates)
+        self._num_rows_before = len(self._rows)
+        self._watch(had_function)
+
+    def _watch(self, had_function: bool) -> None:
+        """See what this `fit` feeds, trains and counts."""
+        if self._fit is not None:
+            self._fit.probe.detach()
+        self._fit = WatchedFit(
+            self.model,
+            self._measured_optimizer(),
+            self._loss_function,
+            self._given,
+            self._arguments["batch_size"],
+            self._probe_size,
+            had_function,
+            self._warn_once,
+        )
+
+    def _measured_optimizer(self) -> keras.optimizers.Optimizer | None:
+        return self.model.optimizer if self._optimizer is None else self._optimizer
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Remember the epoch."""
         self._epoch = epoch
 
+    @_never_raises
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the parameters before an update that is about to be measured."""
-        due = self._most_updates + self.model.steps_per_execution >= self._next_step
-        if due and self._updates_wanted:
-            self._before_update = [tf.identity(v.value) for v in self.model.trainable_variables]
+        """Have η, and the parameters if needed, noted before an update that will be measured."""
+        fit, steps = self._begun_fit(), self.model.steps_per_execution
+        due = self._most_updates + steps >= self._next_step
+        if due and self._updates_wanted and steps > 1:
+            self._warn_once(_SEVERAL_UPDATES)
+        fit.expect(due, keep=due and self._updates_wanted and steps == 1)
 
+    @_never_raises
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Measure if the number of updates has reached or passed the next one that is due."""
+        fit = self._begun_fit()
+        fit.count(self.model.steps_per_execution)
         # Asking the optimizer for its count waits for the device, so it is asked only when due.
         self._most_updates += self.model.steps_per_execution
         if self._most_updates < self._next_step:
             return
-        self._most_updates = dynamics.num_updates(self.model.optimizer)
+        self._most_updates = fit.num_updates()
         if self._most_updates >= self._next_step:
             self.measure()
 
+    def _begun_fit(self) -> WatchedFit:
+        """The `fit` that runs, counted from now on if it has just begun."""
+        if self._fit is None:
+            self._watch(self._had_function)
+        assert self._fit is not None
+        if not self._fit.begun:
+            self._most_updates = self._fit.begin()
+            self._next_step = self._schedule.begin(self._most_updates)
+        return self._fit
+
     def measure(self) -> None:
-        """Measure now, while `fit` runs, unless there is a row of this number of updates."""
-        step = dynamics.num_updates(self.model.optimizer)
-        if self._rows and self._rows[-1]["step"] == step:
+        """Measure now, unless there is a row of this number of updates.
+
+        Called by `fit` when a measurement is due, and by your own callbacks or training loop. If
+        it fails, a warning says why and the row holds NaN.
+
+        Raises:
+            ValueError: If the monitor is not attached to a model by `fit` or `set_model`.
+        """
+        self._measure(self._solver.max_hvps)
+
+    def _measure(self, max_hvps: int | None) -> None:
+        if self.model is None:
+            raise ValueError(
+                "The monitor has no model to measure. Pass it to `fit` in `callbacks`, or call "
+                "`set_model` first; in a loop of your own, use keras_aeos.EdgeMeter. "
+                "Received: model=None"
+            )
+        fit = self._begun_fit()
+        step = fit.num_updates()
+        if self._last_step == step:
+            return
+        if not fit.has_examples():
+            self._warn_once(_NOTHING_SEEN)
             return
         began = time.perf_counter()
-        before, self._before_update = self._before_update, None
-        meter = self._current_meter()
-        measured = meter.measure(before_update=before, epoch=self._epoch, began=self._began)
+        measured, densities = self._measured(fit, step, max_hvps)
+        self._last_step = step
         self._warn_if_unconverged(measured)
-        self._record(measured, meter.densities)
+        self._record(measured, densities)
         seconds = time.perf_counter() - began
         self._next_step = self._schedule.after(step, seconds, measured["edge_ratio"])
 
+    def _measured(
+        self, fit: WatchedFit, step: int, max_hvps: int | None
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The row and its densities; NaN if the measurement fails."""
+        began = time.perf_counter()
+        if not self._refused:
+            try:
+                meter, rate = self._current_meter(fit), fit.probe.learning_rate
+                measured = meter.measure(
+                    before_update=fit.probe.before,
+                    epoch=self._epoch,
+                    began=self._began,
+                    step=step,
+                    learning_rate=None if rate is None else float(rate),
+                    max_hvps=max_hvps,
+                )
+            except Warning:
+                raise
+            except Exception as error:
+                self._note_failure(error)
+            else:
+                self._num_failures = 0
+                return measured, meter.densities
+            finally:
+                fit.probe.before = fit.probe.learning_rate = None
+        measured = columns.missing(self._quantities, self._num_eigenvalues, step, self._epoch)
+        return measured | {"seconds": time.perf_counter() - began}, []
+
+    def _note_failure(self, error: Exception) -> None:
+        """Say why a measurement failed, and whether another one will be tried."""
+        self._num_failures += 1
+        lasting = isinstance(error, ValueError | TypeError | LookupError | NotImplementedError)
+        self._refused = lasting or self._num_failures >= _MOST_FAILURES
+        what_next = "nothing more is measured" if self._refused else "the next row is tried again"
+        self._warn_once(
+            f"A measurement failed, its row is NaN, and {what_next}. Training goes on. "
+            f"{type(error).__name__}: {error}"
+        )
+
+    @_never_raises
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Close the logs and leave the model as it was."""
+        """Measure if there is no row yet, and close the logs."""
+        self._say_what_is_missing()
         self._seconds_trained = time.perf_counter() - self._began
-        FitProbe.detach(self.model)
+        if self._fit is not None:
+            self._fit.probe.detach()
         self._logs.close()
 
-    def _current_meter(self) -> row.EdgeMeter:
-        """The meter of the present model."""
-        if self._meter is None or self._meter.model is not self.model:
-            if self._batches is None:
-                self._probe.finish()
-                self._batches = batches.from_list(self._probe.batches)
+    def _say_what_is_missing(self) -> None:
+        """Measure to the end in a training that was too short, and say so."""
+        if self._fit is None or not self._fit.begun or self._refused:
+            return
+        num_updates = self._fit.num_updates_here
+        rows = self._rows[self._num_rows_before :]
+        if self._last_step is None and num_updates >= 1:
+            self._warn_once(
+                f"Training ended after {num_updates} updates, before a measurement was due. It was "
+                "measured at its end. To see more rows, choose a smaller `update_freq`."
+            )
+            self._measure(resolve(self._arguments["solver"])[2])  # no row will resume it
+        elif rows and all(_unconverged(row) for row in rows):
+            self._warn_once(
+                f"None of the {len(rows)} rows of this `fit` has converged: an eigenvalue may be "
+                "larger than its row says. Train longer, or give the monitor a `solver` with "
+                "larger `max_hvps`."
+            )
+
+    def _current_meter(self, fit: WatchedFit) -> row.EdgeMeter:
+        """The meter, with the examples of this `fit`."""
+        chosen = fit.examples()
+        if self._meter is None:
             self._meter = row.EdgeMeter(
                 self.model,
-                self._batches,
+                chosen,
                 quantities=self._quantities,
                 num_eigenvalues=self._num_eigenvalues,
                 solver=self._solver,
+                loss=self._loss_function,
+                optimizer=self._optimizer,
                 check=self._check,
             )
+        elif chosen is not self._batches:
+            self._meter.measure_on(chosen)
+        self._batches = chosen
+        self._meter.variables = fit.variables
+        self._meter.approximation = fit.approximation
         return self._meter
+
+    def _stop_measuring(self, error: Exception) -> None:
+        self._refused, self._next_step = True, math.inf
+        self._warn_once(
+            f"The monitor failed and measures no more. Training goes on. {type(error).__name__}: "
+            f"{error}"
+        )
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            warnings.warn(text, stacklevel=2)
 
     def _record(self, measured: dict[str, Any], densities: list[dict[str, Any]]) -> None:
         self._rows.append(measured)
@@ -247,16 +471,19 @@ class AEoSMonitor(keras.callbacks.Callback):
 
     def _warn_if_unconverged(self, measured: dict[str, Any]) -> None:
         """Say once that a solve ended at its limit, where the next row does not resume it."""
-        missed = not measured["converged"] and math.isfinite(measured["residual"])
-        if missed and not self._automatic and not self._warned_unconverged:
-            self._warned_unconverged = True
-            warnings.warn(
+        if _unconverged(measured) and not self._automatic and not self._said_unconverged:
+            self._said_unconverged = True
+            self._warn_once(
                 f"At step {measured['step']} an eigenvalue did not converge to "
                 f"rtol={self._solver.rtol} within {self._solver.max_hvps} Hessian-vector products. "
                 "Its row says converged=False and carries the error bound that was reached. To fix "
-                "this, raise `max_hvps` or `rtol` of the solver.",
-                stacklevel=2,
+                "this, raise `max_hvps` or `rtol` of the solver."
             )
+
+
+def _unconverged(measured: dict[str, Any]) -> bool:
+    """Whether a solve of the row ended at its limit."""
+    return not measured["converged"] and math.isfinite(measured["residual"])
 
 
 AEoSMonitor.__doc__ = columns.documented(AEoSMonitor.__doc__)

@@ -1,81 +1,124 @@
-"""The batches that `fit` feeds, seen without touching them."""
+"""What one `fit` feeds to a model and how it updates it, seen without touching either."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_aeos.curvature.batches import flatten, unflatten
+from keras_aeos.callbacks.training_function import TrainingFunction
+from keras_aeos.curvature.batches import num_rows
+from keras_aeos.curvature.objective import training_loss
+from keras_aeos.optimizers import dynamics
+
+# Relative difference of two losses from which on they are different functions.
+_DIFFERENT = {"float16": 5e-2, "bfloat16": 5e-2}
+_DIFFERENT_OTHERWISE = 1e-3
 
 
 class FitProbe:
-    """The first training batches of a `fit`, gathered until there are enough examples.
-
-    `fit` owns its iterator, so the batches are seen where they are used. The training function that
-    Keras makes for the model returns the batch beside its logs, and only the logs are passed on.
-    With several steps per execution the last batch of each execution is seen; under a strategy,
-    the share of the first replica.
+    """A `Listener` to the training function, for one `fit`.
 
     Args:
-        num_examples: Gathering ends with the batch that reaches this number.
+        num_examples: Batches are gathered up to the one that reaches this number.
+        model: The model.
+        optimizer: The optimizer whose updates are measured; None if there is none.
+        own_step: Whether the model has a `train_step` of its own. Then the loss that it logs for
+            the first batch is compared with that of `compile`.
+
+    Attributes:
+        batches: The batches ``(x, y, sample_weight)`` gathered.
+        learning_rate: η of the last update that was due, a tensor; None if there was none.
+        before: Values of the trainable variables before it; None if they weren't to be kept.
+        confirmed: Whether the loss of `compile` is that of the training step; None if not known.
     """
 
-    def __init__(self, num_examples: int) -> None:
+    def __init__(
+        self,
+        num_examples: int,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer | None,
+        own_step: bool,
+    ) -> None:
         self.batches: list[Any] = []
+        self.learning_rate: tf.Tensor | None = None
+        self.before: list[tf.Tensor] | None = None
+        self.confirmed: bool | None = None if own_step else True
         self._num_missing = num_examples
+        self._model = model
+        self._optimizer = optimizer
+        self._state: list[tuple[keras.Variable, tf.Tensor]] = []
+        self._expected = self._due = self._keep = False
+        self._function: TrainingFunction | None = None
+
+    def attach(self, function: TrainingFunction) -> None:
+        """Listen to a training function."""
+        self._function = function
+        function.add(self)
+
+    def detach(self) -> None:
+        """Listen no longer."""
+        if self._function is not None:
+            self._function.remove(self)
+            self._function = None
 
     def finish(self) -> None:
         """End gathering, however many examples there are."""
         self._num_missing = 0
 
-    def attach(self, model: keras.Model) -> None:
-        """Have the model make an observed training function; `detach` undoes it."""
-        self.detach(model)
-        if self._num_missing <= 0:
+    def expect(self, due: bool, variables: Sequence[keras.Variable] | None) -> None:
+        """`fit` is about to train a batch.
+
+        Args:
+            due: Whether a measurement follows. Then the learning rate is noted.
+            variables: Variables whose values to keep; None for none.
+        """
+        self._expected, self._due = True, due
+        self._kept_variables = variables
+
+    def before_update(self, function: TrainingFunction) -> None:
+        """Note what the update will change."""
+        if not self._expected:  # the `fit` has ended without saying so, as by an exception
+            function.remove(self)
             return
+        self._expected = False
+        if self._due:
+            self.learning_rate = _present_learning_rate(self._optimizer)
+            self.before = None
+            if self._kept_variables is not None:
+                self.before = [tf.identity(v.value) for v in self._kept_variables]
+        if self.confirmed is None and not self.batches:
+            self._state = [(v, tf.identity(v.value)) for v in self._model.variables]
 
-        def make_train_function(force: bool = False) -> None:
-            if model.train_function is None or force:
-                model.train_function = self._observed(model)
+    def after_batch(self, batch: Any, logs: Any) -> None:
+        """Gather a batch."""
+        if batch is None or self._num_missing <= 0:
+            return
+        self.batches.append(batch)
+        self._num_missing -= int(num_rows(batch))
+        if self.confirmed is None:
+            self.confirmed = self._is_loss_of_compile(batch, logs)
+            self._state = []
 
-        model.make_train_function = make_train_function
-        model.train_function = None
-
-    @staticmethod
-    def detach(model: keras.Model) -> None:
-        """Give the model its own training function back; Keras makes it for the next `fit`."""
-        maker = model.__dict__.get("make_train_function")
-        if getattr(maker, "__module__", None) == __name__:
-            del model.make_train_function
-            model.train_function = None
-
-    def _observed(self, model: keras.Model) -> Callable[[Iterator], Any]:
-        """Keras' training function for the model, observed."""
-        structure: Any = None
-
-        def train_step(data: Any) -> tuple[Any, tuple[tf.Tensor, ...]]:
-            nonlocal structure
-            batch = keras.utils.unpack_x_y_sample_weight(data)
-            structure = tf.nest.map_structure(lambda leaf: leaf is not None or None, batch)
-            return unobserved_step(data), tuple(flatten(batch))
-
-        own_step = model.__dict__.get("train_step")
-        unobserved_step = model.train_step
-        model.train_step = train_step
+    def _is_loss_of_compile(self, batch: Any, logs: Any) -> bool:
+        reported = logs.get("loss") if isinstance(logs, dict) else None
+        several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        if reported is None or several or self._model.steps_per_execution > 1:
+            return False
+        state = self._state
+        # A traced function leaves the global random generator alone.
+        loss = tf.function(lambda: training_loss(self._model, batch, state), autograph=False)
         try:
-            type(model).make_train_function(model, force=True)
-        finally:
-            del model.train_step
-            if own_step is not None:
-                model.train_step = own_step
-        function = model.train_function
+            expected = float(loss())
+        except Exception:  # a model without a loss or a call of its own fails in any way
+            return False
+        different = _DIFFERENT.get(str(self._model.compute_dtype), _DIFFERENT_OTHERWISE)
+        return abs(float(reported) - expected) <= different * abs(expected)
 
-        def train_function(iterator: Iterator) -> Any:
-            logs, leaves = function(iterator)
-            if self._num_missing > 0:
-                self.batches.append(unflatten(structure, leaves))
-                self._num_missing -= int(tf.shape(leaves[0])[0])
-            return logs
 
-        return train_function
+def _present_learning_rate(optimizer: keras.optimizers.Optimizer | None) -> tf.Tensor | None:
+    """The learning rate that the next update will use; None if a schedule gives it."""
+    if optimizer is None:
+        return None
+    rate = getattr(dynamics.unwrap(optimizer), "_learning_rate", None)
+    return tf.identity(rate.value) if isinstance(rate, keras.Variable) else None

@@ -1,5 +1,6 @@
 """The row of numbers that one measurement yields; nothing here knows of `fit`."""
 
+import math
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from keras_aeos.callbacks.quantities import QUANTITIES
 from keras_aeos.curvature import batches
 from keras_aeos.curvature.eigenpairs import Eigensolver, check_num_eigenvalues, resolve
 from keras_aeos.curvature.measurement import Measurement
-from keras_aeos.curvature.objective import Objective
+from keras_aeos.curvature.objective import LossFunction, Objective
 from keras_aeos.curvature.second_derivative_check import check_second_derivatives
 from keras_aeos.optimizers import dynamics
 from keras_aeos.solvers.result import Eigenpairs
@@ -39,6 +40,10 @@ class EdgeMeter:
         solver: String or `Eigensolver`. ``"lanczos"`` by default.
         batch_size: Positive integer or None. Rows per micro-batch if `data` are arrays; None
             (default) for 1,024.
+        loss: Function or None. The loss that is trained, if it is not that of `compile`, as for
+            `AEoSMonitor`.
+        optimizer: `keras.optimizers.Optimizer` or None. The optimizer whose variables and updates
+            are measured; None (default) for the model's.
         check: Boolean. Whether to run `check_second_derivatives` before the first measurement,
             False by default.
 
@@ -74,15 +79,24 @@ class EdgeMeter:
         num_eigenvalues: int = 1,
         solver: str | Eigensolver = "lanczos",
         batch_size: int | None = None,
+        loss: LossFunction | None = None,
+        optimizer: keras.optimizers.Optimizer | None = None,
         check: bool = False,
     ) -> None:
-        constraints.check(num_eigenvalues=num_eigenvalues, check=check)
+        constraints.check(num_eigenvalues=num_eigenvalues, check=check, loss=loss)
         self.model = model
+        # What the monitor knows of a `fit`: the variables that it updates, if they are not the
+        # model's trainable ones, and why the measured loss is not the one that is trained.
+        self.variables: list[keras.Variable] | None = None
+        self.approximation = ""
+        self._loss_function = loss
+        self._optimizer = optimizer
         self._quantities = of_row.checked(quantities)
         self.columns = columns.columns(self._quantities, num_eigenvalues)
         self.densities: list[dict[str, Any]] = []
         self._num_eigenvalues = num_eigenvalues
-        self._tracker = EigenpairTracker(*resolve(solver))
+        method, rtol, self._max_hvps = resolve(solver)
+        self._tracker = EigenpairTracker(method, rtol, self._max_hvps)
         self._batches = (
             data if isinstance(data, batches.MicroBatches) else batches.from_data(data, batch_size)
         )
@@ -91,6 +105,20 @@ class EdgeMeter:
         self._began = time.perf_counter()
         self._seconds = 0.0
         self._warned: set[str] = set()
+        self._economical = False
+
+    @property
+    def optimizer(self) -> keras.optimizers.Optimizer | None:
+        """The optimizer whose updates are measured."""
+        return self.model.optimizer if self._optimizer is None else self._optimizer
+
+    def measure_on(self, examples: batches.MicroBatches) -> None:
+        """Measure on other examples from now on; nothing is traced again if they are alike."""
+        if self._objective is not None and examples.spec == self._batches.spec:
+            self._objective.batches = examples
+        else:
+            self._objective = None
+        self._batches = examples
 
     def measure(
         self,
@@ -98,6 +126,9 @@ class EdgeMeter:
         before_update: Sequence[tf.Tensor] | None = None,
         epoch: int = 0,
         began: float | None = None,
+        step: int | None = None,
+        learning_rate: float | None = None,
+        max_hvps: int | None = None,
     ) -> dict[str, Any]:
         """Measure at the model's present parameters.
 
@@ -107,20 +138,45 @@ class EdgeMeter:
             epoch: Integer. For the column ``epoch``, 0 by default.
             began: Float or None. When training began, by `time.perf_counter`, for the column
                 ``overhead``; None (default) for when the meter was made.
+            step: Integer or None. For the column ``step``; None (default) for the optimizer's
+                number of updates.
+            learning_rate: Float or None. η of the last update; None (default) if the optimizer's
+                learning rate has not been changed since, other than by its schedule.
+            max_hvps: Integer or None. Limit of the Hessian-vector products of one solve; None
+                (default) for that of the solver.
 
         Returns:
             The row, a dictionary of `columns`.
+
+        If memory runs out, it is measured again without kept values, then in smaller micro-batches.
         """
+        self._tracker.max_hvps = self._max_hvps if max_hvps is None else max_hvps
+        while True:
+            try:
+                return self._measure(before_update, epoch, began, step, learning_rate)
+            except tf.errors.ResourceExhaustedError:
+                if not self._take_less_memory():
+                    raise
+
+    def _measure(
+        self,
+        before_update: Sequence[tf.Tensor] | None,
+        epoch: int,
+        began: float | None,
+        step: int | None,
+        learning_rate: float | None,
+    ) -> dict[str, Any]:
         now = time.perf_counter()
         objective = self._current_objective()
-        step = dynamics.num_updates(self.model.optimizer)
-        description, diagonal = self._describe_optimizer(objective)
+        if step is None:
+            step = dynamics.num_updates(self.optimizer)
+        description, diagonal = self._describe_optimizer(objective, learning_rate)
         solved: list[Eigenpairs] = []
         reading = columns.Reading(
             step=step,
             epoch=epoch,
             description=description,
-            learning_rate=_learning_rate(description, self.model.optimizer),
+            learning_rate=self._learning_rate(description, learning_rate),
             measurement=Measurement(
                 objective,
                 lambda name, matvec: self._solve(objective, name, matvec, step, solved),
@@ -133,6 +189,9 @@ class EdgeMeter:
             began=now,
             training_began=self._began if began is None else began,
             measured_before=self._seconds,
+            exact=not self.approximation
+            and description is not None
+            and not description.approximation,
         )
         row = {column.name: column.read(reading) for column in columns.FIRST}
         row |= of_row.measure(
@@ -167,30 +226,60 @@ class EdgeMeter:
         return result
 
     def _current_objective(self) -> Objective:
-        """The objective of the model's present trainable variables; traced once for them."""
-        variables = self.model.trainable_variables
+        """The objective of the variables that are trained now; traced once for them."""
+        variables = self._trained_variables()
         current = self._objective
         if current is not None and [id(v) for v in current.variables] == [id(v) for v in variables]:
             return current
         if self._check:
             first = batches.unflatten(self._batches.spec, next(iter(self._batches)))
             check_second_derivatives(self.model, first)
-        objective = Objective(self.model, self._batches)
+        objective = Objective(self.model, self._batches, self._loss_function, variables)
+        if self._economical:
+            objective.kept_bytes = 0
         check_num_eigenvalues(self._num_eigenvalues, objective)
         self._objective = objective
         self._tracker.clear()
         return objective
 
+    def _trained_variables(self) -> list[keras.Variable]:
+        if self.variables is not None:
+            return self.variables
+        if self._optimizer is not None:
+            return list(dynamics.unwrap(self._optimizer)._trainable_variables)
+        return self.model.trainable_variables
+
+    def _take_less_memory(self) -> bool:
+        """Make a measurement that ran out of memory smaller; False if it can't be."""
+        if not self._economical:
+            self._economical = True
+            if self._objective is not None:
+                self._objective.kept_bytes = 0
+            self._warn_once("memory", "Memory ran out: measured without kept values from now on.")
+            return True
+        largest = max(int(tf.shape(tensors[0])[0]) for tensors in self._batches)
+        pieces = batches.smaller(self._batches, (largest + 1) // 2) if largest > 1 else None
+        if pieces is None:
+            return False
+        self._warn_once(
+            "pieces",
+            f"Memory ran out: measured in micro-batches of {(largest + 1) // 2} rows or fewer from "
+            "now on, which BatchNormalization and losses that are no means over examples notice. "
+            "To choose them, pass `data` and `batch_size`.",
+        )
+        self._batches, self._objective = pieces, None
+        return True
+
     def _describe_optimizer(
-        self, objective: Objective
+        self, objective: Objective, learning_rate: float | None
     ) -> tuple[dynamics.Dynamics | None, list[tf.Tensor] | None]:
         """The optimizer's `Dynamics` and its P for the objective's variables; None if not known.
 
         P is that of the last update: before the first one there is none.
         """
-        optimizer = self.model.optimizer
+        optimizer = self.optimizer
         try:
-            description = dynamics.describe(optimizer)
+            description = dynamics.describe(optimizer, learning_rate)
         except TypeError as error:
             self._warn_once("optimizer", f"Only the raw sharpness is measured. {error}")
             return None, None
@@ -205,7 +294,22 @@ class EdgeMeter:
                 strict=True,
             )
         )
+        if not all(id(v) in diagonal for v in objective.variables):
+            self._warn_once(
+                "variables",
+                "Only the raw sharpness is measured: the optimizer does not know all of the "
+                "model's trainable variables. Compile the model again after a change of "
+                "`trainable`.",
+            )
+            return description, None
         return description, [diagonal[id(v)] for v in objective.variables]
+
+    def _learning_rate(self, description: dynamics.Dynamics | None, given: float | None) -> float:
+        if description is not None and description.learning_rate is not None:
+            return description.learning_rate
+        if given is not None or self.optimizer is None:
+            return math.nan if given is None else given
+        return dynamics.last_learning_rate(self.optimizer)
 
     def _warn_once(self, key: str, message: str) -> None:
         if key not in self._warned:
@@ -218,11 +322,3 @@ def _update(objective: Objective, before: Sequence[tf.Tensor] | None) -> tf.Tens
     if before is None or len(before) != len(objective.variables):
         return None
     return objective.pack([v.value for v in objective.variables]) - objective.pack(before)
-
-
-def _learning_rate(
-    description: dynamics.Dynamics | None, optimizer: keras.optimizers.Optimizer
-) -> float:
-    if description is None or description.learning_rate is None:
-        return dynamics.last_learning_rate(optimizer)
-    return description.learning_rate

@@ -127,7 +127,8 @@ class Automatic:
         now = self._clock()
         trained = max(now - self._resumed - seconds, 1e-9)
         self._elapsed += now - self._resumed
-        self._seconds_per_update = trained / (step - self._last_step)
+        if step > self._last_step:
+            self._seconds_per_update = trained / (step - self._last_step)
         self._resumed, self._last_step = now, step
 
         if self._setup is None:
@@ -140,7 +141,10 @@ class Automatic:
         patience = _EAGER if self._happening(ratio) else _LAZY
         wait = max(due - self._elapsed, patience * cost / self._share)
         self._ratio = ratio
-        self._due = step + max(1, math.ceil(wait / self._seconds_per_update))
+        if self._seconds_per_update:
+            self._due = step + max(1, math.ceil(wait / self._seconds_per_update))
+        else:  # measured before the first update
+            self._due = step + _FIRST
         return self._due
 
     def _happening(self, ratio: float) -> bool:

@@ -1,5 +1,6 @@
 """The data of a curvature measurement: micro-batches that can be iterated over repeatedly."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -78,32 +79,74 @@ def from_data(data: Any, batch_size: int | None = None) -> MicroBatches:
 
 def from_list(batches: "Sequence[Nest] | _PyDatasetBatches") -> MicroBatches:
     """Micro-batches from a sized sequence of batches ``x``, ``(x, y)`` or ``(x, y, weights)``."""
+    if isinstance(batches, _PyDatasetBatches) and batches.endless:
+        raise ValueError(
+            "`data` must be finite, because a measurement iterates over all of it. Give the data "
+            "set a `num_batches` or `__len__`. Received: an infinite keras.utils.PyDataset"
+        )
     if len(batches) == 0:
         raise ValueError("`data` must contain at least one batch. Received: data without batches")
     spec = None
     for batch in batches:
-        batch_spec = tf.nest.map_structure(
-            lambda t: None if t is None else tf.type_spec_from_value(t),
-            keras.utils.unpack_x_y_sample_weight(batch),
-        )
+        batch_spec = spec_of(keras.utils.unpack_x_y_sample_weight(batch))
         spec = batch_spec if spec is None else tf.nest.map_structure(_common, spec, batch_spec)
     return MicroBatches(batches, spec)
 
 
+def smaller(given: MicroBatches, num_rows: int) -> MicroBatches | None:
+    """The same examples in micro-batches of at most `num_rows`; None if they can't be cut."""
+    specs = parts(given.spec)
+    if not all(isinstance(spec, tf.TensorSpec) and spec.shape.rank for spec in specs):
+        return None
+    spec = tf.nest.map_structure(
+        lambda s: None if s is None else tf.TensorSpec((None, *s.shape[1:]), s.dtype), given.spec
+    )
+    return MicroBatches(_Pieces(given, num_rows), spec)
+
+
 def flatten(batch: Nest) -> list[Any]:
-    """The leaves of a nest, without its Nones."""
-    return [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
+    """The tensors of a nest, without its Nones; sparse and ragged ones as their components."""
+    return tf.nest.flatten(parts(batch), expand_composites=True)
 
 
-def unflatten(spec: Nest, leaves: Iterable[tf.Tensor]) -> Nest:
+def unflatten(spec: Nest, tensors: Iterable[tf.Tensor]) -> Nest:
     """Inverse of `flatten`, for a batch with the structure `spec`."""
-    remaining = iter(leaves)
-    return tf.nest.map_structure(lambda s: None if s is None else next(remaining), spec)
+    remaining = iter(tensors)
+
+    def packed(part: tf.TypeSpec | None) -> Any:
+        if part is None:
+            return None
+        components = tf.nest.flatten(part, expand_composites=True)
+        return tf.nest.pack_sequence_as(
+            part, list(itertools.islice(remaining, len(components))), expand_composites=True
+        )
+
+    return tf.nest.map_structure(packed, spec)
+
+
+def parts(batch: Nest) -> list[Any]:
+    """The parts of a nest, without its Nones; a sparse or ragged tensor is one part."""
+    return [part for part in tf.nest.flatten(batch) if part is not None]
+
+
+def spec_of(batch: Nest) -> Nest:
+    """The nest of `tf.TypeSpec` and None of a batch."""
+    return tf.nest.map_structure(lambda t: None if t is None else tf.type_spec_from_value(t), batch)
+
+
+def num_rows(batch: Nest) -> tf.Tensor:
+    """Number of examples of a batch."""
+    part = parts(batch)[0]
+    if isinstance(part, tf.RaggedTensor):
+        return tf.cast(part.nrows(), tf.int32)
+    if isinstance(part, tf.SparseTensor):
+        return tf.cast(part.dense_shape[0], tf.int32)
+    return tf.shape(part)[0]
 
 
 def _from_arrays(data: Nest, batch_size: int) -> MicroBatches:
     arrays = tf.nest.map_structure(_as_array, keras.utils.unpack_x_y_sample_weight(data))
-    lengths = {len(array) for array in flatten(arrays)}
+    lengths = {len(array) for array in parts(arrays)}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(
             "All arrays in `data` must have the same positive number of rows. "
@@ -140,6 +183,12 @@ def _common(first: tf.TypeSpec | None, second: tf.TypeSpec | None) -> tf.TypeSpe
 
 def _as_array(leaf: Any) -> Any:
     """Keep None and objects that slice like arrays; convert others, such as data frames."""
+    if isinstance(leaf, tf.SparseTensor | tf.RaggedTensor) or hasattr(leaf, "tocsr"):
+        raise TypeError(
+            "Sparse and ragged `data` can't be cut into micro-batches. Give them as a "
+            "tf.data.Dataset of batches: tf.data.Dataset.from_tensor_slices((x, y)).batch(256). "
+            f"Received: data with a {type(leaf).__name__}"
+        )
     if leaf is None or (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
         return leaf
     return np.asarray(leaf)
@@ -156,7 +205,7 @@ class _ArrayBatches:
 
     def __init__(self, arrays: Nest, num_rows: int, batch_size: int) -> None:
         self._arrays, self._num_rows, self._batch_size = arrays, num_rows, batch_size
-        sizes = [int(np.prod(a.shape)) * _dtype(a).size for a in flatten(arrays)]
+        sizes = [int(np.prod(a.shape)) * _dtype(a).size for a in parts(arrays)]
         self._cacheable = sum(sizes) <= _CACHED_BYTES
         self._cache: list[Nest] = []
 
@@ -189,6 +238,11 @@ class _PyDatasetBatches:
     def __init__(self, dataset: keras.utils.PyDataset) -> None:
         self._dataset = dataset
 
+    @property
+    def endless(self) -> bool:
+        """Whether the data set states no number of batches."""
+        return self._dataset.num_batches is None
+
     def __len__(self) -> int:
         return self._dataset.num_batches or 0
 
@@ -198,3 +252,17 @@ class _PyDatasetBatches:
                 lambda a: None if a is None else tf.convert_to_tensor(a, _dtype(_as_array(a))),
                 keras.utils.unpack_x_y_sample_weight(self._dataset[i]),
             )
+
+
+class _Pieces:
+    """Micro-batches cut into pieces."""
+
+    def __init__(self, given: MicroBatches, num_rows: int) -> None:
+        self._given, self._num_rows = given, num_rows
+
+    def __iter__(self) -> Iterator[Nest]:
+        for tensors in self._given:
+            for begin in range(0, tensors[0].shape[0], self._num_rows):
+                yield unflatten(
+                    self._given.spec, [t[begin : begin + self._num_rows] for t in tensors]
+                )

@@ -7,11 +7,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_aeos.curvature.batches import MicroBatches, flatten, unflatten
+from keras_aeos.curvature.batches import MicroBatches, Nest, flatten, num_rows, unflatten
 from keras_aeos.curvature.partial_evaluation import PartialEvaluation
 from keras_aeos.curvature.second_derivatives import exact_second_derivatives, refuse_inexact
 from keras_aeos.solvers.vectors import Matvec
 
+# Maps a model and a batch ``(x, y, sample_weight)`` to a scalar loss.
+LossFunction = Callable[[Any, Nest], tf.Tensor]
 # Called with the gradient of a micro-batch and its product with a vector.
 Visitor = Callable[[tf.Tensor, Matvec], None]
 # Bytes of intermediate values that a linearisation keeps, for as many micro-batches as fit. The
@@ -38,17 +40,33 @@ class Objective:
     Args:
         model: A built and compiled Keras model. Variables that are trainable now are its
             parameters.
-        batches: A `keras_aeos.curvature.batches.MicroBatches`.
+        batches: A `keras_aeos.curvature.batches.MicroBatches`. Others of the same `spec` may take
+            its place later.
+        loss: Function ``(model, batch)`` that returns the loss of a batch
+            ``(x, y, sample_weight)``, a scalar; None (default) for the loss of `compile`.
+        variables: List of variables or None. The parameters; None (default) for the model's
+            trainable variables.
+
+    Attributes:
+        kept_bytes: Bytes of intermediate values that a linearisation may keep.
 
     Raises:
         ValueError: If the model is not built or not compiled, or has nothing to train.
     """
 
-    def __init__(self, model: keras.Model, batches: MicroBatches) -> None:
-        _check(model)
+    def __init__(
+        self,
+        model: keras.Model,
+        batches: MicroBatches,
+        loss: LossFunction | None = None,
+        variables: Sequence[keras.Variable] | None = None,
+    ) -> None:
+        self.variables = list(model.trainable_variables if variables is None else variables)
+        _check(model, self.variables, loss)
         self.model = model
         self.batches = batches
-        self.variables = list(model.trainable_variables)
+        self.kept_bytes = _KEPT_BYTES
+        self._loss_function = loss
         self.dtype = max((tf.as_dtype(v.dtype) for v in self.variables), key=lambda d: d.size)
         self._shapes = [tuple(v.shape) for v in self.variables]
         self._sizes = [int(tf.TensorShape(shape).num_elements()) for shape in self._shapes]
@@ -132,8 +150,7 @@ class Objective:
         gradient = tape.gradient(
             loss, parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        count = tf.shape(flatten(x)[0])[0]
-        return count, loss, [tf.convert_to_tensor(g) for g in gradient]
+        return num_rows(x), loss, [tf.convert_to_tensor(g) for g in gradient]
 
     def _loss(
         self, parameters: list[tf.Tensor], index: tf.Tensor, x: Any, y: Any, sample_weight: Any
@@ -141,20 +158,12 @@ class Objective:
         """The training loss of one micro-batch at given parameters, without side effects."""
         state = list(zip(self.variables, parameters, strict=True))
         state += [(v, _seed_of_batch(v, index)) for v in _seeds(self.model)]
-        with keras.StatelessScope(state_mapping=state, collect_losses=True):
-            training = {"training": True} if self.model._call_has_training_arg else {}
-            loss = self.model._compute_loss(
-                x=x,
-                y=y,
-                y_pred=self.model(x, **training),
-                sample_weight=sample_weight,
-                training=True,
-            )
-        # Keras divides by the number of replicas, to sum over them later; here there is just one.
-        return loss * float(tf.distribute.get_strategy().num_replicas_in_sync)
+        return training_loss(self.model, (x, y, sample_weight), state, self._loss_function)
 
     def _build_losses(self) -> None:
         """Let Keras create what it makes lazily at the first loss, outside of our traces."""
+        if self._loss_function is not None:
+            return
         if self.model._compile_loss is not None and not self.model._compile_loss.built:
             batch = tf.nest.map_structure(
                 lambda s: None if s is None else keras.KerasTensor(s.shape, s.dtype.name),
@@ -168,7 +177,7 @@ class Linearisation:
 
     The Hessian is applied to a vector as the derivative of the gradient along it, reverse over
     reverse. What does not depend on the vector is computed once, here, and kept for as many
-    micro-batches as `_KEPT_BYTES` hold: a product then costs less than a gradient of a gradient,
+    micro-batches as `kept_bytes` hold: a product then costs less than a gradient of a gradient,
     and memory does not grow with the number of examples.
 
     Attributes:
@@ -186,7 +195,7 @@ class Linearisation:
         counts: list[float] = []
         loss = 0.0
         gradient: Any = 0.0
-        room, size = _KEPT_BYTES, 0
+        room, size = objective.kept_bytes, 0
         for arguments in self._arguments():
             values = None
             if parts.linearisable and size <= room:
@@ -238,18 +247,65 @@ class Linearisation:
                 yield [*self._parameters, tf.constant(index, tf.int64), *leaves]
 
 
-def _check(model: keras.Model) -> None:
-    if not model.built:
+def training_loss(
+    model: keras.Model,
+    batch: Nest,
+    state: Iterable[tuple[keras.Variable, tf.Tensor]],
+    loss: LossFunction | None = None,
+) -> tf.Tensor:
+    """The training loss of a batch, without side effects on the model.
+
+    Args:
+        model: A built and compiled Keras model.
+        batch: The batch ``(x, y, sample_weight)``.
+        state: Pairs of variables and the values that stand for theirs.
+        loss: Function of the model and the batch; None (default) for the loss of `compile`.
+
+    Returns:
+        A scalar.
+    """
+    x, y, sample_weight = batch
+    with TrainingScope(state_mapping=list(state), collect_losses=True):
+        if loss is not None:
+            return tf.convert_to_tensor(loss(model, batch))
+        training = {"training": True} if model._call_has_training_arg else {}
+        value = model._compute_loss(
+            x=x,
+            y=y,
+            y_pred=model(x, **training),
+            sample_weight=sample_weight,
+            training=True,
+        )
+    # Keras divides by the number of replicas, to sum over them later; here there is just one.
+    return value * float(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+class TrainingScope(keras.StatelessScope):
+    """A scope in which values that a forward pass assigns are constants, as in a training step.
+
+    A training step reads such a value back from its variable, which no gradient passes through.
+    """
+
+    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+        """Take note of an assigned value, as a constant."""
+        variable, value = update
+        super().add_update((variable, tf.stop_gradient(value)))
+
+
+def _check(
+    model: keras.Model, variables: Sequence[keras.Variable], loss: LossFunction | None
+) -> None:
+    if loss is None and not model.built:
         raise ValueError(
             "The model has no parameters yet. Build it first, by calling it on a batch or by "
             f"`model.build(input_shape)`. Received: model={model.name!r}, not built"
         )
-    if not model.compiled:
+    if loss is None and not model.compiled:
         raise ValueError(
             "The curvature is that of the training loss. Call `model.compile(loss=..., "
             f"optimizer=...)` first. Received: model={model.name!r}, not compiled"
         )
-    if not model.trainable_variables:
+    if not variables:
         raise ValueError(
             "The model has no trainable variables, so there is no curvature to measure. "
             f"Received: model={model.name!r}"

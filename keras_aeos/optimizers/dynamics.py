@@ -98,7 +98,7 @@ def _preconditioned_dynamics(optimizer: PreconditionedOptimizer) -> Dynamics:
     return Dynamics(optimizer.momentum(), optimizer.diagonals)
 
 
-def describe(optimizer: keras.optimizers.Optimizer) -> Dynamics:
+def describe(optimizer: keras.optimizers.Optimizer, learning_rate: float | None = None) -> Dynamics:
     """Look up the `Dynamics` of an optimizer, with learning rate and weight decay filled in.
 
     Descriptions exist for the optimizers of `keras_aeos.optimizers` and of `keras.optimizers` (see
@@ -130,7 +130,9 @@ def describe(optimizer: keras.optimizers.Optimizer) -> Dynamics:
     dynamics = _DESCRIPTIONS[base](optimizer)
     given: dict[str, Any] = {}
     if dynamics.learning_rate is None:
-        given["learning_rate"] = last_learning_rate(optimizer)
+        given["learning_rate"] = (
+            last_learning_rate(optimizer) if learning_rate is None else learning_rate
+        )
     if dynamics.weight_decay is None:
         given["weight_decay"] = _weight_decay(optimizer)
     return dataclasses.replace(dynamics, **given)

@@ -29,7 +29,7 @@ class EigenpairTracker:
     def __init__(self, solver: str, rtol: float, max_hvps: int) -> None:
         self._solver = SOLVERS[solver]
         self._rtol = rtol
-        self._max_hvps = max_hvps
+        self.max_hvps = max_hvps
         self._last: dict[str, tuple[tf.Tensor, np.ndarray]] = {}
         self._num_solves: dict[str, int] = {}
 
@@ -66,7 +66,7 @@ class EigenpairTracker:
             vectors,
             num_eigenvalues,
             self._rtol,
-            self._max_hvps,
+            self.max_hvps,
             seed=seed,
             margin=_WARM_MARGIN if num_solves % _CHECK_FREQ else None,
             earlier=values,

@@ -233,17 +233,24 @@ def first_inputs(monitor):
 
 
 @pytest.mark.parametrize(
-    ("update_freq", "probe_size", "expected"),
-    [(4, 9, [4, 4, 4]), (2, 100, [4, 4]), (1, 100, [4]), (4, 4, [4]), (4, 1, [4])],
+    ("update_freq", "probe_size", "first", "second"),
+    [
+        (4, 9, [4, 4, 4], [4, 4, 4]),
+        (2, 100, [4, 4], [4]),  # the second `fit` begins at step 5 and is measured at 6
+        (1, 100, [4], [4]),
+        (4, 4, [4], [4]),
+        (4, 1, [4], [4]),
+    ],
 )
-def test_probe_set_is_gathered_once_in_whole_batches(update_freq, probe_size, expected):
+def test_probe_set_is_gathered_in_whole_batches_of_each_fit(update_freq, probe_size, first, second):
     model, x, y = build("dense", "sgd", num_examples=20)
     monitor = AEoSMonitor(update_freq=update_freq, probe_size=probe_size)
     model.fit(x, y, batch_size=4, epochs=1, verbose=0, shuffle=False, callbacks=[monitor])
-    assert probe_sizes(monitor) == expected
+    assert probe_sizes(monitor) == first
     np.testing.assert_allclose(first_inputs(monitor), x[:4], rtol=1e-6)
-    model.fit(x, y, batch_size=4, epochs=1, verbose=0, callbacks=[monitor])
-    assert probe_sizes(monitor) == expected
+    model.fit(-x, y, batch_size=4, epochs=1, verbose=0, shuffle=False, callbacks=[monitor])
+    assert probe_sizes(monitor) == second
+    np.testing.assert_allclose(first_inputs(monitor), -x[:4], rtol=1e-6)
 
 
 def num_traces(monitor):
