@@ -239,6 +239,7 @@ def test_another_model_begins_new_files_and_the_same_one_goes_on(tmp_path, log_d
     logs = Logs(log_dir, COLUMNS)
     train(logs, 1, 2, fresh=True)
     first = logs.directory
+    assert first is not None
     train(logs, 3)
     assert all_steps(first) == [[1, 2, 3]] * 4
     train(logs, 4, fresh=True)

@@ -67,6 +67,7 @@ def test_default_directory_is_below_logs(tmp_path):
     model, x, y = build("dense", "adam")
     monitor = AEoSMonitor(update_freq=1)
     fit_one(model, x, y, monitor)
+    assert monitor.log_dir is not None
     assert monitor.log_dir.parent == tmp_path / "logs" / "aeos"
     assert (monitor.log_dir / "metrics.csv").exists()
 
@@ -119,9 +120,10 @@ def test_two_monitors_in_one_fit_write_to_two_directories(tmp_path):
     monitors = [AEoSMonitor((x, y), update_freq=n, log_dir=tmp_path / "logs") for n in (1, 2)]
     with pytest.warns(UserWarning, match="in use by another monitor"):
         model.fit(x, y, batch_size=4, verbose=0, callbacks=monitors)
-    assert [monitor.log_dir.name for monitor in monitors] == ["logs", "logs-2"]
-    for monitor in monitors:
-        pd.testing.assert_frame_equal(pd.read_csv(monitor.log_dir / "metrics.csv"), monitor.history)
+    directories = [tmp_path / "logs", tmp_path / "logs-2"]
+    assert [monitor.log_dir for monitor in monitors] == directories
+    for monitor, directory in zip(monitors, directories, strict=True):
+        pd.testing.assert_frame_equal(pd.read_csv(directory / "metrics.csv"), monitor.history)
 
 
 def test_log_of_another_run_is_kept_and_that_of_a_resumed_one_continued():
