@@ -84,12 +84,12 @@ class Logs:
         Raises:
             ValueError: If the directory can't be made or written to.
         """
-        self._warned = False
+        self._warned = True  # `_drop_waiting` says what fails here.
         if fresh and self._written:
             self._flush()
             self._drop_waiting()
             self._fresh = True
-        self._opened = False
+        self._warned = self._opened = False
         self._claim_directory()
 
     def write(self, row: writers.Row, densities: Iterable[writers.Row] = ()) -> None:
@@ -123,13 +123,9 @@ class Logs:
         """Write what waits. Each file is tried, whatever happens to the others."""
         if not any(file.waiting for file in self._files.values()):
             return
-        directory = self._attempt("its logs", self._open)
-        if directory is not None:
-            for name, file in self._files.items():
-                path = directory / name
-                if path.suffix != ".csv":
-                    path /= self._events
-                self._attempt(f"to {path}", file.flush, path)
+        files = self._attempt("its logs", self._open)
+        for path, file in files or ():
+            self._attempt(f"to {path}", file.flush, path)
 
     def _attempt(self, what: str, action: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -145,16 +141,29 @@ class Logs:
                 )
         return None
 
-    def _open(self) -> pathlib.Path:
-        """Directory that is claimed and whose files take rows."""
-        claim = self._claim_directory()
+    def _open(self) -> list[tuple[pathlib.Path, writers.RowFile]]:
+        """The files, each with its path, in a directory that is claimed, ready for rows."""
+        directory = self._claim_directory().directory
         if not self._opened:
-            if not self._continues(claim.directory):
-                self._set_aside(claim.directory)
+            if not self._continues(directory):
+                self._set_aside(directory)
             if self._files[_METRICS].size is None:
                 self._events = f"events.out.tfevents.{time.time():010.0f}.{os.getpid()}"
             self._opened, self._fresh = True, False
-        return claim.directory
+        files = [
+            (directory / (name if name.endswith(".csv") else f"{name}/{self._events}"), file)
+            for name, file in self._files.items()
+        ]
+        removed = [(path, file) for path, file in files if file.was_removed(path)]
+        for _, file in removed:
+            file.size = None
+        if removed:
+            warnings.warn(
+                "Logs were removed or emptied while the model trained, and begin again with the "
+                f"next row; earlier rows are in the monitor's `history`: {removed[0][0]}",
+                stacklevel=2,
+            )
+        return files
 
     def _continues(self, directory: pathlib.Path) -> bool:
         """Whether the files of a directory belong to the run of the rows that wait."""
@@ -189,8 +198,8 @@ class Logs:
             file.forget()
         if count:
             warnings.warn(
-                f"{count} rows of the earlier model could not be written and are missing in the "
-                "logs; they are in the monitor's `history`.",
+                "Rows of the earlier model could not be written and are missing in the logs "
+                f"(number of rows: {count}). They are in the monitor's `history`.",
                 stacklevel=2,
             )
 
@@ -224,8 +233,7 @@ class Logs:
         """The directory that is expected, if any, and those to try, with whether each is new."""
         log_dir = self._arguments[0]
         if log_dir is None:
-            now = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
-            base = pathlib.Path("logs", "aeos", now).absolute()
+            base = pathlib.Path("logs", "aeos", _now()).absolute()
         elif _URL.match(os.fspath(log_dir)):
             raise ValueError("This path is a URL")
         else:
@@ -242,6 +250,10 @@ def _first_free(candidates: Iterator[tuple[pathlib.Path, bool]]) -> Claim:
         directory, new = next(candidates)
         with contextlib.suppress(Taken):
             return Claim(directory, new)
+
+
+def _now() -> str:
+    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _numbered(path: pathlib.Path, number: int) -> pathlib.Path:

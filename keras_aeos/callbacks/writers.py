@@ -53,6 +53,12 @@ class RowFile:
         """Let a row wait for the next `flush`."""
         self._waiting.append((row, time.time()))
 
+    def was_removed(self, path: pathlib.Path) -> bool:
+        """Whether the file had rows of this object and has been removed or emptied."""
+        return bool(self.size and path == self._path) and not (
+            path.exists() and path.stat().st_size
+        )
+
     def forget(self) -> None:
         """Drop the rows that wait."""
         self._waiting.clear()
@@ -70,13 +76,6 @@ class RowFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            if self.size and not os.fstat(file).st_size:
-                warnings.warn(
-                    f"The log {path} was removed or emptied while the model trained. It begins "
-                    f"again with the row of step {self.next_step}; earlier rows are in the "
-                    "monitor's `history`.",
-                    stacklevel=2,
-                )
             while self._waiting:
                 self._append(file, self._waiting[0])
                 del self._waiting[0]

@@ -1,13 +1,16 @@
 """What is on the disk, and when."""
 
 import csv
+import errno
+import os
 
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
+import pytest
 
 from keras_aeos import AEoSMonitor
+from tests.callbacks.log_cases import events
 from tests.cases import build, fit_one
 
 COLUMNS = [
@@ -32,19 +35,6 @@ class ReadWhileTraining(keras.callbacks.Callback):
                 len(events(self.log_dir, "measured")["step"]),
             )
         )
-
-
-def events(log_dir, run):
-    """``{tag: [(step, value), ...]}`` of the event files of a run."""
-    values: dict = {}
-    for path in sorted((log_dir / "tensorboard" / run).glob("events.out.tfevents.*")):
-        for record in tf.data.TFRecordDataset(str(path)):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            for value in event.summary.value:
-                values.setdefault(value.tag, []).append(
-                    (event.step, float(tf.make_ndarray(value.tensor)))
-                )
-    return values
 
 
 def test_every_row_is_on_the_disk_at_once(tmp_path):
@@ -77,8 +67,63 @@ def test_default_directory_is_below_logs(tmp_path):
     model, x, y = build("dense", "adam")
     monitor = AEoSMonitor(update_freq=1)
     fit_one(model, x, y, monitor)
-    assert str(monitor.log_dir).startswith("logs/aeos/")
-    assert (tmp_path / monitor.log_dir / "metrics.csv").exists()
+    assert monitor.log_dir is not None
+    assert monitor.log_dir.parent == tmp_path / "logs" / "aeos"
+    assert (monitor.log_dir / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize("monitor_first", [False, True])
+@pytest.mark.parametrize("update_freq", ["epoch", "batch", 7, 100])
+def test_rows_are_written_beside_the_tensorboard_callback(tmp_path, update_freq, monitor_first):
+    model, x, y = build("dense", "adam")
+    monitor = AEoSMonitor((x, y), update_freq=1, log_dir=tmp_path)
+    keras_own = keras.callbacks.TensorBoard(str(tmp_path / "keras"), update_freq=update_freq)
+    callbacks = [monitor, keras_own] if monitor_first else [keras_own, monitor]
+    model.fit(x, y, batch_size=4, verbose=0, callbacks=callbacks)
+    assert [step for step, _ in events(tmp_path, "measured")["edge_ratio"]] == [1, 2, 3]
+
+
+def test_full_disk_does_not_end_training(tmp_path, monkeypatch):
+    """The trained weights are those of a run whose logs can be written, and no row is lost."""
+
+    def run(log_dir, fails):
+        keras.utils.set_random_seed(0)
+        model, x, y = build("dense", "adam")
+        monitor = AEoSMonitor((x, y), update_freq=1, log_dir=log_dir)
+        with monkeypatch.context() as patch:
+            if fails:
+                patch.setattr(os, "write", lambda *_: no_space())
+            model.fit(x, y, batch_size=4, verbose=0, callbacks=[monitor])
+        return monitor, model.get_weights()
+
+    def no_space():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    _, expected = run(tmp_path / "free", False)
+    with pytest.warns(UserWarning, match="No space left on device") as caught:
+        monitor, weights = run(tmp_path / "full", True)
+    assert sum("No space left" in str(warning.message) for warning in caught) == 1
+    assert monitor.history["step"].tolist() == [1, 2, 3]
+    assert all(map(np.array_equal, weights, expected))
+
+
+def test_impossible_directory_is_refused_before_the_first_update(tmp_path):
+    (tmp_path / "file").write_text("")
+    model, x, y = build("dense", "adam")
+    with pytest.raises(ValueError, match="`log_dir` must be a local directory"):
+        fit_one(model, x, y, AEoSMonitor(update_freq=1, log_dir=tmp_path / "file"))
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_two_monitors_in_one_fit_write_to_two_directories(tmp_path):
+    model, x, y = build("dense", "adam")
+    monitors = [AEoSMonitor((x, y), update_freq=n, log_dir=tmp_path / "logs") for n in (1, 2)]
+    with pytest.warns(UserWarning, match="in use by another monitor"):
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=monitors)
+    directories = [tmp_path / "logs", tmp_path / "logs-2"]
+    assert [monitor.log_dir for monitor in monitors] == directories
+    for monitor, directory in zip(monitors, directories, strict=True):
+        pd.testing.assert_frame_equal(pd.read_csv(directory / "metrics.csv"), monitor.history)
 
 
 def test_log_of_another_run_is_kept_and_that_of_a_resumed_one_continued():

@@ -1,0 +1,62 @@
+"""Rows of logs without a model, and what is read back from the disk."""
+
+import csv
+import pathlib
+
+import tensorflow as tf
+
+from keras_aeos.callbacks.quantities import DENSITY_COLUMNS
+
+COLUMNS = ["step", "preconditioned_sharpness", "stability_threshold"]
+HEADER = "step,preconditioned_sharpness,stability_threshold\r\n"
+
+
+def row(step):
+    return dict(zip(COLUMNS, (step, step + 0.5, step + 0.25), strict=True))
+
+
+def density(step):
+    return dict.fromkeys(DENSITY_COLUMNS, 0.0) | {"step": step, "operator": "raw"}
+
+
+def write(logs, *steps):
+    for step in steps:
+        logs.write(row(step), [density(step)])
+
+
+def train(logs, *steps, fresh=False):
+    logs.begin(fresh)
+    write(logs, *steps)
+    logs.close()
+
+
+def steps_of(path):
+    """Steps of a CSV file whose lines are all whole."""
+    content = pathlib.Path(path).read_bytes()
+    assert content.endswith(b"\n")
+    header, *lines = csv.reader(content.decode().splitlines())
+    assert all(len(line) == len(header) for line in lines)
+    return [int(line[header.index("step")]) for line in lines]
+
+
+def all_steps(directory):
+    """The steps in each of the four files; TensorFlow reads the events and checks their sums."""
+    runs = [events(directory, run) for run in ("measured", "threshold")]
+    return [
+        steps_of(directory / "metrics.csv"),
+        steps_of(directory / "spectral_density.csv"),
+        *([step for step, _ in run.get("preconditioned_sharpness", [])] for run in runs),
+    ]
+
+
+def events(log_dir, run):
+    """``{tag: [(step, value), ...]}`` of the event files of a run."""
+    values: dict = {}
+    for path in sorted((log_dir / "tensorboard" / run).glob("events.out.tfevents.*")):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                values.setdefault(value.tag, []).append(
+                    (event.step, float(tf.make_ndarray(value.tensor)))
+                )
+    return values
