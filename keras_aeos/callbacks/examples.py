@@ -67,9 +67,7 @@ class _Weighted:
     def __iter__(self) -> Iterator[Nest]:
         for leaves in self._given:
             x, y, _ = unflatten(self._given.spec, leaves)
-            labels = _labels(y)
-            assert labels is not None
-            weights = [self._table[label] for label in labels.tolist()]
+            weights = [self._table[label] for label in np.asarray(_labels(y)).tolist()]
             yield x, y, tf.constant(weights, keras.config.floatx())
 
 

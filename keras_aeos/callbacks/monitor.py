@@ -14,8 +14,9 @@ import keras
 import pandas as pd
 
 from keras_aeos import constraints
-from keras_aeos.callbacks import columns, row, schedule
+from keras_aeos.callbacks import columns, schedule
 from keras_aeos.callbacks import quantities as of_row
+from keras_aeos.callbacks.guarded_meter import GuardedMeter
 from keras_aeos.callbacks.logs import Logs
 from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, QUANTITIES
 from keras_aeos.callbacks.watched_fit import WatchedFit
@@ -25,8 +26,6 @@ from keras_aeos.curvature.objective import LossFunction
 
 # Least number of examples to gather from `fit`.
 _PROBE_SIZE = 256
-# Measurements that may fail in a row before no other is tried.
-_MOST_FAILURES = 3
 _SEVERAL_UPDATES = (
     "`update_curvature` is NaN: with steps_per_execution > 1 the last update can't be told from "
     "those before it."
@@ -188,10 +187,16 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._solver = Eigensolver(method, rtol, max_hvps)
         self._quantities = of_row.checked(quantities)
         self._updates_wanted = any(QUANTITIES[name].of_update for name in self._quantities)
-        self._num_eigenvalues = num_eigenvalues
-        self._check = check
         self._loss_function = loss
         self._optimizer = optimizer
+        self._options = {
+            "quantities": self._quantities,
+            "num_eigenvalues": num_eigenvalues,
+            "solver": self._solver,
+            "loss": loss,
+            "optimizer": optimizer,
+            "check": check,
+        }
         self.columns = columns.columns(self._quantities, num_eigenvalues)
         self._logs = Logs(log_dir, self.columns)
         self._given = None if data is None else batches.from_data(data, batch_size)
@@ -205,15 +210,12 @@ class AEoSMonitor(keras.callbacks.Callback):
 
     def _forget(self) -> None:
         """Forget the model, for another one."""
-        self._meter: row.EdgeMeter | None = None
+        self._meter = GuardedMeter(self._options, self._warn_once)
         self._fit: WatchedFit | None = None
-        self._batches = self._given
         self._last_step: int | None = None
         self._most_updates = 0
         self._next_step: float = math.inf
         self._num_rows_before = len(self._rows)
-        self._num_failures = 0
-        self._refused = False
         self._had_function = False
         self._said_unconverged = False
         self._began = time.perf_counter()
@@ -277,11 +279,11 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._num_rows_before = len(self._rows)
         self._watch(had_function)
 
-    def _watch(self, had_function: bool) -> None:
+    def _watch(self, had_function: bool) -> WatchedFit:
         """See what this `fit` feeds, trains and counts."""
         if self._fit is not None:
             self._fit.probe.detach()
-        self._fit = WatchedFit(
+        self._fit = fit = WatchedFit(
             self.model,
             self._measured_optimizer(),
             self._loss_function,
@@ -291,6 +293,7 @@ class AEoSMonitor(keras.callbacks.Callback):
             had_function,
             self._warn_once,
         )
+        return fit
 
     def _measured_optimizer(self) -> keras.optimizers.Optimizer | None:
         return self.model.optimizer if self._optimizer is None else self._optimizer
@@ -323,13 +326,11 @@ class AEoSMonitor(keras.callbacks.Callback):
 
     def _begun_fit(self) -> WatchedFit:
         """The `fit` that runs, counted from now on if it has just begun."""
-        if self._fit is None:
-            self._watch(self._had_function)
-        assert self._fit is not None
-        if not self._fit.begun:
-            self._most_updates = self._fit.begin()
+        fit = self._watch(self._had_function) if self._fit is None else self._fit
+        if not fit.begun:
+            self._most_updates = fit.begin()
             self._next_step = self._schedule.begin(self._most_updates)
-        return self._fit
+        return fit
 
     def measure(self) -> None:
         """Measure now, unless there is a row of this number of updates.
@@ -357,51 +358,14 @@ class AEoSMonitor(keras.callbacks.Callback):
             self._warn_once(_NOTHING_SEEN)
             return
         began = time.perf_counter()
-        measured, densities = self._measured(fit, step, max_hvps)
+        measured, densities = self._meter.measure(
+            self.model, fit, step, self._epoch, self._began, max_hvps
+        )
         self._last_step = step
         self._warn_if_unconverged(measured)
         self._record(measured, densities)
         seconds = time.perf_counter() - began
         self._next_step = self._schedule.after(step, seconds, measured["edge_ratio"])
-
-    def _measured(
-        self, fit: WatchedFit, step: int, max_hvps: int | None
-    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The row and its densities; NaN if the measurement fails."""
-        began = time.perf_counter()
-        if not self._refused:
-            try:
-                meter, rate = self._current_meter(fit), fit.probe.learning_rate
-                measured = meter.measure(
-                    before_update=fit.probe.before,
-                    epoch=self._epoch,
-                    began=self._began,
-                    step=step,
-                    learning_rate=None if rate is None else float(rate),
-                    max_hvps=max_hvps,
-                )
-            except Warning:
-                raise
-            except Exception as error:
-                self._note_failure(error)
-            else:
-                self._num_failures = 0
-                return measured, meter.densities
-            finally:
-                fit.probe.before = fit.probe.learning_rate = None
-        measured = columns.missing(self._quantities, self._num_eigenvalues, step, self._epoch)
-        return measured | {"seconds": time.perf_counter() - began}, []
-
-    def _note_failure(self, error: Exception) -> None:
-        """Say why a measurement failed, and whether another one will be tried."""
-        self._num_failures += 1
-        lasting = isinstance(error, ValueError | TypeError | LookupError | NotImplementedError)
-        self._refused = lasting or self._num_failures >= _MOST_FAILURES
-        what_next = "nothing more is measured" if self._refused else "the next row is tried again"
-        self._warn_once(
-            f"A measurement failed, its row is NaN, and {what_next}. Training goes on. "
-            f"{type(error).__name__}: {error}"
-        )
 
     @_never_raises
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -414,7 +378,7 @@ class AEoSMonitor(keras.callbacks.Callback):
 
     def _say_what_is_missing(self) -> None:
         """Measure to the end in a training that was too short, and say so."""
-        if self._fit is None or not self._fit.begun or self._refused:
+        if self._fit is None or not self._fit.begun or self._meter.refused:
             return
         num_updates = self._fit.num_updates_here
         rows = self._rows[self._num_rows_before :]
@@ -431,29 +395,8 @@ class AEoSMonitor(keras.callbacks.Callback):
                 "larger `max_hvps`."
             )
 
-    def _current_meter(self, fit: WatchedFit) -> row.EdgeMeter:
-        """The meter, with the examples of this `fit`."""
-        chosen = fit.examples()
-        if self._meter is None:
-            self._meter = row.EdgeMeter(
-                self.model,
-                chosen,
-                quantities=self._quantities,
-                num_eigenvalues=self._num_eigenvalues,
-                solver=self._solver,
-                loss=self._loss_function,
-                optimizer=self._optimizer,
-                check=self._check,
-            )
-        elif chosen is not self._batches:
-            self._meter.measure_on(chosen)
-        self._batches = chosen
-        self._meter.variables = fit.variables
-        self._meter.approximation = fit.approximation
-        return self._meter
-
     def _stop_measuring(self, error: Exception) -> None:
-        self._refused, self._next_step = True, math.inf
+        self._meter.refused, self._next_step = True, math.inf
         self._warn_once(
             f"The monitor failed and measures no more. Training goes on. {type(error).__name__}: "
             f"{error}"

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import pickle
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,7 +41,8 @@ def sharpness(model, x, y, *weights, **options):
 
 
 def monitor(data=None, **options):
-    return AEoSMonitor(data, **{"update_freq": 1, "solver": Eigensolver(rtol=1e-5)} | options)
+    defaults: dict[str, Any] = {"update_freq": 1, "solver": Eigensolver(rtol=1e-5)}
+    return AEoSMonitor(data, **defaults | options)
 
 
 # ------------------------------------------------------------------------------------- replicas

@@ -225,11 +225,11 @@ def test_accumulated_steps_count_once():
 
 
 def probe_sizes(monitor):
-    return [len(leaves[0]) for leaves in monitor._batches]
+    return [len(leaves[0]) for leaves in monitor._meter.examples]
 
 
 def first_inputs(monitor):
-    return next(iter(monitor._batches))[0]
+    return next(iter(monitor._meter.examples))[0]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_probe_set_is_gathered_in_whole_batches_of_each_fit(update_freq, probe_s
 
 
 def num_traces(monitor):
-    return monitor._meter._objective.num_traces
+    return monitor._meter.meter._objective.num_traces
 
 
 def test_second_fit_goes_on_and_traces_nothing_again():

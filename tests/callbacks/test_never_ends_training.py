@@ -1,5 +1,7 @@
 """Once training has begun, the monitor warns and never ends it."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -258,7 +260,8 @@ def test_after_an_exception_no_monitor_listens():
         model.fit(X, Y, batch_size=6, verbose=0, callbacks=[watching, Fail()])
     for _ in range(3):
         model.train_on_batch(X, Y)
-    assert len(watching._fit.probe.batches) == 1
+    fit: Any = watching._fit
+    assert len(fit.probe.batches) == 1
     assert not list(model.train_function._listeners)
 
 
