@@ -336,9 +336,8 @@ def _private_imports(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             if re.match(r"(keras\.src|tensorflow\.python)\b", node.module):
                 yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if re.fullmatch(r"keras\.src(\.\w+)+", node.value):
-                yield node.value
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"keras\.src[.\w]+", str(node.value)):
+            yield node.value
 
 
 # Checked with another name: what holds, or what uses it.

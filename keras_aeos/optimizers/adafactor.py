@@ -28,6 +28,10 @@ class Adafactor(PreconditionedOptimizer):
     where s = 1, times ``max(1, rms(g/√ν̂)/c)`` with update clipping at c, divided by
     ``max(10⁻³, rms(x))`` with parameter scaling. The stability threshold is ``(2+2β₁)/((1-β₁)η)``.
 
+    Where all gradients have been zero, as in the embedding of a token that no batch has held, P is
+    about √ε. If the examples of a measurement hold the token, λ₁(P⁻¹H) is enormous there, true to
+    the definition and of no use.
+
     Differs from `keras.optimizers.Adafactor`, which has no momentum and always clips and scales.
 
     Args:
