@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_aeos.optimizers import base_arguments
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -253,6 +255,12 @@ def clipped_gradients():
     np.testing.assert_allclose(clipped, [0.6, 0.8], rtol=1e-6)
 
 
+def steps():
+    """The methods that a step is made of: one that is gone could be overridden unseen."""
+    for name in base_arguments._STEP_METHODS:
+        assert callable(getattr(keras.optimizers.Optimizer, name))
+
+
 def overwritten_variables():
     """`overwrite_with_gradient` marks the variables that are no parameters."""
     variable = keras.Variable(1.0)
@@ -261,10 +269,13 @@ def overwritten_variables():
 
 # Slots of the stock optimizers, with their values after one update by the gradient 2.
 SLOTS = {
-    "Adadelta": ({}, {"_accumulated_grads": 0.05 * 4.0}),
+    "Adadelta": ({}, {"_accumulated_grads": 0.05 * 4.0, "_accumulated_delta_vars": 0.05 * 2e-6}),
     "Adafactor": ({}, {"_v": 4.0}),
     "Adagrad": ({}, {"_accumulators": 0.1 + 4.0}),
-    "Adam": ({}, {"_momentums": 0.1 * 2.0, "_velocities": 0.001 * 4.0}),
+    "Adam": (
+        {"amsgrad": True},
+        {"_momentums": 0.1 * 2.0, "_velocities": 0.001 * 4.0, "_velocity_hats": 0.001 * 4.0},
+    ),
     "Adamax": ({}, {"_u": 2.0}),
     "Ftrl": ({}, {"_accumulators": 0.1 + 4.0}),
     "Lamb": ({}, {"_momentums": 0.1 * 2.0, "_velocities": 0.001 * 4.0}),
@@ -311,6 +322,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "_trainable_variables, _learning_rate, _get_variable_index": optimizer_variables,
     "_use_weight_decay": excluded_variables,
     "_clip_gradients": clipped_gradients,
+    "the methods of a step": steps,
     "overwrite_with_gradient": overwritten_variables,
 }
 
@@ -349,7 +361,6 @@ WITH = {
     "ops": "gradient_registry",
     "_autograph": "polymorphic_function",
     "keras.src.backend.tensorflow.rnn": "cudnn_ok",
-    # Looked up by name to see whether a subclass overrides them; one that is gone is not seen.
     "_should_use_adamw": "Muon",
 }
 
