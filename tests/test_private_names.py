@@ -39,20 +39,16 @@ X, Y = np.ones((4, 3), "float32"), np.ones((4, 2), "float32")
 def gradient_registry():
     """Gradients are looked up in `ops.gradient_registry` when a tape runs; a copy takes over."""
     ops = module("tensorflow.python.framework.ops")
-    registry = module("tensorflow.python.framework.registry")
+    kind = module("tensorflow.python.framework.registry").Registry
     stock = ops.gradient_registry
     asked = []
 
-    class Spy(registry.Registry):
-        def __init__(self):
-            super().__init__(stock._name)
-            self._registry = stock._registry
+    def lookup(self, name):
+        asked.append(name)
+        return kind.lookup(self, name)
 
-        def lookup(self, name):
-            asked.append(name)
-            return super().lookup(name)
-
-    spy = Spy()
+    spy = type("Spy", (kind,), {"lookup": lookup})(stock._name)
+    spy._registry = stock._registry
     ops.gradient_registry = ops._gradient_registry = spy
     try:
 
@@ -177,7 +173,12 @@ def training_function():
     # `fit` asks the instance for its function, and takes one that is there.
     made = []
     maker = model.make_train_function
-    model.make_train_function = lambda force=False: (made.append(force), maker(force))
+
+    def make_train_function(force=False):
+        made.append(force)
+        maker(force)
+
+    model.make_train_function = make_train_function
     model.fit(X, Y, verbose=0)
     assert made
 
@@ -218,7 +219,12 @@ def recurrent_kernels():
     """`cudnn_ok` of the TensorFlow backend decides whether LSTM and GRU use cuDNN."""
     rnn = module("keras.src.backend.tensorflow.rnn")
     stock, asked = rnn.cudnn_ok, []
-    rnn.cudnn_ok = lambda *args, **kwargs: asked.append(args) or False
+
+    def no(*args, **kwargs):
+        asked.append(args)
+        return False
+
+    rnn.cudnn_ok = no
     try:
         keras.layers.LSTM(2)(np.ones((1, 3, 2), "float32"))
     finally:
@@ -268,7 +274,7 @@ def overwritten_variables():
 
 
 # Slots of the stock optimizers, with their values after one update by the gradient 2.
-SLOTS = {
+SLOTS: dict[str, tuple[dict, dict[str, float]]] = {
     "Adadelta": ({}, {"_accumulated_grads": 0.05 * 4.0, "_accumulated_delta_vars": 0.05 * 2e-6}),
     "Adafactor": ({}, {"_v": 4.0}),
     "Adagrad": ({}, {"_accumulators": 0.1 + 4.0}),

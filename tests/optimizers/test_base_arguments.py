@@ -29,7 +29,7 @@ def apply(optimizer, values=((1.0, 2.0), (3.0,)), num_updates=2, **variable_opti
     return variables
 
 
-class OwnApply(SGD):
+class OwnApply(keras.optimizers.SGD):
     def apply(self, grads, trainable_variables=None):
         super().apply([g / 2.0 for g in grads], trainable_variables)
 
@@ -176,7 +176,7 @@ def test_excluded_names_are_those_that_training_excludes(names):
         optimizer.apply(zeros, model.trainable_variables)
         ends.append(flat(model.trainable_variables))
         decayed = (before != ends[-1]).any()
-        assert (dynamics.describe(optimizer).weight_decay > 0.0) == decayed
+        assert bool(dynamics.describe(optimizer).weight_decay) == decayed
     np.testing.assert_array_equal(*ends)
 
 
@@ -223,7 +223,7 @@ def test_decay_of_some_variables_with_nesterov_is_an_approximation():
 def test_preconditioner_within_a_cycle_is_that_of_the_last_update(name):
     """Micro-steps that only accumulate change neither P nor the number of updates."""
     optimizer = OPTIMIZERS[name].make(schedule(RATE), gradient_accumulation_steps=3)
-    seen = {}
+    seen: dict = {}
     for count, _ in enumerate(random_path(optimizer, num_steps=8), 1):
         if count >= 3:
             p = flat(keras_aeos.preconditioner(optimizer))
