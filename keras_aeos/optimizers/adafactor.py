@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_aeos import constraints
-from keras_aeos.optimizers.base import LearningRate, PreconditionedOptimizer
+from keras_aeos.optimizers.base import LearningRate, PreconditionedOptimizer, slot_dtype
 from keras_aeos.stability import Momentum
 
 
@@ -27,6 +27,10 @@ class Adafactor(PreconditionedOptimizer):
 
     where s = 1, times ``max(1, rms(g/√ν̂)/c)`` with update clipping at c, divided by
     ``max(10⁻³, rms(x))`` with parameter scaling. The stability threshold is ``(2+2β₁)/((1-β₁)η)``.
+
+    Where all gradients have been zero, as in the embedding of a token that no batch has held, P is
+    about √ε. If the examples of a measurement hold the token, λ₁(P⁻¹H) is enormous there, true to
+    the definition and of no use.
 
     Differs from `keras.optimizers.Adafactor`, which has no momentum and always clips and scales.
 
@@ -98,7 +102,7 @@ class Adafactor(PreconditionedOptimizer):
         self.scales = []
         if self.clip_threshold is not None or self.parameter_scaling:
             self.scales = [
-                self.add_variable(shape=(), initializer="ones", dtype=v.dtype, name="scale")
+                self.add_variable(shape=(), initializer="ones", dtype=slot_dtype(v), name="scale")
                 for v in variables
             ]
 
@@ -153,9 +157,9 @@ class Adafactor(PreconditionedOptimizer):
     def _add_moment(self, variable: keras.Variable) -> keras.Variable | tuple[keras.Variable, ...]:
         shape = tuple(variable.shape)
         if len(shape) < 2:
-            return self.add_variable_from_reference(variable, name="second_moment")
+            return self.add_slot(variable, "second_moment")
         return tuple(
-            self.add_variable(shape=part, dtype=variable.dtype, name=name)
+            self.add_variable(shape=part, dtype=slot_dtype(variable), name=name)
             for part, name in (
                 (shape[:-1], "row_moment"),
                 (shape[:-2] + shape[-1:], "column_moment"),
@@ -168,7 +172,8 @@ class Adafactor(PreconditionedOptimizer):
             update = _root_mean_square(ops.divide(gradient, self.root(index, None)))
             scale = ops.maximum(scale, ops.divide(update, self.clip_threshold))
         if self.parameter_scaling:
-            scale = ops.divide(scale, ops.maximum(1e-3, _root_mean_square(variable)))
+            size = _root_mean_square(ops.cast(variable, gradient.dtype))
+            scale = ops.divide(scale, ops.maximum(1e-3, size))
         return scale
 
 

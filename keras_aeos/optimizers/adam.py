@@ -52,7 +52,10 @@ class Adam(RMSprop):
     # P is made of ν to this power.
     exponent = 0.5
 
-    not_supported: ClassVar[dict[str, str]] = {"amsgrad": "Use keras_aeos.optimizers.AMSGrad."}
+    not_supported: ClassVar[dict[str, str]] = {
+        "amsgrad": "Use keras_aeos.optimizers.AMSGrad.",
+        "rho": "It is an argument of RMSprop; here the decay of the second moment is `beta_2`.",
+    }
 
     def __init__(
         self,
@@ -196,8 +199,6 @@ class AMSGrad(Adam):
     References:
         Reddi et al. 2018; Cohen et al. 2022, Figure 5.
     """
-
-    not_supported: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,

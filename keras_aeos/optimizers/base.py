@@ -33,9 +33,14 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
     After `freeze` the second moment and the step number in P stay what they are. The state of the
     momentum, the learning rate and the weight decay are not affected.
 
+    The update of a variable in half precision is computed in float32, unlike in stock Keras; its
+    slots and P are in float32 too. In float16 ε and ``(1-β₂)g²`` would vanish. In bfloat16 an
+    average with β₂ near 1 would stand still.
+
     Attributes:
-        second_moments: List of ν, one variable per trainable variable, of its shape and dtype;
-            empty for an optimizer without an accumulator. Available after `build`.
+        second_moments: List of ν, one variable per trainable variable, of its shape and dtype
+            (float32 if that is half precision); empty for an optimizer without an accumulator.
+            Available after `build`.
         first_moments: List of the momentum buffers m, likewise; empty without momentum.
     """
 
@@ -46,13 +51,7 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
 
     def __init__(self, learning_rate: LearningRate, name: str, **kwargs: Any) -> None:
         constraints.check(learning_rate=learning_rate)
-        for argument, remedy in self.not_supported.items():
-            value = kwargs.pop(argument, None)
-            if value:
-                raise ValueError(
-                    f"{type(self).__name__} has no argument `{argument}`. {remedy} "
-                    f"Received: {argument}={value!r}"
-                )
+        check_supported(kwargs, self.not_supported, type(self).__name__)
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -91,8 +90,9 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
         """One update of one variable: ``ν⁺``, then ``m̃``, then ``x⁺ = x - η P⁻¹ m̃``."""
         index = self._get_variable_index(variable)
         step = self._preconditioner_step(self.iterations + 1)
-        learning_rate = ops.cast(learning_rate, variable.dtype)
-        gradient = ops.cast(gradient, variable.dtype)
+        dtype = slot_dtype(variable)
+        learning_rate = ops.cast(learning_rate, dtype)
+        gradient = ops.cast(gradient, dtype)
         if self.first_moments or self.second_moments:
             # Every coordinate moves, not only those that the slices name.
             gradient = tf.convert_to_tensor(gradient)
@@ -125,7 +125,7 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
         diagonals = []
         for index, variable in enumerate(self._trainable_variables):
             scale, root = self.scale(index, step), self.root(index, step)
-            one = tf.ones(variable.shape, variable.dtype)
+            one = tf.ones(variable.shape, slot_dtype(variable))
             diagonals.append(ops.multiply(scale, one if root is None else root))
         return diagonals
 
@@ -138,9 +138,18 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
         if values is not None:
             initializers = [lambda shape, dtype, v=v: ops.cast(v, dtype) for v in values]
         return [
-            self.add_variable_from_reference(variable, name=name, initializer=initializer)
+            self.add_slot(variable, name, initializer)
             for variable, initializer in zip(self._trainable_variables, initializers, strict=True)
         ]
+
+    def add_slot(
+        self, variable: keras.Variable, name: str, initializer: Any = "zeros"
+    ) -> keras.Variable:
+        """A variable like `variable`, in float32 if that is in half precision."""
+        dtype = slot_dtype(variable)
+        if dtype == keras.backend.standardize_dtype(variable.dtype):
+            return self.add_variable_from_reference(variable, name=name, initializer=initializer)
+        return self.add_variable(variable.shape, initializer=initializer, dtype=dtype, name=name)
 
     def exponential_average(
         self, average: keras.Variable, rate: tf.Tensor | float, value: tf.Tensor
@@ -182,17 +191,42 @@ def _divide(tensor: tf.Tensor, scale: tf.Tensor | float, root: tf.Tensor | None)
     return tensor if isinstance(scale, float) and scale == 1.0 else ops.divide(tensor, scale)
 
 
+def slot_dtype(variable: keras.Variable | tf.Variable) -> str:
+    """The dtype in which a variable's update is computed: its own, or float32 for a shorter one."""
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
 def corrected_decay(decay: float, step: tf.Tensor, dtype: Any) -> tf.Tensor:
     """Bias correction ``1 - decayᵗ`` of an exponential average after `step` updates from zero."""
     # A cast would round the decay to float32 first.
     return 1.0 - ops.power(ops.convert_to_tensor(decay, dtype), ops.cast(step, dtype))
 
 
-def keras_spelling(kwargs: dict[str, Any], theirs: str, ours: str, value: Any) -> Any:
-    """The value of our argument `ours`, which `kwargs` may hold under its Keras name `theirs`."""
+def keras_spelling(kwargs: dict[str, Any], theirs: str, ours: str, value: Any, default: Any) -> Any:
+    """The value of our argument `ours`, which `kwargs` may hold under its Keras name `theirs`.
+
+    Raises:
+        ValueError: If both are given.
+    """
     if theirs not in kwargs:
         return value
+    if value != default:
+        raise ValueError(
+            f"`{theirs}` is Keras' name of `{ours}`. Give one of them. "
+            f"Received: {ours}={value!r}, {theirs}={kwargs[theirs]!r}"
+        )
     warnings.warn(
         f"`{theirs}` is accepted as in Keras; here the argument is called `{ours}`.", stacklevel=3
     )
     return kwargs.pop(theirs)
+
+
+def check_supported(kwargs: dict[str, Any], not_supported: dict[str, str], name: str) -> None:
+    """Refuse arguments of Keras that have no place here, and drop those that change nothing."""
+    for argument, remedy in not_supported.items():
+        value = kwargs.pop(argument, None)
+        if value:
+            raise ValueError(
+                f"{name} has no argument `{argument}`. {remedy} Received: {argument}={value!r}"
+            )

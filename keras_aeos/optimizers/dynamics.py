@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import keras
 import tensorflow as tf
 
+from keras_aeos.optimizers import base_arguments
 from keras_aeos.optimizers.base import PreconditionedOptimizer
 
 
@@ -20,12 +21,12 @@ class Dynamics:
             whose method ``recurrence(learning_rate, weight_decay)`` returns a
             `keras_aeos.stability.Recurrence`.
         diagonals: Callable without arguments. Returns the diagonal of P in the last update: one
-            tensor per variable of the optimizer, with the variable's shape and dtype.
+            tensor per variable of the optimizer, with the variable's shape and dtype (float32 if
+            that is half precision).
         learning_rate: Float or None. Learning rate η of the last update; None (default) means the
             optimizer's `learning_rate` in that update.
         weight_decay: Float or None. Decoupled weight decay w; None (default) means the optimizer's
-            `weight_decay`. If it excludes some variables, the threshold is a lower bound, too low
-            by at most a relative ηw/2.
+            `weight_decay`.
         approximation: String. How the description differs from the update; empty (default) if it
             is exact.
     """
@@ -42,8 +43,10 @@ class Dynamics:
 
 
 Description = TypeVar("Description", bound=Callable[[Any], Dynamics])
+RateDescription = TypeVar("RateDescription", bound=Callable[[Any, float], Dynamics])
 
-_DESCRIPTIONS: dict[type, Callable[[Any], Dynamics]] = {}
+# By type: the description, and whether it takes the learning rate of the last update as well.
+_DESCRIPTIONS: dict[type, tuple[Callable[..., Dynamics], bool]] = {}
 
 
 def register_dynamics(optimizer_type: type) -> Callable[[Description], Description]:
@@ -87,7 +90,20 @@ def register_dynamics(optimizer_type: type) -> Callable[[Description], Descripti
         )
 
     def register(function: Description) -> Description:
-        _DESCRIPTIONS[optimizer_type] = function
+        _DESCRIPTIONS[optimizer_type] = (function, False)
+        return function
+
+    return register
+
+
+def register_with_rate(optimizer_type: type) -> Callable[[RateDescription], RateDescription]:
+    """Decorate a description whose P depends on the learning rate of the last update.
+
+    The function receives the optimizer and that rate.
+    """
+
+    def register(function: RateDescription) -> RateDescription:
+        _DESCRIPTIONS[optimizer_type] = (function, True)
         return function
 
     return register
@@ -106,14 +122,22 @@ def describe(optimizer: keras.optimizers.Optimizer, learning_rate: float | None 
     A subclass shares the description of its base if it keeps the base's `update_step`. A
     `LossScaleOptimizer` is described by its inner optimizer.
 
+    Overwriting by a moving average after each update and variables without weight decay are
+    accounted for. `Dynamics.approximation` names what is not: clipping, constraints, rarer
+    overwriting, methods that a subclass overrides.
+
     Args:
         optimizer: A Keras optimizer.
+        learning_rate: Float or None. Learning rate η of the last update; None (default) or NaN for
+            `last_learning_rate`, which is wrong if the rate was changed after the update. Without
+            effect on a `MultiOptimizer`, which has several.
 
     Returns:
         A `Dynamics`.
 
     Raises:
-        TypeError: If the optimizer's update is unknown or does not have the form of `Dynamics`.
+        TypeError: If `optimizer` is not a Keras optimizer, or its update is unknown or does not
+            have the form of `Dynamics`.
     """
     optimizer = unwrap(optimizer)
     base: Any
@@ -127,34 +151,65 @@ def describe(optimizer: keras.optimizers.Optimizer, learning_rate: float | None 
             "keras_aeos.register_dynamics. "
             f"Received: optimizer={type(optimizer).__name__}"
         )
-    dynamics = _DESCRIPTIONS[base](optimizer)
+    if any(getattr(v, "overwrite_with_gradient", False) for v in optimizer._trainable_variables):
+        raise TypeError(
+            "Some variables are not trained by the optimizer: their gradient is their next value, "
+            "as for the scales of float8 layers. They have no preconditioner. Train in another "
+            f"precision. Received: optimizer={type(optimizer).__name__}"
+        )
+    if learning_rate is None or math.isnan(learning_rate):
+        learning_rate = last_learning_rate(optimizer)
+    description, takes_rate = _DESCRIPTIONS[base]
+    dynamics = description(optimizer, learning_rate) if takes_rate else description(optimizer)
+    if hasattr(optimizer, "optimizers"):
+        # The parts have been described with what is set in each of them.
+        return dynamics
     given: dict[str, Any] = {}
     if dynamics.learning_rate is None:
-        given["learning_rate"] = (
-            last_learning_rate(optimizer) if learning_rate is None else learning_rate
-        )
+        given["learning_rate"] = learning_rate
     if dynamics.weight_decay is None:
-        given["weight_decay"] = _weight_decay(optimizer)
-    return dataclasses.replace(dynamics, **given)
+        given["weight_decay"] = base_arguments.weight_decay(optimizer)
+    dynamics = dataclasses.replace(dynamics, **given)
+    made = num_updates(optimizer)
+    if not takes_rate:
+        dynamics = base_arguments.with_overwriting(dynamics, optimizer, made)
+    dynamics = base_arguments.with_exclusions(dynamics, optimizer)
+    differences = base_arguments.differences(dynamics, optimizer, base, made, takes_rate)
+    named = [dynamics.approximation] if dynamics.approximation else []
+    return dataclasses.replace(dynamics, approximation=" ".join(named + differences))
 
 
 def unwrap(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer that makes the update; for a `LossScaleOptimizer`, its inner optimizer."""
+    """The optimizer that makes the update; for a `LossScaleOptimizer`, its inner optimizer.
+
+    Raises:
+        TypeError: If `optimizer` is not a Keras optimizer.
+    """
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        remedy = "Compile the model with one." if optimizer is None else "Pass `model.optimizer`."
+        raise TypeError(
+            f"Expected an optimizer of Keras 3, a keras.optimizers.Optimizer. {remedy} "
+            f"Received: optimizer={optimizer!r} of type {type(optimizer).__name__}"
+        )
     return optimizer
 
 
 def num_updates(optimizer: keras.optimizers.Optimizer) -> int:
     """Number of updates so far; accumulated micro-steps count as one update."""
-    return int(keras.ops.convert_to_numpy(unwrap(optimizer).iterations))
+    optimizer = unwrap(optimizer)
+    parts = [part for part in getattr(optimizer, "optimizers", []) if part.built]
+    # A MultiOptimizer counts micro-steps.
+    return max(int(keras.ops.convert_to_numpy(o.iterations)) for o in parts or [optimizer])
 
 
 def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     """Learning rate of the last update; NaN for an optimizer that has several.
 
     A schedule is evaluated at the iteration of that update. Between updates,
-    `optimizer.learning_rate` already gives the rate of the next one.
+    `optimizer.learning_rate` already gives the rate of the next one. A rate that has been assigned
+    after the update is not told from that of the update.
     """
     optimizer = unwrap(optimizer)
     if hasattr(optimizer, "optimizers"):
@@ -208,7 +263,9 @@ def preconditioner(optimizer: keras.optimizers.Optimizer) -> list[tf.Tensor]:
 
     Returns:
         List of tensors, one per trainable variable in the model's order, with the variable's shape
-        and dtype.
+        and dtype (float32 if that is half precision). For a variable that is excluded from weight
+        decay, P is larger by a factor of at most ``2/(2-ηw)``, which puts all variables on the
+        scale of one λ*.
 
     Raises:
         TypeError: If the optimizer's update is unknown or does not have the form of `Dynamics`.
@@ -226,13 +283,3 @@ def preconditioner(optimizer: keras.optimizers.Optimizer) -> list[tf.Tensor]:
             f"Received: optimizer={type(optimizer).__name__} with iterations=0"
         )
     return dynamics.diagonals()
-
-
-def _weight_decay(optimizer: keras.optimizers.Optimizer) -> float:
-    """Decoupled weight decay; 0 if every variable is excluded from it."""
-    if not optimizer.weight_decay:
-        return 0.0
-    variables = optimizer._trainable_variables
-    if variables and not any(optimizer._use_weight_decay(v) for v in variables):
-        return 0.0
-    return float(optimizer.weight_decay)

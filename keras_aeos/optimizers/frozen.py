@@ -106,7 +106,9 @@ class FrozenAdam(Adam):
     def load_own_variables(self, store: Any) -> None:
         """Take the second moments from a saved model."""
         super().load_own_variables(store)
-        self._given = _arrays(self.second_moments)
+        # A copy of an optimizer that is not built comes here without variables.
+        if self.built:
+            self._given = _arrays(self.second_moments)
 
     def accumulate(self, index: int, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Nothing: ν stays."""

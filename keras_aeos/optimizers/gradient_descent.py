@@ -72,7 +72,7 @@ class HeavyBall(GradientDescent):
         name: str = "heavy_ball",
         **kwargs: Any,
     ) -> None:
-        beta_1 = keras_spelling(kwargs, "momentum", "beta_1", beta_1)
+        beta_1 = keras_spelling(kwargs, "momentum", "beta_1", beta_1, default=0.9)
         constraints.check(beta_1=beta_1, ema=ema)
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.beta_1 = beta_1

@@ -8,7 +8,12 @@ import tensorflow as tf
 from keras import ops
 
 from keras_aeos import constraints
-from keras_aeos.optimizers.base import LearningRate, PreconditionedOptimizer, keras_spelling
+from keras_aeos.optimizers.base import (
+    LearningRate,
+    PreconditionedOptimizer,
+    check_supported,
+    keras_spelling,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_aeos")
@@ -51,7 +56,8 @@ class RMSprop(PreconditionedOptimizer):
         name: str = "rmsprop",
         **kwargs: Any,
     ) -> None:
-        beta_2 = keras_spelling(kwargs, "rho", "beta_2", beta_2)
+        check_supported(kwargs, self.not_supported, type(self).__name__)
+        beta_2 = keras_spelling(kwargs, "rho", "beta_2", beta_2, default=0.995)
         constraints.check(beta_2=beta_2, epsilon=epsilon)
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.beta_2 = beta_2

@@ -15,22 +15,23 @@ import numpy as np
 import tensorflow as tf
 
 from keras_aeos.optimizers.dynamics import (
-    Description,
     Dynamics,
     describe,
-    last_learning_rate,
+    num_updates,
     register_dynamics,
+    register_with_rate,
 )
 from keras_aeos.stability import Momentum, ScheduleFree
 
 
-def _register(*names: str) -> Callable[[Description], Description]:
+def _register(*names: str, with_rate: bool = False) -> Callable[[Any], Any]:
     """Register a description for each named optimizer that this version of Keras has."""
 
-    def register(function: Description) -> Description:
+    def register(function: Any) -> Any:
         for name in names:
             if hasattr(keras.optimizers, name):
-                register_dynamics(getattr(keras.optimizers, name))(function)
+                add = register_with_rate if with_rate else register_dynamics
+                add(getattr(keras.optimizers, name))(function)
         return function
 
     return register
@@ -139,8 +140,8 @@ def _nadam(optimizer: keras.optimizers.Optimizer) -> Dynamics:
     return Dynamics(momentum, lambda: _corrected_roots(optimizer))
 
 
-@_register("Lamb")
-def _lamb(optimizer: keras.optimizers.Optimizer) -> Dynamics:
+@_register("Lamb", with_rate=True)
+def _lamb(optimizer: keras.optimizers.Optimizer, rate: float) -> Dynamics:
     """``P = (1-β₁ᵗ)(√(ν/(1-β₂ᵗ)) + ε) / r`` with the variable's trust ratio ``r = ‖x‖/‖u‖``.
 
     The update ``x⁺ = x - η r u`` uses the norm of x from before the update. Because
@@ -148,7 +149,6 @@ def _lamb(optimizer: keras.optimizers.Optimizer) -> Dynamics:
     """
 
     def diagonals() -> list[tf.Tensor]:
-        rate = last_learning_rate(optimizer)
         return [
             root
             * _correction(optimizer.beta_1, optimizer.iterations, root)
@@ -180,16 +180,15 @@ def _trust_ratio(after: tf.Tensor, update: tf.Tensor, rate: tf.Tensor) -> tf.Ten
     return tf.where(from_zero | (squared == 0.0), tf.ones_like(ratio), ratio)
 
 
-@_register("Ftrl")
-def _ftrl(optimizer: keras.optimizers.Optimizer) -> Dynamics:
+@_register("Ftrl", with_rate=True)
+def _ftrl(optimizer: keras.optimizers.Optimizer, rate: float) -> Dynamics:
     """``P = n^-q + 2ηl₂ + β``, with the sum of squares n and the power q of the learning rate.
 
     The description holds from the second update on. The first update starts from zero, whatever
-    the value of the variable.
+    the value of the variable, and is called an approximation.
     """
 
     def diagonals() -> list[tf.Tensor]:
-        rate = last_learning_rate(optimizer)
         shift = 2.0 * rate * optimizer.l2_regularization_strength + optimizer.beta
         return [
             tf.pow(n, -optimizer.learning_rate_power) + tf.cast(shift, n.dtype)
@@ -207,6 +206,8 @@ def _ftrl(optimizer: keras.optimizers.Optimizer) -> Dynamics:
         "the change of the learning rate": callable(optimizer._learning_rate),
     }
     left_out = [detail for detail, present in details.items() if present]
+    if num_updates(optimizer) == 1:
+        left_out.append("the start of the first update from zero instead of the variable's value")
     return Dynamics(
         Momentum.none(),
         diagonals,
@@ -215,12 +216,11 @@ def _ftrl(optimizer: keras.optimizers.Optimizer) -> Dynamics:
     )
 
 
-@_register("Adafactor")
-def _adafactor(optimizer: keras.optimizers.Optimizer) -> Dynamics:
+@_register("Adafactor", with_rate=True)
+def _adafactor(optimizer: keras.optimizers.Optimizer, rate: float) -> Dynamics:
     """``P = √ν̂ max(1, η√t) / max(ε₂, rms(x))``, for a step of ``min(η, 1/√t)`` times rms(x)."""
 
     def diagonals() -> list[tf.Tensor]:
-        rate = last_learning_rate(optimizer)
         diagonals = []
         for variable, nu in zip(
             optimizer._trainable_variables, _tensors(optimizer._v), strict=True
@@ -240,8 +240,8 @@ def _adafactor(optimizer: keras.optimizers.Optimizer) -> Dynamics:
     )
 
 
-@_register("ScheduleFreeAdamW")
-def _schedule_free_adamw(optimizer: keras.optimizers.Optimizer) -> Dynamics:
+@_register("ScheduleFreeAdamW", with_rate=True)
+def _schedule_free_adamw(optimizer: keras.optimizers.Optimizer, rate: float) -> Dynamics:
     """``P = √(ν/(1-β₂ᵗ)) + ε`` in the step of z, which enters the average with the weight 1/t.
 
     With the TensorFlow backend, Keras recovers the average from z after the step of z, not before
@@ -252,7 +252,7 @@ def _schedule_free_adamw(optimizer: keras.optimizers.Optimizer) -> Dynamics:
     return Dynamics(
         ScheduleFree(beta=1.0, average_weight=1.0 / step),
         lambda: _corrected_roots(optimizer),
-        learning_rate=last_learning_rate(optimizer) * warm_up,
+        learning_rate=rate * warm_up,
         # The decay uses the full learning rate, without the warm-up.
         weight_decay=(optimizer.weight_decay or 0.0) / warm_up,
     )
@@ -288,7 +288,13 @@ def _multi_optimizer(optimizer: keras.optimizers.Optimizer) -> Dynamics:
         }
         return [by_variable[id(variable)] for variable in optimizer._trainable_variables]
 
-    approximations = [part.approximation for part in parts if part.approximation]
+    # Two parts may have the same to say.
+    approximations = list(dict.fromkeys(part.approximation for part in parts if part.approximation))
+    if len({part.gradient_accumulation_steps for part in inner}) > 1:
+        approximations.append(
+            "The parts of this MultiOptimizer accumulate gradients over different numbers of "
+            "steps. P and the threshold are those of an update of all parts at once."
+        )
     kinds = {part.momentum for part in parts}
     if len(kinds) > 1 and not all(getattr(kind, "gradient_share", 1.0) == 0.0 for kind in kinds):
         approximations.append(

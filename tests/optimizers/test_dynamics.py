@@ -40,6 +40,62 @@ def test_subclass_that_keeps_the_update_is_known():
     assert keras_aeos.stability_threshold(Renamed(RATE)) == pytest.approx(38 / RATE, rel=1e-6)
 
 
+class LikeKeras2:
+    """An optimizer of another package."""
+
+    learning_rate = 0.1
+    iterations = 3
+
+    def apply_gradients(self, pairs):
+        """Nothing."""
+
+
+# Not described: the words of the refusal.
+REFUSED = {
+    "none": (lambda: None, "Compile the model with one. Received: optimizer=None"),
+    "a name": (lambda: "adam", "Received: optimizer='adam' of type str"),
+    "a class": (lambda: keras.optimizers.Adam, "of type"),
+    "another package": (LikeKeras2, "of type LikeKeras2"),
+    "base": (lambda: keras.optimizers.Optimizer(RATE), "Received: optimizer=Optimizer"),
+    "Lion": (lambda: keras.optimizers.Lion(RATE), "optimizer=Lion"),
+    "unknown, scaled": (
+        lambda: keras.optimizers.LossScaleOptimizer(Twice(RATE)),
+        "optimizer=Twice",
+    ),
+    "Lion, scaled": (
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Lion(RATE)),
+        "optimizer=Lion",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [keras_aeos.stability_threshold, keras_aeos.preconditioner, dynamics.describe],
+)
+@pytest.mark.parametrize(("make", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_has_no_description_is_refused_by_type(make, words, function):
+    with pytest.raises(TypeError, match=words):
+        function(make())
+
+
+@pytest.mark.parametrize("function", [dynamics.num_updates, dynamics.last_learning_rate])
+@pytest.mark.parametrize("wrong", [None, "adam", LikeKeras2()])
+def test_only_a_keras_optimizer_has_updates_and_a_rate(function, wrong):
+    with pytest.raises(TypeError, match="Received: optimizer="):
+        function(wrong)
+
+
+def test_variables_that_are_overwritten_by_their_gradient_have_no_preconditioner():
+    """As the scales of float8 layers; Keras gives them no slots."""
+    optimizer = keras.optimizers.Adam(RATE)
+    scale = keras.Variable(1.0, name="scale")
+    scale.overwrite_with_gradient = True
+    optimizer.build([keras.Variable(np.ones(2)), scale])
+    with pytest.raises(TypeError, match="float8"):
+        keras_aeos.stability_threshold(optimizer)
+
+
 @pytest.mark.parametrize("name", ["Lion", "Muon"])
 def test_optimizers_without_a_preconditioner_say_why(name):
     if not hasattr(keras.optimizers, name):

@@ -1,6 +1,8 @@
 """Each custom optimizer in everything that Keras lets an optimizer do."""
 
+import copy
 import functools
+import pickle
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ import keras_aeos.optimizers as ours
 from keras_aeos.optimizers import dynamics
 from tests.cases import flat, mirrored
 from tests.optimizers.cases import (
+    APPROXIMATE,
     CUSTOM_OPTIMIZERS,
     KERAS_OPTIMIZERS,
     OPTIMIZERS,
@@ -152,6 +155,65 @@ def test_trains_in_other_precisions(name, dtype):
 
 
 @custom
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_rounds_the_variables_alone(name, dtype):
+    """The path of the float64 twin, but for the rounding of the variable in each update."""
+    ends = []
+    for path_dtype in (dtype, "float64"):
+        optimizer = CUSTOM_OPTIMIZERS[name].make(RATE)
+        # (1-β₂)g² is 1e-9 for the first gradients: zero in float16.
+        *_, end = half_path(optimizer, path_dtype)
+        ends.append(flat(end).astype("float64"))
+    # Twelve roundings of numbers below 4, and that of Padam's and RMSprop's longer steps.
+    unit = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[dtype]
+    tolerance = 12 * unit * (4.0 + np.abs(ends[1]))
+    assert (np.abs(ends[0] - ends[1]) <= tolerance).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", [n for n, case in CUSTOM_OPTIMIZERS.items() if case.twin])
+def test_half_precision_is_finite_wherever_stock_keras_is(name, dtype):
+    """Default ε, a coordinate without a gradient, and gradients whose squares vanish in float16."""
+    ours_type = type(CUSTOM_OPTIMIZERS[name].make(RATE))
+    settings = CUSTOM_OPTIMIZERS[name].make(RATE).get_config()
+    settings |= {"epsilon": 1e-7} if "epsilon" in settings and ours_type != ours.Adafactor else {}
+    stock = (KERAS_OPTIMIZERS | APPROXIMATE)[str(CUSTOM_OPTIMIZERS[name].twin)].make(RATE)
+    theirs = stock.get_config()
+    theirs |= {"epsilon": 1e-7} if "epsilon" in theirs else {}
+    *_, end = half_path(ours_type.from_config(settings), dtype)
+    *_, reference = half_path(type(stock).from_config(theirs), dtype)
+    finite = np.isfinite(flat(reference).astype("float32"))
+    assert np.isfinite(flat(end).astype("float32"))[finite].all()
+
+
+def half_path(optimizer, dtype, num_steps=12):
+    """Yields the variables after each update by small gradients, one of them zero throughout."""
+    generator = np.random.default_rng(3)
+    variables = [keras.Variable(generator.standard_normal(s), dtype=dtype) for s in SHAPES]
+    for _ in range(num_steps):
+        gradients = [1e-3 * generator.uniform(0.5, 2.0, s) for s in SHAPES]
+        gradients[1][0] = 0.0
+        # The same numbers in either precision.
+        rounded = [tf.cast(tf.constant(g), "bfloat16") for g in gradients]
+        optimizer.apply([tf.cast(g, dtype) for g in rounded], variables)
+        yield [v.numpy() for v in variables]
+
+
+def through_bytes(optimizer):
+    return pickle.loads(pickle.dumps(optimizer))  # noqa: S301
+
+
+@custom
+@pytest.mark.parametrize("again", [copy.deepcopy, through_bytes])
+def test_copies_have_the_same_configuration(name, again):
+    """As in Keras, a copy is made from the configuration."""
+    optimizer = make(name, weight_decay=0.1, clipnorm=3.0)
+    copied = again(optimizer)
+    assert type(copied) is type(optimizer)
+    assert copied.get_config() == optimizer.get_config()
+
+
+@custom
 def test_sparse_gradients_make_the_path_of_dense_ones(name):
     """Slices that name a row twice and leave others out."""
     values = np.random.default_rng(0).standard_normal((5, 3, 2)).astype("float32")
@@ -221,6 +283,12 @@ def test_spelling_of_keras_is_accepted_with_a_hint(make, theirs, our_name):
     assert optimizer.get_config()[our_name] == 0.75
 
 
+@pytest.mark.parametrize(("make", "theirs", "our_name"), SPELLINGS.values(), ids=SPELLINGS)
+def test_both_spellings_at_once_are_refused(make, theirs, our_name):
+    with pytest.raises(ValueError, match=rf"Received: {our_name}=0\.5, {theirs}=0\.75"):
+        make(**{our_name: 0.5, theirs: 0.75})
+
+
 # An argument of Keras without a place here: its value, and the remedy that the error names.
 NOT_SUPPORTED = {
     "momentum of GradientDescent": (ours.GradientDescent, "momentum", 0.9, "HeavyBall"),
@@ -232,6 +300,10 @@ NOT_SUPPORTED = {
     "initial value of Adagrad": (ours.Adagrad, "initial_accumulator_value", 0.1, "zero"),
     "AMSGrad without its maximum": (ours.AMSGrad, "amsgrad", False, "Adam"),
     "Nesterov without its look ahead": (ours.Nesterov, "nesterov", False, "HeavyBall"),
+    **{
+        f"rho of {kind.__name__}": (kind, "rho", 0.9, "beta_2")
+        for kind in (ours.Adam, ours.AdamW, ours.AMSGrad, ours.Padam, ours.Nadam)
+    },
     "decay of Adafactor": (ours.Adafactor, "beta_2_decay", -0.8, "decay_exponent"),
 }
 
