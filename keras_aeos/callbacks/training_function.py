@@ -57,7 +57,8 @@ class TrainingFunction:
                 self._structures[int(index)],
             )
         for listener in listeners:
-            listener.after_batch(batch, result)
+            if listener in self._listeners:
+                listener.after_batch(batch, result)
         return result
 
     def add(self, listener: Listener) -> None:

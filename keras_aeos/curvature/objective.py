@@ -35,7 +35,7 @@ class Objective:
     it is evaluated: variables, BatchNorm statistics, seeds and metrics are left alone.
 
     Parameters are flat vectors of shape (n,), the trainable variables in the model's order, in the
-    widest of their dtypes.
+    widest of their dtypes and float32.
 
     Args:
         model: A built and compiled Keras model. Variables that are trainable now are its
@@ -67,7 +67,8 @@ class Objective:
         self.batches = batches
         self.kept_bytes = _KEPT_BYTES
         self._loss_function = loss
-        self.dtype = max((tf.as_dtype(v.dtype) for v in self.variables), key=lambda d: d.size)
+        dtypes = [tf.float32, *(tf.as_dtype(v.dtype) for v in self.variables)]
+        self.dtype = max(dtypes, key=lambda d: d.size)
         self._shapes = [tuple(v.shape) for v in self.variables]
         self._sizes = [int(tf.TensorShape(shape).num_elements()) for shape in self._shapes]
         self.num_parameters = sum(self._sizes)

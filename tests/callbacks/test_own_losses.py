@@ -10,6 +10,9 @@ import keras_aeos
 from keras_aeos import AEoSMonitor, Eigensolver
 from tests.cases import flat
 
+# A model without a loss of `compile` also warns that nothing was measured.
+pytestmark = pytest.mark.filterwarnings("default::UserWarning")
+
 RATE = 1e-3
 X = np.random.default_rng(0).standard_normal((12, 3))
 
@@ -186,6 +189,7 @@ def test_given_loss_and_optimizer_are_measured(kind):
     model, optimizer, variables = made(kind)
     monitor = AEoSMonitor(
         update_freq=2,
+        probe_size=len(X),
         loss=lambda model, batch: model.own_loss(batch),
         optimizer=optimizer if kind is GAN else None,
         solver=Eigensolver(rtol=1e-6),
