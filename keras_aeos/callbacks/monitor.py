@@ -129,7 +129,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._schedule = schedule.make(update_freq, max_overhead)
         self._automatic = isinstance(self._schedule, schedule.Automatic)
         method, rtol, max_hvps = (
-            resolve(solver, rtol=1e-2, max_hvps=schedule.MAX_HVPS)
+            resolve(solver, rtol=1e-2, max_hvps=schedule.max_hvps(num_eigenvalues))
             if self._automatic
             else resolve(solver)
         )

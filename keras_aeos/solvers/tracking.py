@@ -1,6 +1,5 @@
 """Eigenpairs of operators that change slowly, each solve started from the last one."""
 
-import numpy as np
 import tensorflow as tf
 
 from keras_aeos.solvers.by_name import SOLVERS
@@ -17,8 +16,8 @@ class EigenpairTracker:
     """Solves for the largest eigenpairs of slowly changing operators, repeatedly.
 
     A solve starts from the vectors of the last solve under its name and a fresh random direction.
-    It takes the last eigenvalues into account where it bounds the errors. The first solve and
-    every tenth one continue until they are certified like a cold solve.
+    The first solve and every tenth one continue until they are certified like a cold solve. Of the
+    last solve k + 3 vectors are kept.
 
     Args:
         solver: Name of the solver, a key of `SOLVERS`.
@@ -30,7 +29,7 @@ class EigenpairTracker:
         self._solver = SOLVERS[solver]
         self._rtol = rtol
         self._max_hvps = max_hvps
-        self._last: dict[str, tuple[tf.Tensor, np.ndarray]] = {}
+        self._last: dict[str, tf.Tensor] = {}
         self._num_solves: dict[str, int] = {}
 
     def clear(self) -> None:
@@ -59,8 +58,7 @@ class EigenpairTracker:
             An `Eigenpairs` with vectors of shape (n,).
         """
         num_solves = self._num_solves.get(name, 0)
-        nothing = tf.zeros([0, *like.shape], like.dtype), np.zeros(0)
-        vectors, values = self._last.get(name, nothing)
+        vectors = self._last.get(name, tf.zeros([0, *like.shape], like.dtype))
         result = self._solver(
             matvec,
             vectors,
@@ -69,10 +67,8 @@ class EigenpairTracker:
             self._max_hvps,
             seed=seed,
             margin=_WARM_MARGIN if num_solves % _CHECK_FREQ else None,
-            earlier=values,
         )
         if result.eigenvectors:
-            vectors = tf.stack(result.eigenvectors + result.guard_vectors)
-            self._last[name] = vectors, result.ritz_values[: num_eigenvalues + 1]
+            self._last[name] = tf.stack(result.eigenvectors + result.guard_vectors)
             self._num_solves[name] = num_solves + 1
         return result
