@@ -27,8 +27,8 @@ class Eigensolver:
             ``30 rtol``. None (default) for 1e-3; for 1e-2 in an `AEoSMonitor` that chooses its
             own steps.
         max_hvps: Positive integer or None. Limit of the Hessian-vector products of one solve. None
-            (default) for 100; for 8 in an `AEoSMonitor` that chooses its own steps, where the next
-            measurement resumes a solve that needs more.
+            (default) for 100; for 8 `num_eigenvalues` in an `AEoSMonitor` that chooses its own
+            steps, where the next measurement resumes a solve that needs more.
 
     Raises:
         ValueError: If an argument is out of range.
