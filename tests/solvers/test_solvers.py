@@ -224,7 +224,7 @@ def test_float32_converges_at_the_default_tolerance():
     """The rounding of float32 takes less than a hundredth of 1e-3."""
     result = lanczos(noisy(outliers([20.0]), 23), tf.zeros([0, SIZE], tf.float32), 1, 1e-3, 100)
     assert result.converged[0]
-    assert result.error_bounds[0] - result.residuals[0] < 1e-5
+    assert 0.0 < result.residuals[0] - result.error_bounds[0] < 2e-5
 
 
 def crossing(seed, num_steps=12):
