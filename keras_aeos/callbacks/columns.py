@@ -105,7 +105,9 @@ FIRST = (
         lambda r: r.eigenvalue(0) / r.threshold if r.threshold else math.nan,
     ),
     Column(
-        "spectral_gap", "λ₁ / λ₂ of P⁻¹H", lambda r: r.pairs.spectral_gap if r.pairs else math.nan
+        "spectral_gap",
+        "λ₁ / λ₂ of P⁻¹H; NaN until both have converged",
+        lambda r: r.pairs.spectral_gap if r.pairs else math.nan,
     ),
     Column(
         "smallest_eigenvalue",

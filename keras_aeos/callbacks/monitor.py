@@ -26,6 +26,8 @@ from keras_aeos.curvature.objective import LossFunction
 
 # Least number of examples to gather from `fit`.
 _PROBE_SIZE = 256
+# Rows in succession that may end at the product limit where the next one resumes the solve.
+_MOST_UNCONVERGED = 5
 _SEVERAL_UPDATES = (
     "`update_curvature` is NaN: with steps_per_execution > 1 the last update can't be told from "
     "those before it."
@@ -180,7 +182,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._schedule = schedule.make(update_freq, max_overhead)
         self._automatic = isinstance(self._schedule, schedule.Automatic)
         method, rtol, max_hvps = (
-            resolve(solver, rtol=1e-2, max_hvps=schedule.MAX_HVPS)
+            resolve(solver, rtol=1e-2, max_hvps=schedule.max_hvps(num_eigenvalues))
             if self._automatic
             else resolve(solver)
         )
@@ -218,6 +220,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._num_rows_before = len(self._rows)
         self._had_function = False
         self._said_unconverged = False
+        self._num_unconverged = 0
         self._began = time.perf_counter()
         self._warned: set[str] = set()
 
@@ -413,8 +416,10 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._logs.write(measured, densities)
 
     def _warn_if_unconverged(self, measured: dict[str, Any]) -> None:
-        """Say once that a solve ended at its limit, where the next row does not resume it."""
-        if _unconverged(measured) and not self._automatic and not self._said_unconverged:
+        """Say once that a solve ended at its limit, if no later row will make up for it."""
+        self._num_unconverged = self._num_unconverged + 1 if _unconverged(measured) else 0
+        patience = _MOST_UNCONVERGED if self._automatic else 1
+        if self._num_unconverged >= patience and not self._said_unconverged:
             self._said_unconverged = True
             self._warn_once(
                 f"At step {measured['step']} an eigenvalue did not converge to "

@@ -11,9 +11,9 @@ _MAX_OVERHEAD = 0.05
 # Updates before the first measurement. As many batches are gathered by then, and a product with
 # their Hessian costs about two updates for each.
 _FIRST = 8
-# Products of each solve in a row. The spectrum of an untrained network can be so dense that a solve
-# takes many more; here it goes on from where it was in the next row.
-MAX_HVPS = 8
+# Products of each solve in a row, for each eigenvalue. The spectrum of an untrained network can be
+# so dense that a solve takes many more; here it goes on from where it was in the next row.
+_HVPS_PER_EIGENVALUE = 8
 # The first measurement includes tracing. It is paid off at this part of the allowed overhead.
 _SETUP_PART = 0.4
 # Part of the first measurement that later ones are expected to take, until there is one.
@@ -54,6 +54,15 @@ def make(
             f"update_freq={update_freq!r}"
         )
     return Given(sorted(update_freq)) if isinstance(update_freq, list) else Regular(update_freq)
+
+
+def max_hvps(num_eigenvalues: int) -> int:
+    """Product limit of a solve for so many eigenvalues, with ``update_freq="auto"``.
+
+    A solve starts from one vector, a sum of the old ones. It takes as many products as eigenvalues
+    to tell them apart again, before it gains on the last one.
+    """
+    return _HVPS_PER_EIGENVALUE * num_eigenvalues
 
 
 class Regular:

@@ -8,10 +8,13 @@ import keras
 import tensorflow as tf
 
 from keras_aeos import constraints
-from keras_aeos.curvature.batches import from_data
+from keras_aeos.curvature.batches import MicroBatches, from_data
 from keras_aeos.curvature.objective import Objective
 from keras_aeos.solvers.by_name import SOLVERS
 from keras_aeos.solvers.result import Eigenpairs
+
+# Name of the attribute that keeps a model's objective.
+_OBJECTIVE = "_keras_aeos_objective"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +30,8 @@ class Eigensolver:
             ``30 rtol``. None (default) for 1e-3; for 1e-2 in an `AEoSMonitor` that chooses its
             own steps.
         max_hvps: Positive integer or None. Limit of the Hessian-vector products of one solve. None
-            (default) for 100; for 8 in an `AEoSMonitor` that chooses its own steps, where the next
-            measurement resumes a solve that needs more.
+            (default) for 100; for 8 `num_eigenvalues` in an `AEoSMonitor` that chooses its own
+            steps, where the next measurement resumes a solve that needs more.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -118,7 +121,7 @@ def top_eigenpairs(
     """
     constraints.check(num_eigenvalues=num_eigenvalues, seed=seed)
     method, rtol, max_hvps = resolve(solver)
-    objective = Objective(model, from_data(data, batch_size))
+    objective = _objective(model, from_data(data, batch_size))
     check_num_eigenvalues(num_eigenvalues, objective)
     scale = inverse_root(objective, preconditioner)
     hessian = objective.linearise()
@@ -133,6 +136,28 @@ def top_eigenpairs(
     return dataclasses.replace(
         result, eigenvectors=[objective.unpack(scale * v) for v in result.eigenvectors]
     )
+
+
+def _objective(model: keras.Model, batches: MicroBatches) -> Objective:
+    """The model's objective, traced once as long as its loss and trainable variables stay.
+
+    It is kept on the model, past Keras's tracking of attributes, and lives as long as it.
+    """
+    key = (
+        getattr(model, "_compile_config", None),
+        model.dtype_policy,
+        [(id(layer), layer.trainable) for layer in model._flatten_layers()],
+        [id(v) for v in model.trainable_variables],
+        batches.spec,
+    )
+    known = model.__dict__.get(_OBJECTIVE)
+    if known is not None and known[0][0] is key[0] and known[0][1:] == key[1:]:
+        objective = known[1]
+        objective.batches = batches
+        return objective
+    objective = Objective(model, batches)
+    object.__setattr__(model, _OBJECTIVE, (key, objective))
+    return objective
 
 
 def check_num_eigenvalues(num_eigenvalues: int, objective: Objective) -> None:

@@ -175,7 +175,9 @@ class Curvature:
 
     @functools.cached_property
     def alignment(self) -> float:
-        """``Σᵢ (vᵢ · S∇f)²`` over the eigenvectors of `eigenpairs`."""
+        """``Σᵢ (vᵢ · S∇f)²`` over the eigenvectors of `eigenpairs`; NaN without any."""
+        if not self.eigenpairs.eigenvectors:
+            return math.nan
         return sum(_dot(v, self.gradient) ** 2 for v in self.eigenpairs.eigenvectors)
 
     @functools.cached_property

@@ -29,7 +29,9 @@ class SpectralDensity:
 
         Each decade has four edges, over four decades below the largest node in magnitude.
         """
-        largest = np.abs(self.nodes).max() or 1.0
+        largest = np.abs(self.nodes).max()
+        if not np.isfinite(largest) or largest == 0.0:
+            largest = 1.0
         positive = largest * 10.0 ** (np.arange(-16, 1) / 4.0)
         positive[-1] *= 1.0 + 1e-9  # so that the interval includes the node
         return np.concatenate([-positive[::-1], [0.0], positive])
@@ -41,8 +43,11 @@ class SpectralDensity:
             edges: Ascending numbers, shape (b + 1,).
 
         Returns:
-            The fractions and their standard errors, two arrays of shape (b,).
+            The fractions and their standard errors, two arrays of shape (b,); NaN if a node is.
         """
+        if not np.all(np.isfinite(self.nodes)):
+            nan = np.full(len(edges) - 1, np.nan)
+            return nan, nan.copy()
         counts = np.stack(
             [
                 np.histogram(nodes, edges, weights=weights)[0]
@@ -69,7 +74,7 @@ def lanczos_quadrature(
         seed: Seed of the random signs.
 
     Returns:
-        A `SpectralDensity`.
+        A `SpectralDensity`, of NaN if a product is not finite.
 
     References:
         Ghorbani, Krishnan and Xiao, "An Investigation into Neural Net Optimization via Hessian
@@ -80,10 +85,13 @@ def lanczos_quadrature(
     weights = np.zeros((num_probes, num_steps))
     for index in range(num_probes):
         vector = unit(random_signs(like, seed, index))
-        basis = Vectors(vector[None])
+        basis = Vectors([vector])
         projection = np.zeros((num_steps, num_steps))
         for step in range(num_steps):
             product, beta, components = basis.orthogonalise(matvec(vector))
+            if not np.isfinite(beta) or not np.all(np.isfinite(components)):
+                nan = np.full((num_probes, num_steps), np.nan)
+                return SpectralDensity(nan, nan.copy())
             projection[step, : step + 1] = projection[: step + 1, step] = components
             scale = np.abs(projection).max()
             if beta <= 100.0 * np.finfo(like.dtype.as_numpy_dtype).eps * scale:

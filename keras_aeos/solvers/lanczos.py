@@ -1,16 +1,17 @@
 """Largest eigenpairs by thick-restart Lanczos with full re-orthogonalisation."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import tensorflow as tf
 
 from keras_aeos.solvers.certificate import Basis, Certificate
-from keras_aeos.solvers.result import Eigenpairs, error_bounds, not_available, relative
+from keras_aeos.solvers.result import Eigenpairs, not_available, relative, spectral_gap
+from keras_aeos.solvers.rounding import Rounding
 from keras_aeos.solvers.vectors import Matvec, RandomDirections, Vectors, norm, unit
 
 # Norm of the random part of a warm start. The part from old Ritz vectors has norm 1.
 _FRESH_NORM = 1.0
+# A sum of both that is shorter would be mostly rounding.
+_LEAST_NORM = 1e-3
 # Ritz vectors below the wanted ones that are passed to the next solve.
 _NUM_GUARDS = 2
 # Margin of the certificate of a cold start, in units of `rtol`.
@@ -25,7 +26,6 @@ def lanczos(
     max_hvps: int,
     seed: int = 0,
     margin: float | None = None,
-    earlier: Iterable[float] = (),
 ) -> Eigenpairs:
     """Largest eigenpairs of a symmetric operator A, from products with A alone.
 
@@ -44,6 +44,10 @@ def lanczos(
     A warm start adds a random direction to the given vectors. Otherwise an old eigenvector, even an
     exact one, could hide an eigenvector that has overtaken it.
 
+    Memory: a solve holds at most ``C = max(20, 2k + 10)`` basis vectors, and never more than
+    products. While a full basis is restarted, its ``k + 4`` Ritz vectors are added, otherwise at
+    most 8 vectors of work. It returns k + 3 vectors.
+
     Args:
         matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
         start: Vectors of an earlier solve, best first: a tensor of shape (s, n), or (0, n) for a
@@ -54,8 +58,6 @@ def lanczos(
         seed: Seed of the random directions.
         margin: Relative margin of the certificate, for λ₁ alone, as in a warm start. None means
             the certificate of a cold start, ``30 rtol`` for all pairs.
-        earlier: Largest Ritz values of an earlier solve, descending. They mark places where this
-            solve may not have found an eigenvalue yet.
 
     Returns:
         An `Eigenpairs` with vectors of shape (n,).
@@ -64,7 +66,7 @@ def lanczos(
         Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", 2000.
     """
     size = start.shape[1]
-    rounding = 100.0 * np.finfo(start.dtype.as_numpy_dtype).eps
+    tiny = 100.0 * np.finfo(start.dtype.as_numpy_dtype).eps
     num_checked = num_eigenvalues if margin is None else 1
     margin = _COLD_MARGIN * rtol if margin is None else margin
     capacity = min(max(20, 2 * num_eigenvalues + 10), size)
@@ -72,9 +74,10 @@ def lanczos(
     random = RandomDirections(size, start.dtype, seed)
 
     vector, fraction = _start_vector(start, num_eigenvalues, random)
-    basis = Vectors(vector[None])
+    basis = Vectors([vector])
     projection = np.zeros((capacity, capacity))
     certificate, begin = Certificate(size, fraction), 0
+    rounding, coupling = Rounding(start.dtype), np.zeros(0)
     num_hvps = num_exhausted = 0
     while True:
         last = len(basis) - 1
@@ -83,14 +86,15 @@ def lanczos(
         projection[last, : last + 1] = projection[: last + 1, last] = coefficients
         if not np.isfinite(beta) or not np.all(np.isfinite(coefficients)):
             return not_available(num_eigenvalues, num_hvps)
+        rounding.compare(coefficients[:last], coupling)
 
         values, vectors = np.linalg.eigh(projection[: last + 1, : last + 1])
         values, vectors = values[::-1], vectors[:, ::-1]
         complete = len(basis) == size
         norms = np.zeros(len(values)) if complete else beta * np.abs(vectors[-1])
-        errors = error_bounds(norms, values, earlier)
-        floor = rounding * np.abs(values).max()
-        met = errors <= np.maximum(rtol * np.abs(values), floor)
+        floor = tiny * np.abs(values).max()
+        met = rounding.met(norms, values, rtol)
+        reached = met | rounding.reached(norms, values)
         exhausted = beta <= floor
         num_exhausted += exhausted
         state = Basis(values, vectors, beta, begin)
@@ -105,18 +109,22 @@ def lanczos(
                 for value in _above(values[:num_checked], margin, floor)
             )
         found = min(num_eigenvalues, len(values))
-        if found == num_eigenvalues and met[:found].all() and certified:
+        if found == num_eigenvalues and reached[:found].all() and certified:
             break
         if num_hvps >= max_hvps:
             break
 
+        # Components of the next vector's image along the basis, as symmetry makes them.
+        coupling = np.append(np.zeros(last), beta)
         if exhausted:
             # Only a fresh direction leads out of an invariant subspace.
             product, beta, _ = basis.orthogonalise(random())
             certificate, begin = Certificate(size, 1.0), len(basis)
+            coupling[:] = 0.0
         if len(basis) == capacity:
             if not exhausted:
                 certificate.restart(state)
+            coupling = coupling @ vectors[:, :num_kept]
             basis = Vectors(basis.combine(vectors[:, :num_kept]))
             projection[:] = 0.0
             projection[range(num_kept), range(num_kept)] = values[:num_kept]
@@ -127,17 +135,21 @@ def lanczos(
     shown = min(found + _NUM_GUARDS, len(values))
     ritz = basis.combine(np.hstack([vectors[:, :shown], vectors[:, shown:][:, -1:]]))
     missing = [np.nan] * (num_eigenvalues - found)
+    error = rounding.of_values(values)
     return Eigenpairs(
         eigenvalues=np.append(values[:found], missing),
         eigenvectors=[unit(vector) for vector in ritz[:found]],
-        residuals=np.append(relative(norms, values)[:found], missing),
-        error_bounds=np.append(relative(errors, values)[:found], missing),
-        upper_bound=values[0] if complete else certificate.upper_bound(state),
+        residuals=np.append(
+            relative(norms + rounding.of_residuals(values), values)[:found], missing
+        ),
+        error_bounds=np.append(relative(norms + error, values)[:found], missing),
+        upper_bound=error + (values[0] if complete else certificate.upper_bound(state)),
         converged=np.append(met[:found], np.zeros(len(missing), bool))
         & np.append(certified, np.ones(num_eigenvalues - 1, bool)),
         num_hvps=num_hvps,
         ritz_values=values,
         guard_vectors=[unit(vector) for vector in ritz[found:]],
+        spectral_gap=spectral_gap(values, met),
     )
 
 
@@ -157,6 +169,9 @@ def _start_vector(
     order = np.arange(start.shape[0])
     weights = 0.5 ** np.maximum(order - num_eigenvalues + 1, 0)
     old = unit(tf.linalg.matvec(start, tf.constant(weights, start.dtype), transpose_a=True))
-    vector = old + _FRESH_NORM * random()
+    fresh = random()
+    vector = old + _FRESH_NORM * fresh
     length = norm(vector)
+    if length < _LEAST_NORM:  # they cancel, in a space of few dimensions
+        return fresh, 1.0
     return vector / length, _FRESH_NORM / length

@@ -1,11 +1,12 @@
 """Largest eigenpairs by block power iteration with a shift."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from keras_aeos.solvers.result import Eigenpairs, error_bounds, not_available, relative
+from keras_aeos.solvers.result import Eigenpairs, not_available, relative, spectral_gap
+from keras_aeos.solvers.rounding import Rounding
 from keras_aeos.solvers.vectors import Matvec, RandomDirections, Vectors, norm, unit
 
 # Iterations after which the guard column has revealed an eigenvector that the others miss.
@@ -22,7 +23,6 @@ def power(
     max_hvps: int,
     seed: int = 0,
     margin: float | None = None,
-    earlier: Iterable[float] = (),
 ) -> Eigenpairs:
     """Largest eigenpairs of a symmetric operator A by power iteration on a block of vectors.
 
@@ -45,7 +45,6 @@ def power(
         max_hvps: Largest number of products.
         seed: Seed of the random directions.
         margin: Not used, because power iteration has no certificate.
-        earlier: Largest Ritz values of an earlier solve, for the error bounds.
 
     Returns:
         An `Eigenpairs` with vectors of shape (n,).
@@ -57,6 +56,7 @@ def power(
     block = _orthonormal(old + [random() for _ in range(width - len(old))])
 
     shift, num_hvps, iteration = 0.0, 0, 0
+    rounding = Rounding(start.dtype)
     while True:
         images = [matvec(column) for column in block]
         num_hvps += width
@@ -64,22 +64,23 @@ def power(
         projection = np.array([[float(tf.reduce_sum(v * w)) for w in images] for v in block])
         if not np.all(np.isfinite(projection)):
             return not_available(num_eigenvalues, num_hvps)
+        rounding.compare(projection, projection.T)
         values, rotation = np.linalg.eigh((projection + projection.T) / 2.0)
         values, rotation = values[::-1], rotation[:, ::-1]
-        block, images = (Vectors(tf.stack(rows)).combine(rotation) for rows in (block, images))
+        block, images = (Vectors(rows).combine(rotation) for rows in (block, images))
 
         norms = np.array(
             [norm(w - v * float(t)) for t, v, w in zip(values, block, images, strict=True)]
         )
-        errors = error_bounds(norms, values, earlier)
-        met = errors[:num_eigenvalues] <= rtol * np.abs(values[:num_eigenvalues])
+        met = rounding.met(norms, values, rtol)
+        reached = (met | rounding.reached(norms, values))[:num_eigenvalues]
         settled = iteration >= _MIN_ITERATIONS and np.all(
             norms[num_eigenvalues:] <= _GUARD_TOLERANCE * rtol * abs(values[num_eigenvalues - 1])
         )
         rivalled = -values[-1] > max(shift, values[0] / 2.0)
         if rivalled and width < size:
             shift = -values[-1]
-        elif met.all() and (settled or width == size):
+        elif reached.all() and (settled or width == size):
             break
         if num_hvps + width > max_hvps:
             break
@@ -87,16 +88,18 @@ def power(
             [w + v * float(shift) for v, w in zip(block, images, strict=True)], random
         )
 
+    error = rounding.of_values(values)
     return Eigenpairs(
         eigenvalues=values[:num_eigenvalues],
         eigenvectors=[unit(v) for v in block[:num_eigenvalues]],
-        residuals=relative(norms, values)[:num_eigenvalues],
-        error_bounds=relative(errors, values)[:num_eigenvalues],
+        residuals=relative(norms + rounding.of_residuals(values), values)[:num_eigenvalues],
+        error_bounds=relative(norms + error, values)[:num_eigenvalues],
         upper_bound=np.nan,
-        converged=met,
+        converged=met[:num_eigenvalues],
         num_hvps=num_hvps,
         ritz_values=values,
         guard_vectors=[unit(v) for v in block[num_eigenvalues:]],
+        spectral_gap=spectral_gap(values, met),
     )
 
 
@@ -104,7 +107,7 @@ def _orthonormal(
     vectors: Sequence[tf.Tensor], random: RandomDirections | None = None
 ) -> list[tf.Tensor]:
     """Orthonormal basis of the span; `random` replaces directions that vanish."""
-    basis = Vectors(tf.stack(vectors)[:0])
+    basis = Vectors()
     columns: list[tf.Tensor] = []
     for vector in vectors:
         rest, left, _ = basis.orthogonalise(vector)

@@ -44,18 +44,20 @@ def hutch_plus_plus(
 
     Args:
         matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
-        known_vectors: Vectors qᵢ, a non-empty list of orthonormal tensors of shape (n,).
+        known_vectors: Vectors qᵢ, a list of orthonormal tensors of shape (n,).
         known_values: Quadratic forms ``qᵢᵀ A qᵢ`` of these vectors, of the same length.
         num_probes: Number of random vectors z, at least 2. Each costs one product.
         seed: Seed of the random signs.
 
     Returns:
-        A `TraceEstimate`.
+        A `TraceEstimate`; NaN without known vectors, as after products that were not finite.
 
     References:
         Meyer, Musco, Musco and Woodruff, "Hutch++: Optimal Stochastic Trace Estimation", 2021.
     """
-    basis = Vectors(tf.stack(known_vectors))
+    if not known_vectors:
+        return TraceEstimate(math.nan, math.nan)
+    basis = Vectors(known_vectors)
     samples: list[float] = []
     for index in range(num_probes):
         rest, *_ = basis.orthogonalise(random_signs(known_vectors[0], seed, index))

@@ -1,6 +1,5 @@
 """Eigenpairs of operators that change slowly, each solve started from the last one."""
 
-import numpy as np
 import tensorflow as tf
 
 from keras_aeos.solvers.by_name import SOLVERS
@@ -17,20 +16,23 @@ class EigenpairTracker:
     """Solves for the largest eigenpairs of slowly changing operators, repeatedly.
 
     A solve starts from the vectors of the last solve under its name and a fresh random direction.
-    It takes the last eigenvalues into account where it bounds the errors. The first solve and
-    every tenth one continue until they are certified like a cold solve.
+    The first solve and every tenth one continue until they are certified like a cold solve. Of the
+    last solve k + 3 vectors are kept.
 
     Args:
         solver: Name of the solver, a key of `SOLVERS`.
         rtol: Tolerance of the relative error of each eigenvalue.
         max_hvps: Product limit of a solve.
+
+    Attributes:
+        max_hvps: As given; may be changed between solves.
     """
 
     def __init__(self, solver: str, rtol: float, max_hvps: int) -> None:
         self._solver = SOLVERS[solver]
         self._rtol = rtol
         self.max_hvps = max_hvps
-        self._last: dict[str, tuple[tf.Tensor, np.ndarray]] = {}
+        self._last: dict[str, tf.Tensor] = {}
         self._num_solves: dict[str, int] = {}
 
     def clear(self) -> None:
@@ -59,8 +61,7 @@ class EigenpairTracker:
             An `Eigenpairs` with vectors of shape (n,).
         """
         num_solves = self._num_solves.get(name, 0)
-        nothing = tf.zeros([0, *like.shape], like.dtype), np.zeros(0)
-        vectors, values = self._last.get(name, nothing)
+        vectors = self._last.get(name, tf.zeros([0, *like.shape], like.dtype))
         result = self._solver(
             matvec,
             vectors,
@@ -69,10 +70,8 @@ class EigenpairTracker:
             self.max_hvps,
             seed=seed,
             margin=_WARM_MARGIN if num_solves % _CHECK_FREQ else None,
-            earlier=values,
         )
         if result.eigenvectors:
-            vectors = tf.stack(result.eigenvectors + result.guard_vectors)
-            self._last[name] = vectors, result.ritz_values[: num_eigenvalues + 1]
+            self._last[name] = tf.stack(result.eigenvectors + result.guard_vectors)
             self._num_solves[name] = num_solves + 1
         return result

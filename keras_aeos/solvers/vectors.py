@@ -1,11 +1,13 @@
 """Small linear algebra on vectors of shape (n,), shared by the eigensolvers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
 
+# Vectors that lie together in one matrix. A matrix is copied while it grows.
+_BLOCK = 4
 # Maps a vector of shape (n,) to its product with an operator, of the same shape and dtype.
 Matvec = Callable[[tf.Tensor], tf.Tensor]
 
@@ -21,21 +23,26 @@ def unit(vector: tf.Tensor) -> tf.Tensor:
 
 
 class Vectors:
-    """A growing list of vectors of shape (n,), stored as the rows of a matrix.
+    """A growing list of vectors of shape (n,), stored as the rows of matrices of `_BLOCK` rows.
 
     Args:
-        matrix: Tensor of shape (j, n) with the first j vectors.
+        vectors: The first vectors.
     """
 
-    def __init__(self, matrix: tf.Tensor) -> None:
-        self._matrix = matrix
+    def __init__(self, vectors: Iterable[tf.Tensor] = ()) -> None:
+        self._blocks: list[tf.Tensor] = []
+        for vector in vectors:
+            self.append(vector)
 
     def __len__(self) -> int:
-        return self._matrix.shape[0]
+        return sum(block.shape[0] for block in self._blocks)
 
     def append(self, vector: tf.Tensor) -> None:
         """Append a tensor of shape (n,)."""
-        self._matrix = tf.concat([self._matrix, vector[None]], 0)
+        if self._blocks and self._blocks[-1].shape[0] < _BLOCK:
+            self._blocks[-1] = tf.concat([self._blocks[-1], vector[None]], 0)
+        else:
+            self._blocks.append(vector[None])
 
     def orthogonalise(self, vector: tf.Tensor) -> tuple[tf.Tensor, float, np.ndarray]:
         """Remove a vector's components along these vectors, which must be orthonormal.
@@ -51,22 +58,37 @@ class Vectors:
             The rest of the vector, the norm of the rest, and the removed components as a float64
             array of shape (j,).
         """
-        rest, *removed = _remove_twice(self._matrix, vector)
-        return rest, norm(rest), np.asarray(removed).sum(axis=0, dtype=np.float64)
+        passes = []
+        for _ in range(2):
+            parts = []
+            for block in self._blocks:
+                vector, removed = _remove(block, vector)
+                parts.append(removed)
+            passes.append(parts)
+        components = [
+            np.concatenate([np.asarray(part, np.float64) for part in parts])
+            for parts in passes
+            if parts
+        ]
+        return vector, norm(vector), np.sum(components, axis=0) if components else np.zeros(0)
 
-    def combine(self, coefficients: np.ndarray) -> tf.Tensor:
-        """Rows ``Σᵢ cᵢ vᵢ``, one for each column c of an array of shape (j, m)."""
-        return tf.matmul(tf.constant(coefficients.T, self._matrix.dtype), self._matrix)
+    def combine(self, coefficients: np.ndarray) -> list[tf.Tensor]:
+        """Vectors ``Σᵢ cᵢ vᵢ``, one for each column c of an array of shape (j, m)."""
+        return [self._combination(column) for column in coefficients.T]
+
+    def _combination(self, column: np.ndarray) -> tf.Tensor:
+        total = 0.0
+        for index, block in enumerate(self._blocks):
+            part = column[_BLOCK * index : _BLOCK * index + block.shape[0]]
+            total += tf.linalg.matvec(block, tf.constant(part, block.dtype), transpose_a=True)
+        return total
 
 
 @tf.function(reduce_retracing=True, autograph=False)
-def _remove_twice(matrix: tf.Tensor, vector: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """The vector without its components along the rows, and the components each pass removed."""
-    removed: list[tf.Tensor] = []
-    for _ in range(2):
-        removed.append(tf.linalg.matvec(matrix, vector))
-        vector -= tf.linalg.matvec(matrix, removed[-1], transpose_a=True)
-    return vector, *removed
+def _remove(matrix: tf.Tensor, vector: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The vector without its components along the rows, and the components."""
+    removed = tf.linalg.matvec(matrix, vector)
+    return vector - tf.linalg.matvec(matrix, removed, transpose_a=True), removed
 
 
 class RandomDirections:

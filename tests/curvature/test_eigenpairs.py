@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -206,3 +209,43 @@ def test_bad_input_is_named(model, data, options, error, message):
     model = build("dense")[0] if model is None else model()
     with pytest.raises(error, match=message):
         keras_aeos.top_eigenpairs(model, data, **options)
+
+
+def change_loss(model):
+    model.compile("adam", "mae", loss_weights=[2.0])
+
+
+def change_trainable(model):
+    model.layers[0].trainable = False
+
+
+def change_weights(model):
+    model.set_weights([1.5 * w for w in model.get_weights()])
+
+
+@pytest.mark.parametrize(
+    ("change", "same_trace"),
+    [(change_loss, False), (change_trainable, False), (change_weights, True)],
+)
+def test_trace_is_kept_with_the_model_until_it_changes(change, same_trace):
+    model, x, y = build("dense", "adam")
+    first = keras_aeos.top_eigenpairs(model, (x, y))
+    objective = model.__dict__["_keras_aeos_objective"][1]
+    assert keras_aeos.top_eigenpairs(model, (2.0 * x, y)).eigenvalues != first.eigenvalues
+    assert keras_aeos.top_eigenpairs(model, (x, y)).eigenvalues == first.eigenvalues
+    assert objective.num_traces == 1
+    change(model)
+    kept = keras_aeos.top_eigenpairs(model, (x, y))
+    assert (model.__dict__["_keras_aeos_objective"][1] is objective) is same_trace
+    object.__delattr__(model, "_keras_aeos_objective")
+    assert kept.eigenvalues == keras_aeos.top_eigenpairs(model, (x, y)).eigenvalues
+
+
+def test_trace_does_not_keep_the_model_alive():
+    model, x, y = build("dense", "adam")
+    keras_aeos.top_eigenpairs(model, (x, y))
+    reference = weakref.ref(model)
+    del model
+    keras.backend.clear_session()
+    gc.collect()
+    assert reference() is None

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from keras_aeos.solvers.certificate import Basis, Certificate
-from keras_aeos.solvers.result import error_bounds
 
 
 class Lanczos:
@@ -147,62 +146,3 @@ def test_smaller_random_part_or_more_parameters_need_more_growth():
         for size, fraction in ((100, 1.0), (100, 0.5), (100, 0.1), (10_000, 0.1))
     ]
     assert all(first < second for first, second in itertools.pairwise(bounds))
-
-
-# ------------------------------------------------------------------------------------ error bounds
-
-
-def test_error_bounds_hold_where_the_gap_is_right():
-    """Ritz pairs of random operators: the nearest eigenvalue is within the bound.
-
-    The gap of the theorem is that to the second nearest eigenvalue. Where the Ritz values show one
-    that is not larger, the bound has to hold; where it isn't below the residual, in any case.
-    """
-    num_checked = num_sharp = 0
-    for case in range(40):
-        generator = np.random.default_rng(case)
-        diagonal = np.append(generator.uniform(-1.0, 1.0, 57), [2.0, 3.0, 4.5])
-        state = Lanczos(diagonal, generator.standard_normal(60)).expand(12)
-        norms = state.beta * np.abs(state.vectors[-1])
-        bounds = error_bounds(norms, state.values)
-        assert (bounds <= norms).all()
-        distances = np.sort(np.abs(diagonal[:, None] - state.values), axis=0)
-        right = (norms**2 <= bounds * distances[1]) | (bounds == norms)
-        # Below 1e-12 both are rounding of values of order 1.
-        assert (distances[0] <= bounds + 1e-12)[right].all()
-        num_checked += int(right[:3].sum())
-        num_sharp += int(((bounds < 0.1 * norms) & (norms > 1e-10))[:3].sum())
-    assert num_checked >= 60
-    assert num_sharp >= 60
-
-
-VALUES, NORMS = np.array([3.0, 1.0]), np.array([0.1, 0.2])
-
-
-@pytest.mark.parametrize(
-    ("earlier", "expected"),
-    [
-        # The other Ritz value, moved closer by its own residual.
-        ((), [0.1**2 / 1.8, 0.2**2 / 1.9]),
-        # An earlier value of the same rank is the pair itself.
-        ((2.9, 1.1), [0.1**2 / 1.8, 0.2**2 / 1.9]),
-        # One of another rank may be a neighbour that isn't seen any more.
-        ((4.0, 2.5), [0.1**2 / 0.5, 0.2**2 / 1.9]),
-        ((1.5,), [0.1**2 / 1.8, 0.2**2 / 0.5]),
-        ((3.0, 1.0, 2.0), [0.1**2 / 1.0, 0.2**2 / 1.0]),
-        # A gap below the residual says nothing.
-        ((4.0, 3.05), [0.1, 0.2**2 / 1.9]),
-    ],
-)
-def test_error_bounds_take_the_nearest_neighbour(earlier, expected):
-    np.testing.assert_allclose(error_bounds(NORMS, VALUES, earlier), expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize("earlier", [(), (3.0, 2.9)])
-def test_single_value_is_bounded_by_its_residual(earlier):
-    np.testing.assert_array_equal(error_bounds(NORMS[:1], VALUES[:1], earlier), NORMS[:1])
-
-
-def test_exact_pairs_have_no_error():
-    """Even if they are equal, where there is no gap."""
-    np.testing.assert_array_equal(error_bounds(np.zeros(3), np.array([2.0, 2.0, 1.0])), 0.0)

@@ -1,11 +1,16 @@
 """The eigensolvers on operators whose spectrum is known."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_aeos.solvers import SOLVERS
+from keras_aeos.solvers.density import lanczos_quadrature
 from keras_aeos.solvers.lanczos import lanczos
+from keras_aeos.solvers.trace import hutch_plus_plus
+from keras_aeos.solvers.tracking import EigenpairTracker
 from keras_aeos.solvers.vectors import RandomDirections, Vectors, unit
 
 SIZE = 400
@@ -137,12 +142,12 @@ def test_float32_basis_stays_orthogonal_over_a_cycle(num_old):
     values = network_like(size)
     old = tf.reduce_sum(tf.one_hot(range(num_old), size), 0)
     vector = unit(RandomDirections(size, tf.float32, 0)() + old)
-    basis = Vectors(vector[None])
+    basis = Vectors([vector])
     for _ in range(20):
         product, length, _ = basis.orthogonalise(values * vector)
         vector = product / length
         basis.append(vector)
-    rows = basis.combine(np.eye(len(basis))).numpy().astype(float)
+    rows = np.stack(basis.combine(np.eye(len(basis)))).astype(float)
     assert np.abs(rows @ rows.T - np.eye(len(basis))).max() <= 1e-5
 
 
@@ -167,3 +172,165 @@ def test_orthogonalise_keeps_precision_however_little_is_left(left):
     np.testing.assert_allclose(components, coefficients, atol=1e-6)
     np.testing.assert_allclose(norm, left, rtol=1e-3)
     assert np.abs(old.T @ rest.numpy()).max() <= 2e-6 * norm
+
+
+# ------------------------------------------------------------------------- what a solve claims
+
+
+def rounded(vector, bits):
+    """A float32 vector with so many bits of mantissa, by arithmetic on NumPy's side."""
+    mantissa, exponent = np.frexp(np.asarray(vector))
+    return np.ldexp(np.round(mantissa * 2.0 ** (bits + 1)) / 2.0 ** (bits + 1), exponent)
+
+
+def noisy(values, bits):
+    """A float32 operator whose products pass through factors rounded to so many bits.
+
+    ``A v = Bᵀ(D(B v))``, each of the three rounded, like a network's forward and backward pass.
+    """
+    basis, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((len(values),) * 2))
+
+    def matvec(vector):
+        inner = rounded(basis.T @ rounded(vector, bits), bits)
+        return tf.constant(rounded(basis @ rounded(values * inner, bits), bits), tf.float32)
+
+    return matvec
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("bits", [23, 10, 7])
+def test_bounds_include_the_rounding_of_the_products(solver, bits):
+    """float32, TF32 or float16, and bfloat16: the operator without rounding is the oracle."""
+    for top in ([20.0], [20.0, 19.0, 10.0], [5.0, 4.0, -20.0]):
+        values = outliers(top)
+        start = tf.zeros([0, SIZE], tf.float32)
+        for seed in range(4):
+            result = SOLVERS[solver](noisy(values, bits), start, 1, 1e-6, 60, seed=seed)
+            nearest = np.abs(values - result.eigenvalues[0]).min() / abs(result.eigenvalues[0])
+            assert nearest <= result.error_bounds[0] <= result.residuals[0]
+            assert (result.error_bounds[0] <= 1e-6) >= result.converged[0]
+            assert not result.upper_bound < values.max()
+
+
+@pytest.mark.parametrize("bits", [23, 10])
+def test_rounding_ends_a_solve_that_it_keeps_from_converging(bits):
+    values = outliers([20.0])
+    result = lanczos(noisy(values, bits), tf.zeros([0, SIZE], tf.float32), 1, 1e-9, 1000)
+    assert not result.converged[0]
+    assert result.num_hvps < 40
+
+
+def test_float32_converges_at_the_default_tolerance():
+    """The rounding of float32 takes less than a hundredth of 1e-3."""
+    result = lanczos(noisy(outliers([20.0]), 23), tf.zeros([0, SIZE], tf.float32), 1, 1e-3, 100)
+    assert result.converged[0]
+    assert 0.0 < result.residuals[0] - result.error_bounds[0] < 2e-5
+
+
+def crossing(seed, num_steps=12):
+    """Diagonal operators whose two largest eigenvalues, 5 to 20 % apart, approach and cross."""
+    generator = np.random.default_rng(seed)
+    values = generator.uniform(-0.1, 0.35, 2000)
+    for step in range(num_steps):
+        values[:2] = 1.0 - 0.008 * step, 0.93 + 0.008 * step
+        yield values.copy()
+
+
+@pytest.mark.parametrize(("rtol", "max_hvps"), [(1e-2, 8), (1e-3, 100)])
+def test_nearest_eigenvalue_is_within_the_bound_where_two_cross(rtol, max_hvps):
+    """A Ritz vector that mixes two eigenvectors shows no gap to the other one."""
+    num_converged = 0
+    for seed in range(4):
+        tracker = EigenpairTracker("lanczos", rtol, max_hvps)
+        for step, values in enumerate(crossing(seed)):
+            diagonal = tf.constant(values)
+            like = tf.zeros([2000], tf.float64)
+            result = tracker.solve(
+                "A", functools.partial(tf.multiply, diagonal), like, 1, 100 * seed + step
+            )
+            nearest = np.abs(values - result.eigenvalues[0]).min() / result.eigenvalues[0]
+            assert nearest <= result.error_bounds[0]
+            assert (result.error_bounds[0] <= rtol) >= result.converged[0]
+            num_converged += result.converged[0]
+            top = np.sort(values)[::-1]
+            if np.isfinite(result.spectral_gap):
+                assert result.spectral_gap == pytest.approx(top[0] / top[1], rel=3 * rtol)
+    assert num_converged >= 40
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_spectral_gap_is_that_of_converged_eigenvalues(solver, count):
+    values = outliers([20.0, 16.0, 10.0])
+    matvec, _ = operator(values)
+    result = SOLVERS[solver](matvec, no_start(SIZE), count, 1e-3, 400)
+    if count == 2:
+        assert result.spectral_gap == pytest.approx(1.25, rel=2e-3)
+    early = SOLVERS[solver](matvec, no_start(SIZE), count, 1e-3, 2 * count + 2)
+    assert np.isnan(early.spectral_gap)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("ratio", [1e3, 1e5, 1e7])
+def test_small_beside_a_negative_end_is_converged_only_within_its_bound(solver, ratio):
+    values = np.append([1.0], -np.linspace(0.5, 1.0, SIZE - 1) * ratio)
+    start = tf.zeros([0, SIZE], tf.float32)
+    result = SOLVERS[solver](noisy(values, 23), start, 1, 1e-3, 60)
+    assert not result.converged[0] or result.error_bounds[0] <= 1e-3 or ratio == 1e7
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_few_parameters_warm_and_cold(solver, seed, size):
+    """The random direction of a warm start may be the old vector's negative."""
+    values = np.array([2.0, -3.0, 1.0])[:size]
+    matvec, _ = operator(values)
+    tracker = EigenpairTracker(solver, 1e-3, 20)
+    for step in range(4):
+        result = tracker.solve("A", matvec, tf.zeros([size], tf.float64), 1, 10 * seed + step)
+        assert result.eigenvalues[0] == pytest.approx(2.0, rel=1e-3)
+        assert result.converged.all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_trace_and_density_of_products_that_are_not_finite(bad):
+    matvec, like = lambda v: v * bad, tf.ones([10], tf.float64)
+    density = lanczos_quadrature(matvec, like, 2, 5)
+    fractions, errors = density.histogram(density.edges())
+    assert np.isnan(fractions).all()
+    assert np.isnan(errors).all()
+    pairs = lanczos(matvec, no_start(10), 1, 1e-3, 5)
+    trace = hutch_plus_plus(matvec, pairs.eigenvectors, pairs.eigenvalues, 2)
+    assert np.isnan([trace.value, trace.error]).all()
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 10])
+def test_few_products_a_row_reach_any_number_of_eigenvalues(count):
+    """Eight for each eigenvalue, rows resumed from the last one, as with update_freq="auto"."""
+    from keras_aeos.callbacks.schedule import max_hvps
+
+    values = outliers(list(20.0 * 0.8 ** np.arange(12)), bulk=1.0)
+    matvec, _ = operator(values)
+    tracker = EigenpairTracker("lanczos", 1e-2, max_hvps(count))
+    for step in range(4):
+        result = tracker.solve("A", matvec, tf.zeros([SIZE], tf.float64), count, step)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.eigenvalues, np.sort(values)[::-1][:count], rtol=1e-2)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_basis_of_a_solve_is_bounded(count, monkeypatch):
+    lengths = []
+    append = Vectors.append
+
+    def counted(self, vector):
+        append(self, vector)
+        lengths.append(len(self))
+
+    monkeypatch.setattr(Vectors, "append", counted)
+    matvec, _ = operator(np.linspace(0.0, 1.0, SIZE))
+    result = lanczos(matvec, no_start(SIZE), count, 1e-6, 90)
+    assert result.num_hvps == 90
+    assert max(lengths) == max(20, 2 * count + 10)
+    assert len(result.eigenvectors) + len(result.guard_vectors) == count + 3
