@@ -8,7 +8,8 @@
 - `translations.csv`: the test sentences of the last evaluation, if the run translates.
 - `spectral_density.csv`: measured spectral densities, if the monitor is asked for them.
 - `final.weights.h5`: the weights after the last update.
-- `second_moments.npz`: the optimizer's second moments after the last update, if it has any.
+- `second_moments.npz`: the optimizer's second moments after the last update, if it has any and
+  they are finite.
 - `curves.png`: loss and preconditioned sharpness, drawn at the end of a run.
 
 A directory never mixes two runs. A run that starts in the directory of an earlier one replaces its

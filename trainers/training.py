@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import keras_aeos
@@ -138,12 +140,21 @@ def _fit(
             verbose=0,
             callbacks=callbacks,
         )
+    if stop.status == "completed" and not _finite(model.trainable_variables):
+        stop.status, stop.reason = "diverged", "the last update made the weights not finite"
     model.save_weights(directory / run_directory.WEIGHTS)
-    if model.optimizer.second_moments:
+    # Moments that overflowed are no averages of squares, and nothing can start from them.
+    moments = model.optimizer.second_moments
+    if moments and _finite(keras.tree.flatten(moments)):
         keras_aeos.optimizers.save_second_moments(
             model.optimizer, directory / run_directory.SECOND_MOMENTS
         )
     return stop, solution.step if solution else None
+
+
+def _finite(variables: Iterable[keras.Variable]) -> bool:
+    """Whether every entry of every variable is finite."""
+    return all(np.isfinite(keras.ops.convert_to_numpy(v)).all() for v in variables)
 
 
 def update_freq(config: schema.Config) -> int | list[int]:
