@@ -196,6 +196,8 @@ def _pristine() -> dict[str, Any]:
 
 def _leaves(section: Any, key: str) -> dict[str, Any]:
     plain = OmegaConf.to_container(section) if OmegaConf.is_config(section) else section
+    if plain == "???":
+        return {}
     if not isinstance(plain, dict) or not plain:
         return {key: plain}
     return {k: v for name, part in plain.items() for k, v in _leaves(part, f"{key}.{name}").items()}

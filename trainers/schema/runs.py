@@ -55,7 +55,7 @@ _TWO_STEPS = Condition(
 )
 _DISTINCT_QUANTITIES = Condition(
     f"a list of distinct names from {', '.join(QUANTITIES)}",
-    lambda names: set(names) <= set(QUANTITIES) and len(set(names)) == len(names),
+    lambda names: all(n in QUANTITIES for n in names) and len(set(names)) == len(names),
     QUANTITIES,
 )
 
@@ -81,7 +81,9 @@ class Monitor:
     )
     num_eigenvalues: int = at_least(1, 1)
     solver: str = one_of(SOLVERS, "lanczos")
-    rtol: float = above_zero(1e-3)
+    rtol: float = setting(
+        1e-3, Condition("a number between 0 and 1", lambda value: 0 < value < 1)
+    )
     max_hvps: int = at_least(1, 100)
     loss_threshold: float | None = above_zero(None)
 
