@@ -190,7 +190,7 @@ def update_freq(config: schema.Config) -> int | list[int]:
         steps = {round(10 ** (i / section.steps_per_decade)) for i in range(count)} | {config.steps}
     if section.every_step is not None:
         begin, end = section.every_step
-        steps.update(range(begin, end + 1))
+        steps.update(range(begin, min(end, config.steps) + 1))
     return sorted(steps)
 
 

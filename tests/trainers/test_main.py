@@ -15,7 +15,6 @@ def sweep(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["-cn", "quickstart", "-m", "optimizer.learning_rate=1e-3,2e-3"]
     arguments += ["data.num_examples=60", "model.width=4", "steps=2", "monitor.update_freq=1"]
-    monkeypatch.setattr("sys.argv", ["trainers"])
 
     def start(*more):
         main([*arguments, *more])
@@ -59,7 +58,6 @@ DIRECTORIES = {
 @pytest.mark.parametrize(("overrides", "expected"), DIRECTORIES.values(), ids=DIRECTORIES)
 def test_directory_of_a_single_run(tmp_path, monkeypatch, capsys, overrides, expected):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["trainers"])
     seen = []
 
     def pretend(settings, directory, choices):
@@ -74,4 +72,4 @@ def test_directory_of_a_single_run(tmp_path, monkeypatch, capsys, overrides, exp
     [(settings, directory, choices)] = seen
     assert directory == tmp_path / expected
     assert settings.data.name == "digits"
-    assert choices == {"config_name": "quickstart", "optimizer": "adam"}
+    assert choices == {"config_name": "quickstart", "quickstart": "adam", "optimizer": "adam"}
