@@ -18,19 +18,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from trainers import schema
 from trainers.composition import (
     CONFIGS,
     EXCLUDED,
+    Composed,
     check_file,
-    check_hydra,
     check_hydra_override,
     compose,
-    initialised,
     names,
-    register_schema,
     typed,
 )
 from trainers.errors import UserError
@@ -102,30 +100,27 @@ def jobs(options: argparse.Namespace) -> Jobs:
     file = os.path.join(directory, f"{name}.yaml")
     if os.path.lexists(file):
         check_file(Path(file))
-    register_schema(directory)
     overrides = parse_overrides(options.overrides)
-    single = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
-    with initialised(directory):
-        first = compose(name, directory, single)
-        check_hydra(first)
-        unnamed = [*_excluded(first), *_PLACES]
-        swept = options.multirun or first.hydra.mode == RunMode.MULTIRUN
-        if swept:
-            combinations = combined(overrides, _swept_by_file(first))
-            composed = [compose(name, directory, list(lines)) for lines in combinations]
-        elif len(single) == len(overrides):
-            combinations, composed = [tuple(single)], [first]
-        else:
-            several = next(o.input_line for o in overrides if o.is_sweep_override())
-            raise UserError(f"several values need --multirun. Received: {several}")
-        found = []
-        for lines, job in zip(combinations, composed, strict=True):
-            check_hydra(job)
-            config = typed(job)
-            place = _directory(config.output_dir, lines, unnamed, swept)
-            groups = job.hydra.runtime.choices.items()
-            choices = {k: v for k, v in groups if not k.startswith("hydra/")}
-            found.append(Job(config, place, {"config_name": name, **choices}))
+    single = [o for o in overrides if not o.is_sweep_override()]
+    first = compose(name, directory, single)
+    unnamed = [*_excluded(first), *_PLACES]
+    swept = options.multirun or first.hydra.mode == RunMode.MULTIRUN
+    if swept:
+        combinations = combined(overrides, _swept_by_file(first))
+    elif len(single) == len(overrides):
+        combinations = [tuple(str(o.input_line) for o in single)]
+    else:
+        several = next(o.input_line for o in overrides if o.is_sweep_override())
+        raise UserError(f"several values need --multirun. Received: {several}")
+    found = []
+    for lines in combinations:
+        settings = parse_overrides(lines)
+        composed = compose(name, directory, settings) if swept else first
+        config = typed(composed)
+        groups = composed.hydra.runtime.choices.items()
+        choices = {k: v for k, v in groups if not k.startswith("hydra/")}
+        place = _directory(config.output_dir, settings, unnamed, swept)
+        found.append(Job(config, place, {"config_name": name, **choices}))
     _check_directories([job.directory for job in found], unnamed)
     return Jobs(found, swept)
 
@@ -190,7 +185,7 @@ def _values(override: Override) -> list[str]:
     return found
 
 
-def _excluded(composed: DictConfig) -> list[str]:
+def _excluded(composed: Composed) -> list[str]:
     """Keys that a file or the command line leaves out of the name of a run's directory."""
     keys = OmegaConf.to_container(composed.hydra.job.config.override_dirname).get("exclude_keys")
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
@@ -198,7 +193,7 @@ def _excluded(composed: DictConfig) -> list[str]:
     return keys
 
 
-def _swept_by_file(composed: DictConfig) -> list[Override]:
+def _swept_by_file(composed: Composed) -> list[Override]:
     """The sweep of a file: values by key in `hydra.sweeper.params`."""
     if OmegaConf.is_missing(composed.hydra, "sweeper") or composed.hydra.sweeper is None:
         return []
@@ -214,14 +209,16 @@ def _swept_by_file(composed: DictConfig) -> list[Override]:
     return parse_overrides([f"{key}={value}" for key, value in params.items()])
 
 
-def _directory(output_dir: str, lines: Sequence[str], unnamed: Sequence[str], swept: bool) -> Path:
+def _directory(
+    output_dir: str, settings: Sequence[Override], unnamed: Sequence[str], swept: bool
+) -> Path:
     """A run's directory: named after its settings, within a sweep's or beside the default."""
-    parsed = [(o.key_or_group, str(o.input_line)) for o in parse_overrides(lines)]
-    parsed = [(key, line) for key, line in parsed if not key.startswith("hydra.")]
-    name = "__".join(sorted(line for key, line in parsed if key not in unnamed))
+    lines = [(o.key_or_group, str(o.input_line)) for o in settings]
+    lines = [(key, line) for key, line in lines if not key.startswith("hydra.")]
+    name = "__".join(sorted(line for key, line in lines if key not in unnamed))
     if swept:
         place = Path(output_dir, name)
-    elif not name or "output_dir" in dict(parsed):
+    elif not name or "output_dir" in dict(lines):
         place = Path(output_dir)
     else:
         place = Path(f"{output_dir}__{name}")

@@ -12,10 +12,12 @@ from typing import Any, cast
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -49,7 +51,74 @@ _PATHS = ("output_dir", "data.data_dir", "data.vocabulary_dir", "optimizer.secon
 _MAX_NODES = 100_000
 
 
-def register_schema(directory: Path) -> None:
+@dataclasses.dataclass(frozen=True)
+class Composed:
+    """A configuration as Hydra composes it: `config` without, `whole` with Hydra's own section."""
+
+    config: DictConfig
+    whole: DictConfig
+
+    @property
+    def hydra(self) -> DictConfig:
+        """Hydra's own section."""
+        return self.whole.hydra
+
+
+def compose(name: str | None, directory: Path, overrides: list[Override]) -> Composed:
+    """Compose a configuration of a directory.
+
+    Only overrides that can change which files are read make Hydra read them again.
+
+    Raises:
+        UserError: A file, a name, a key or a value can't be used.
+    """
+    values = [o for o in overrides if _is_value(o)]
+    groups = tuple(str(o.input_line) for o in overrides if not _is_value(o))
+    files = (*CONFIGS.rglob("*.yaml"), *directory.glob("*.yaml"), *directory.glob("*/*.yaml"))
+    stamps = tuple((path, path.lstat().st_mtime_ns, path.lstat().st_size) for path in files)
+    base = _composed(name, directory, groups, (stamps, tuple(schema.OPTIMIZERS)))
+    config = base.config.copy()
+    try:
+        # The function by which Hydra itself applies overrides.
+        ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    except Exception as error:  # a value can bring up errors of any type
+        raise UserError(_explain(error, [str(o.input_line) for o in overrides])) from error
+    return Composed(config, base.whole)
+
+
+@functools.lru_cache(maxsize=32)
+def _composed(name: str | None, directory: Path, overrides: tuple[str, ...], _: Any) -> Composed:
+    _register_schema(directory)
+    try:
+        with initialize_config_dir(str(directory), version_base="1.3"):
+            whole = hydra_compose(name, [*overrides, *_SETTINGS], return_hydra_config=True)
+    except MissingConfigException as error:
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        known = sorted({*names(CONFIGS / group), *names(directory / group), *_stored(group)})
+        what = f"option '{option}' of group '{group}'" if group else f"configuration '{option}'"
+        hint = did_you_mean(option, known)
+        raise UserError(f"unknown {what}.{hint} Known: {', '.join(known)}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"a file is not valid YAML: {_one_line(error)}") from error
+    except Exception as error:  # a file can bring up errors of any type
+        raise UserError(_explain(error, list(overrides))) from error
+    if name is not None:
+        _check_hydra(whole)
+    config = whole.copy()
+    with open_dict(config):
+        del config["hydra"]
+    return Composed(config, whole)
+
+
+def _is_value(override: Override) -> bool:
+    """Whether an override sets a value, and can't be the choice of a group's option."""
+    key = override.key_or_group
+    scalars = {f.name for run in schema.RUNS.values() for f in dataclasses.fields(run)}
+    plain = "." in key and "/" not in key or key in scalars - set(_sections())
+    return plain and override.package is None and not key.startswith("hydra")
+
+
+def _register_schema(directory: Path) -> None:
     """Make the schema known to Hydra, and each optimizer that has no file in `directory`."""
     store = ConfigStore.instance()
     for name, run in schema.RUNS.items():
@@ -63,41 +132,19 @@ def register_schema(directory: Path) -> None:
         store.store(group="optimizer", name=name, node=schema.OPTIMIZERS[name])
 
 
-def compose(name: str | None, directory: Path, overrides: list[str]) -> DictConfig:
-    """Compose a configuration; Hydra must have been initialised with the directory.
-
-    Raises:
-        UserError: A file, a name, a key or a value can't be used.
-    """
-    try:
-        composed = hydra_compose(name, [*overrides, *_SETTINGS], return_hydra_config=True)
-    except MissingConfigException as error:
-        group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        known = sorted({*names(CONFIGS / group), *names(directory / group), *_stored(group)})
-        what = f"option '{option}' of group '{group}'" if group else f"configuration '{option}'"
-        hint = did_you_mean(option, known)
-        raise UserError(f"unknown {what}.{hint} Known: {', '.join(known)}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"a file is not valid YAML: {_one_line(error)}") from error
-    except Exception as error:  # a file or a value can bring up errors of any type
-        raise UserError(_explain(error, overrides)) from error
-    return composed
-
-
-def typed(composed: DictConfig) -> schema.Config | schema.Quadratic:
+def typed(composed: Composed) -> schema.Config | schema.Quadratic:
     """Turn the configuration that Hydra composed into the typed one, with every value checked.
 
     Raises:
         UserError: A key is unknown or missing, or a value can't be used.
     """
-    if OmegaConf.get_type(composed) not in schema.RUNS.values():
+    plain = composed.config
+    if OmegaConf.get_type(plain) not in schema.RUNS.values():
         known = " or ".join(f"schema/{name}" for name in schema.RUNS)
         raise UserError(f"the defaults list of the configuration must begin with {known}")
-    plain = composed.copy()
-    OmegaConf.set_struct(plain, False)
-    if plain.pop("hydra", None) is not None:
-        HydraConfig.instance().set_config(composed)  # what ${hydra:...} refers to
+    HydraConfig.instance().set_config(composed.whole)  # what ${hydra:...} refers to
     try:
+        OmegaConf.resolve(plain)  # which checks the type of what an interpolation refers to
         _check_keys(plain)
         config = cast(schema.Config | schema.Quadratic, OmegaConf.to_object(plain))
     except UserError:
@@ -148,13 +195,13 @@ def check_file(path: Path) -> None:
                     raise UserError(_pinned("hydra.searchpath", path.name))
 
 
-def check_hydra(composed: DictConfig) -> None:
+def _check_hydra(whole: DictConfig) -> None:
     """Check that the files left Hydra's own section alone, but for what they may set.
 
     Raises:
         UserError: A key is set that could run code, move files or has no effect.
     """
-    given, expected = _leaves(composed.hydra, "hydra"), _pristine()
+    given, expected = _leaves(whole.hydra, "hydra"), _pristine()
     for key in sorted(given.keys() | expected.keys()):
         if not _within(key, (*HYDRA_KEYS, *_BY_HYDRA)) and given.get(key) != expected.get(key):
             raise UserError(_pinned(key, "a file"))
@@ -321,8 +368,3 @@ def _first_line(error: BaseException) -> str:
 def _one_line(error: BaseException) -> str:
     """An error's message without line breaks, at most 300 characters of it."""
     return " ".join(str(error).split())[:300]
-
-
-def initialised(directory: Path) -> Any:
-    """Within this context, `compose` finds the files of a directory."""
-    return initialize_config_dir(str(directory), version_base="1.3")
