@@ -179,7 +179,9 @@ def _values(override: Override) -> list[str]:
     try:
         found = list(override.sweep_string_iterator())
     except (HydraException, ValueError, TypeError) as error:
-        raise UserError(f"expected values that can be listed, as in 1,2. Received: {line}") from error
+        raise UserError(
+            f"expected values that can be listed, as in 1,2. Received: {line}"
+        ) from error
     if not found:
         raise UserError(f"expected one value or more. Received: {line}")
     return found
@@ -187,7 +189,8 @@ def _values(override: Override) -> list[str]:
 
 def _excluded(composed: Composed) -> list[str]:
     """Keys that a file or the command line leaves out of the name of a run's directory."""
-    keys = OmegaConf.to_container(composed.hydra.job.config.override_dirname).get("exclude_keys")
+    section: Any = OmegaConf.to_container(composed.hydra.job.config.override_dirname)
+    keys = section.get("exclude_keys")
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise UserError(f"{EXCLUDED}: expected a list of keys. Received: {keys}")
     return keys
@@ -197,7 +200,8 @@ def _swept_by_file(composed: Composed) -> list[Override]:
     """The sweep of a file: values by key in `hydra.sweeper.params`."""
     if OmegaConf.is_missing(composed.hydra, "sweeper") or composed.hydra.sweeper is None:
         return []
-    params = OmegaConf.to_container(composed.hydra.sweeper).get("params") or {}
+    section: Any = OmegaConf.to_container(composed.hydra.sweeper)
+    params = section.get("params") or {}
     single = isinstance(params, dict) and not any(
         v is None or isinstance(v, (list, dict)) for v in params.values()
     )

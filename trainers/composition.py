@@ -114,7 +114,7 @@ def _is_value(override: Override) -> bool:
     """Whether an override sets a value, and can't be the choice of a group's option."""
     key = override.key_or_group
     scalars = {f.name for run in schema.RUNS.values() for f in dataclasses.fields(run)}
-    plain = "." in key and "/" not in key or key in scalars - set(_sections())
+    plain = ("." in key and "/" not in key) or key in scalars - set(_sections())
     return plain and override.package is None and not key.startswith("hydra")
 
 
@@ -247,7 +247,9 @@ def _leaves(section: Any, key: str) -> dict[str, Any]:
         return {}
     if not isinstance(plain, dict) or not plain:
         return {key: plain}
-    return {k: v for name, part in plain.items() for k, v in _leaves(part, f"{key}.{name}").items()}
+    return {
+        k: v for name, part in plain.items() for k, v in _leaves(part, f"{key}.{name!s}").items()
+    }
 
 
 def _within(key: str, parents: Iterable[str]) -> bool:
@@ -262,7 +264,9 @@ def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
         return sizes[id(node)]
     sizes[id(node)] = -1
     children = node.value if isinstance(node.value, list) else []
-    parts = [part for child in children for part in (child if isinstance(child, tuple) else [child])]
+    parts = [
+        part for child in children for part in (child if isinstance(child, tuple) else [child])
+    ]
     sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
     return sizes[id(node)]
 

@@ -4,7 +4,7 @@
 class UserError(Exception):
     """A mistake that the user can fix; its text is one line that says how.
 
-    A line break in the text, as a received value may bring it in, becomes ``\\n``.
+    A line break in the text, as a received value may bring it in, becomes a backslash and an n.
     """
 
     def __init__(self, message: str) -> None:

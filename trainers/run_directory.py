@@ -197,7 +197,9 @@ def read_config(directory: Path) -> dict[str, Any]:
         return parse_config(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         message = " ".join(str(error).split())
-        raise UserError(f"{path} is not the configuration of a run: {message}. {_REMEDY}") from error
+        raise UserError(
+            f"{path} is not the configuration of a run: {message}. {_REMEDY}"
+        ) from error
 
 
 def parse_config(text: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import random
 import signal
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,14 @@ output_dir: runs/mine
 LINES = (
     *("steps: [", "steps: *x", "a: &a [*a]", "monitor: &m\n  rtol: *m", "optimizer: adam"),
     *("data: digits", "hydra: null", "hydra: 3", "hydra: {job: {env_set: {PATH: /x}}}", "- 1"),
-    *("steps: !!python/name:os.system", "steps: 2001-01-01", "null: 2", "? [a, b]\n: 3", "\t", "---"),
+    *(
+        "steps: !!python/name:os.system",
+        "steps: 2001-01-01",
+        "null: 2",
+        "? [a, b]\n: 3",
+        "\t",
+        "---",
+    ),
     *("x: " + "[" * 2000, "steps: " + "9" * 5000, "model: null", "hydra: {mode: MULTIRUN}"),
     "hydra: {mode: MULTIRUN, sweeper: {params: {steps: [1, 2]}}}",
     "hydra: {mode: MULTIRUN, sweeper: {params: {steps: '10,20', seed: 'range(0,2)'}}}",
@@ -47,7 +55,9 @@ LINES = (
 
 def keys():
     """Every key of every section, and keys that are none."""
-    sections = {f"{group}.": kinds.values() for group, kinds in schema.GROUPS.items()}
+    sections: dict[str, Any] = {
+        f"{group}.": kinds.values() for group, kinds in schema.GROUPS.items()
+    }
     sections |= {"": schema.RUNS.values(), "monitor.": [schema.Monitor], "stop.": [schema.Stop]}
     sections |= {"data.": [schema.Data, *sections["data."]], "schedule.": [schema.Schedule]}
     found = {
@@ -79,8 +89,10 @@ def mutated(randomly):
     text = FILE
     for _ in range(randomly.randrange(1, 4)):
         place = randomly.randrange(len(text))
-        text = text[:place] + randomly.choice(["", "x", " ", ":", "[", "}", "'", "&", "-1", "\n"]) + (
-            text[place + randomly.randrange(2) :]
+        text = (
+            text[:place]
+            + randomly.choice(["", "x", " ", ":", "[", "}", "'", "&", "-1", "\n"])
+            + (text[place + randomly.randrange(2) :])
         )
     return text
 
@@ -137,6 +149,7 @@ def test_mutated_file_ends_in_one_line(tmp_path, monkeypatch, part):
 def test_unmutated_file_is_a_valid_run(tmp_path):
     (tmp_path / "mine.yaml").write_text(FILE)
     [job] = command_line.jobs(command_line.parse(["-cn", "mine", "-cd", str(tmp_path)])).jobs
+    assert isinstance(job.config, schema.Config)
     assert job.config.monitor.every_step == [3, 9]
 
 

@@ -154,13 +154,15 @@ def read_table(directory: RunDirectory, name: str, columns: Sequence[str]) -> pd
     missing = [column for column in columns if column not in table]
     if missing:
         raise UserError(f"{path} lacks the column {', '.join(missing)}")
-    if table.empty or not content.endswith(b"\n"):
-        raise UserError(f"{path} is damaged: expected rows, the last one ended by a line break")
-    text = [c for c in columns if not pd.api.types.is_numeric_dtype(table[c])]
+    if not content.endswith(b"\n"):
+        raise UserError(f"{path} is damaged: its last line was cut")
+    if table.empty and name == run_directory.TRAJECTORY:
+        raise UserError(f"{path} is damaged: expected a row of step 0")
+    text = [c for c in columns if len(table) and not pd.api.types.is_numeric_dtype(table[c])]
     if text:
         raise UserError(f"{path} is damaged: expected numbers in the column {', '.join(text)}")
-    if "step" in columns and not table["step"].is_monotonic_increasing:
-        raise UserError(f"{path} is damaged: expected steps that increase, each once")
+    if "step" in columns and table["step"].duplicated().any():
+        raise UserError(f"{path} is damaged: expected each step once")
     return table
 
 

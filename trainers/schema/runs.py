@@ -92,9 +92,7 @@ class Monitor:
     )
     num_eigenvalues: int = at_least(1, 1)
     solver: str = one_of(SOLVERS, "lanczos")
-    rtol: float = setting(
-        1e-3, Condition("a number between 0 and 1", lambda value: 0 < value < 1)
-    )
+    rtol: float = setting(1e-3, Condition("a number between 0 and 1", lambda value: 0 < value < 1))
     max_hvps: int = at_least(1, 100)
     loss_threshold: float | None = above_zero(None)
 
@@ -147,8 +145,8 @@ class Config(Run):
         for section in sections.values():
             section.check(self)
         for key, reason in self._without_effect():
-            section, _, name = key.rpartition(".")
-            value = getattr(getattr(self, section) if section else self, name)
+            place, _, name = key.rpartition(".")
+            value = getattr(getattr(self, place) if place else self, name)
             raise UserError(f"{key}: without effect, because {reason}. Received: {key}={value}")
 
     def _without_effect(self) -> Iterator[tuple[str, str]]:
@@ -160,7 +158,10 @@ class Config(Run):
             if not self.optimizer.keeps_second_moment():
                 yield "freeze_step", f"{self.optimizer.name} has no preconditioner that changes"
         if schedule.after != "constant" and not 0 < schedule.warmup_steps < steps:
-            yield "schedule.after", f"schedule.warmup_steps={schedule.warmup_steps} of {steps} steps"
+            yield (
+                "schedule.after",
+                f"schedule.warmup_steps={schedule.warmup_steps} of {steps} steps",
+            )
         if monitor.every_step is not None and monitor.every_step[0] > steps:
             yield "monitor.every_step", f"the run has {steps} steps"
         other = (monitor.every_step, monitor.steps_per_decade, monitor.loss_threshold)
