@@ -208,6 +208,100 @@ def test_file_cannot_make_hydra_look_into_a_package(tmp_path):
     assert "antigravity" not in sys.modules
 
 
+PINNED = {
+    "environment": "hydra:\n  job:\n    env_set:\n      PATH: /x",
+    "copied environment": "hydra:\n  job:\n    env_copy: [HOME]",
+    "directory": "hydra:\n  run:\n    dir: /x",
+    "sweep's directory": "hydra:\n  sweep:\n    dir: /x",
+    "working directory": "hydra:\n  job:\n    chdir: true",
+    "name": "hydra:\n  job:\n    name: x",
+    "separator": "hydra:\n  job:\n    config:\n      override_dirname:\n        item_sep: /",
+    "copy of the configuration": "hydra:\n  output_subdir: x",
+    "verbosity": "hydra:\n  verbose: true",
+    "nothing at all": "hydra: null",
+}
+
+
+@pytest.mark.parametrize("text", PINNED.values(), ids=PINNED)
+def test_file_leaves_the_section_of_hydra_alone(tmp_path, text):
+    assert "hydra" in error_of(*written(tmp_path, text)).lower()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "hydra.run.dir=/x",
+        "+hydra.job.env_set.PATH=/x",
+        "hydra/launcher=basic",
+        "hydra.sweeper.params={steps:'1,2'}",
+        "~hydra",
+        "hydra=null",
+    ],
+)
+def test_command_line_leaves_the_section_of_hydra_alone(override):
+    assert error_of(*QUICKSTART, override).startswith("hydra")
+
+
+SECTIONS = {
+    "optimizer: adam": ["optimizer=NAME", "override optimizer", "Received: optimizer=adam"],
+    "data: digits": ["data.name=NAME", "Received: data=digits"],
+    "model: cnn": ["--config-name", "Received: model=cnn"],
+    "monitor: [1]": ["monitor.", "Received: monitor=a list"],
+}
+
+
+@pytest.mark.parametrize(("text", "parts"), SECTIONS.items(), ids=SECTIONS)
+def test_value_in_place_of_a_section_is_answered_with_the_remedy(tmp_path, text, parts):
+    message = error_of(*written(tmp_path, text))
+    assert [part for part in (*parts, "mine.yaml") if part not in message] == []
+
+
+def test_section_on_the_command_line_is_answered_with_the_remedy():
+    assert "data.name=NAME" in error_of(*QUICKSTART, "data=digits")
+
+
+def test_hint_never_offers_the_key_that_was_refused():
+    message = error_of(*QUICKSTART, "optimizer=gradient_descent", "optimizer.beta_1=0")
+    assert "Did you mean 'optimizer.beta_1'" not in message
+    assert "It is a key of adafactor, adam" in message
+
+
+def test_home_directory_is_expanded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    [job] = command_line.jobs(command_line.parse([*QUICKSTART, "output_dir=~/x"])).jobs
+    assert job.directory == tmp_path / "x"
+
+
+@pytest.mark.parametrize("name", schema.OPTIMIZERS)
+def test_quickstart_takes_every_optimizer(name):
+    assert composed("quickstart", f"optimizer={name}").optimizer.name == name
+
+
+WITHOUT_EFFECT = {
+    "monitor.update_freq": ["steps=4"],
+    "freeze_step": ["freeze_step=201"],
+    "schedule.after": ["schedule.after=inverse_square_root"],
+    "monitor.every_step": ["monitor.every_step=[300,400]"],
+    "monitor.loss_threshold": ["monitor.loss_threshold=0.1", "stop.loss_threshold=0.2"],
+    "data.data_dir": ["data.data_dir=x"],
+}
+
+
+@pytest.mark.parametrize(("key", "overrides"), WITHOUT_EFFECT.items(), ids=WITHOUT_EFFECT)
+def test_setting_without_effect_is_refused(key, overrides):
+    assert error_of(*QUICKSTART, *overrides).startswith(f"{key}: without effect, because ")
+
+
+def test_preconditioner_that_is_constant_is_not_frozen():
+    refused = error_of(*QUICKSTART, "optimizer=gradient_descent", "freeze_step=5")
+    assert refused.startswith("freeze_step: without effect, because gradient_descent")
+
+
+def test_jobs_of_one_directory_are_refused():
+    exclude = "hydra.job.config.override_dirname.exclude_keys=[seed]"
+    assert "two jobs" in error_of(*QUICKSTART, "-m", "seed=0,1", exclude)
+
+
 def composed(name, *overrides):
     """The configuration of the first job."""
     return command_line.jobs(command_line.parse(["-cn", name, *overrides])).jobs[0].config

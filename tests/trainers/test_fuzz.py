@@ -1,6 +1,7 @@
 """Mutated command lines and files: each is a valid run, or is refused in one line."""
 
 import dataclasses
+import itertools
 import random
 import signal
 from typing import Any
@@ -66,7 +67,7 @@ def keys():
         for kind in kinds
         for field in dataclasses.fields(kind)
     }
-    return sorted(found) + ["stps", "a.b.c", "hydra.mode", "hydra.run.dir", "hydra/launcher", ""]
+    return [*sorted(found), "stps", "a.b.c", "hydra.mode", "hydra.run.dir", "hydra/launcher", ""]
 
 
 def settings(randomly, count):
@@ -121,7 +122,7 @@ def outcome(arguments):
 @pytest.mark.parametrize("part", range(4))
 def test_mutated_command_line_ends_in_one_line(tmp_path, monkeypatch, part):
     monkeypatch.chdir(tmp_path)
-    randomly = random.Random(SEED + part)
+    randomly = random.Random(SEED + part)  # noqa: S311 - a seeded choice of mutations
     wrong = {}
     for _ in range(450):
         name, flags = randomly.choice(CONFIGURATIONS), randomly.choice(FLAGS)
@@ -135,7 +136,7 @@ def test_mutated_command_line_ends_in_one_line(tmp_path, monkeypatch, part):
 @pytest.mark.parametrize("part", range(2))
 def test_mutated_file_ends_in_one_line(tmp_path, monkeypatch, part):
     monkeypatch.chdir(tmp_path)
-    randomly = random.Random(SEED + part)
+    randomly = random.Random(SEED + part)  # noqa: S311 - a seeded choice of mutations
     wrong = {}
     for _ in range(100):
         text = mutated(randomly)
@@ -156,7 +157,7 @@ def test_unmutated_file_is_a_valid_run(tmp_path):
 def test_file_of_many_aliases_is_refused_at_once(tmp_path):
     levels = "abcdefgh"
     lines = ["a: &a [0,0,0,0,0,0,0,0,0]"]
-    for above, level in zip(levels, levels[1:], strict=False):
+    for above, level in itertools.pairwise(levels):
         lines.append(f"{level}: &{level} [{','.join([f'*{above}'] * 9)}]")
     (tmp_path / "mine.yaml").write_text("\n".join(lines))
     with pytest.raises(UserError, match="at most"):
