@@ -189,7 +189,9 @@ def check_file(path: Path) -> None:
         if key.value in _sections() and plain and value.tag != "tag:yaml.org,2002:null":
             got = value.value if isinstance(value, yaml.ScalarNode) else "a list"
             raise UserError(f"{_for_section(key.value, got)} (in {path.name})")
-        if key.value == "hydra" and isinstance(value, yaml.MappingNode):
+        if key.value == "hydra" and not isinstance(value, yaml.MappingNode):
+            raise UserError(_pinned("hydra", path.name))
+        if key.value == "hydra":
             for inner, _ in value.value:
                 if inner.value == "searchpath":
                     raise UserError(_pinned("hydra.searchpath", path.name))
@@ -288,6 +290,9 @@ def _explain(error: Exception, overrides: list[str]) -> str:
         return f"the configuration can't be composed: {what.rstrip('.')} ({place})"
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
         return _unknown_key(str(cause.full_key), cause.object_type, place)
+    value = re.search(r"is not a subclass of \w+\. value: (.*)", _first_line(cause))
+    if value and cause.full_key in _sections():
+        return f"{_for_section(cause.full_key, value.group(1))} ({place})"
     return f"{cause.full_key}: {_first_line(cause)} ({place})"
 
 
