@@ -144,7 +144,7 @@ def typed(composed: Composed) -> schema.Config | schema.Quadratic:
         raise UserError(f"the defaults list of the configuration must begin with {known}")
     HydraConfig.instance().set_config(composed.whole)  # what ${hydra:...} refers to
     try:
-        OmegaConf.resolve(plain)  # which checks the type of what an interpolation refers to
+        _resolve(plain)
         _check_keys(plain)
         config = cast(schema.Config | schema.Quadratic, OmegaConf.to_object(plain))
     except UserError:
@@ -329,6 +329,15 @@ def _unknown_key(full_key: str, section_type: Any, place: str) -> str:
         elsewhere = [k for k in _all_keys() if k.endswith(f".{key}") and k != full_key]
         hint = f" Did you mean '{elsewhere[0]}'?" if elsewhere else ""
     return f"unknown key '{key}' in {where} ({place}).{hint} Known: {', '.join(siblings)}"
+
+
+def _resolve(config: DictConfig) -> None:
+    """Replace references by what they refer to, with its type checked."""
+    try:
+        OmegaConf.resolve(config)
+    except InterpolationKeyError:
+        OmegaConf.to_container(config, resolve=True)  # which names the key
+        raise
 
 
 def _check_keys(section: DictConfig, prefix: str = "") -> None:

@@ -57,7 +57,7 @@ MISTAKES = {
     "no value": ((*QUICKSTART, "steps"), ["key=value", "steps"]),
     "unbalanced bracket": ((*QUICKSTART, "steps=[1"), ["key=value", "steps=[1"]),
     "sweep without --multirun": ((*QUICKSTART, "steps=1,2"), ["--multirun", "steps=1,2"]),
-    "last job of a sweep": ((*QUICKSTART, "-m", "steps=1,2,x"), ["steps:", "'x'"]),
+    "last job of a sweep": ((*QUICKSTART, "-m", "steps=10,20,x"), ["steps:", "'x'"]),
     "value in a figure's sweep": (
         ("-cn", "fig01", "optimizer.beta_1=0.9,1.9"),
         ["optimizer.beta_1: expected a number in [0, 1)", "optimizer.beta_1=1.9"],
@@ -385,7 +385,7 @@ def test_a_key_on_the_command_line_replaces_the_sweep_over_it():
     ("arguments", "parts"),
     [
         (["-cn", "quickstart", "optimizer.learning_rat=1"], ["'learning_rat'", "'learning_rate'?"]),
-        (["-cn", "quickstart", "-m", "steps=1,x"], ["steps", "'x'"]),
+        (["-cn", "quickstart", "-m", "steps=10,x"], ["steps", "'x'"]),
         (
             ["-cn", "fully_connected", "data.data_dir={empty}"],
             ["cifar10", "{empty}", "prepare_data"],
