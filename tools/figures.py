@@ -84,12 +84,15 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         figure, table = draw(options.figure, options.runs)
+        options.out.mkdir(parents=True, exist_ok=True)
+        figure.savefig(options.out / f"{options.figure}.png", dpi=200)
+        table.to_csv(options.out / f"{options.figure}.csv", index=False)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    options.out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.out / f"{options.figure}.png", dpi=200)
-    table.to_csv(options.out / f"{options.figure}.csv", index=False)
+    except OSError as error:
+        print(f"error: --out: {error.strerror}. Received: {options.out}", file=sys.stderr)
+        return 2
     print(markdown(table))
     return 0
 

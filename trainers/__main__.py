@@ -1,51 +1,62 @@
 """``python -m trainers --config-name NAME [key=value ...]``: run a trainer, or a whole sweep."""
 
+import dataclasses
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 
 from trainers import command_line, run_directory
+from trainers.command_line import Job
 from trainers.errors import UserError
 
 
-def run(composed: DictConfig) -> None:
-    """Run one job, unless a sweep finds it finished already."""
-    settings = HydraConfig.get()
-    directory = Path(settings.runtime.output_dir)
-    in_sweep = settings.mode == RunMode.MULTIRUN
-    try:
-        config = command_line.typed(composed)
-        if in_sweep and run_directory.is_finished(directory, config):
-            print(f"skipped, already finished: {_shown(directory)}", flush=True)
-            return
-        groups = {k: v for k, v in settings.runtime.choices.items() if not k.startswith("hydra/")}
-        choices = {"config_name": settings.job.config_name, **groups}
-        # TensorFlow takes seconds to import, so it waits until there is something to run.
-        outcome = import_module(f"trainers.{config.kind}").train(config, directory, choices)
-        print(outcome.line(_shown(directory)) if in_sweep else outcome.report(_shown(directory)))
-    except UserError as error:
-        _exit(error)
+def run(job: Job, in_sweep: bool) -> None:
+    """Run one job, unless a sweep finds it finished already.
+
+    Raises:
+        UserError: The job can't run here, or a record of an earlier run is damaged.
+    """
+    shown = _shown(job.directory)
+    if in_sweep and run_directory.is_finished(job.directory, job.config):
+        print(f"skipped, already finished: {shown}", flush=True)
+        return
+    # TensorFlow takes seconds to import, so it waits until there is something to run.
+    trainer = import_module(f"trainers.{job.config.kind}")
+    outcome = trainer.train(job.config, job.directory, job.choices)
+    print(outcome.line(shown) if in_sweep else outcome.report(shown), flush=True)
 
 
 def main(arguments: list[str]) -> None:
-    """Check the command line, then let Hydra run it."""
+    """Check the command line, then run its jobs.
+
+    The process ends with status 2 and one line at what the user can fix. In a sweep, a job that
+    fails otherwise prints its traceback and the next one starts; the status is 1 at the end.
+    """
+    failed = False
     try:
         options = command_line.parse(arguments)
-        sys.argv[1:] = command_line.hydra_arguments(options)
+        found = command_line.jobs(options)
+        if options.cfg:
+            print("---\n".join(OmegaConf.to_yaml(dataclasses.asdict(j.config)) for j in found.jobs))
+            return
+        for job in found.jobs:
+            try:
+                run(job, found.in_sweep)
+            except UserError:
+                raise
+            except Exception:
+                if not found.in_sweep:
+                    raise
+                traceback.print_exc()
+                failed = True
     except UserError as error:
-        _exit(error)
-    hydra.main(config_path=str(Path(options.config_dir).resolve()), version_base="1.3")(run)()
-
-
-def _exit(error: UserError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    if failed:
+        sys.exit(1)
 
 
 def _shown(directory: Path) -> Path:

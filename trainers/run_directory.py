@@ -8,26 +8,30 @@
 - `translations.csv`: the test sentences of the last evaluation, if the run translates.
 - `spectral_density.csv`: measured spectral densities, if the monitor is asked for them.
 - `final.weights.h5`: the weights after the last update.
-- `second_moments.npz`: the optimizer's second moments after the last update, if it has any.
+- `second_moments.npz`: the optimizer's second moments after the last update, if it has any and
+  they are finite.
 - `curves.png`: loss and preconditioned sharpness, drawn at the end of a run.
 
-A directory never mixes two runs. A run that starts in the directory of an earlier one replaces its
-files; a run that finds anything else there refuses to start. `run.json` is the first file written
-and the last one completed, so that its status tells how far a run got.
+A directory never mixes two runs. A run that starts in the directory DIR of an earlier one first
+moves that one's files to DIR.replaced-1, or the next free number; a run that finds anything else
+there refuses to start. `run.json` is the first file written and the last one completed, so that its
+status tells how far a run got.
 """
 
 import csv
 import importlib.metadata
+import itertools
 import json
 import math
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -51,25 +55,21 @@ TRAJECTORY_COLUMNS = (
     *("step", "iterate", "objective"),
     *("first_moment", "second_moment", "gradient_norm_squared"),
 )
-_REPLACED = (
+_FILES = (
     *(METRICS, EVALUATION, DENSITIES, TRANSLATIONS, TRAJECTORY, WEIGHTS, SECOND_MOMENTS, CURVES),
+    *(TENSORBOARD, CONFIG),
 )
+_REMEDY = "Move its directory away, and start again"
 # Nothing is left to do in these statuses; a killed run stays "running".
 FINISHED = ("completed", "diverged")
 
 
 def start(directory: Path, config: Run, choices: dict[str, str]) -> dict[str, Any]:
-    """Remove the files of an earlier run, write the first new ones and return the run's record.
+    """Move the files of an earlier run aside, write the first new ones and return the record.
 
     Raises:
-        UserError: The directory holds files, but no run.
+        UserError: The directory holds files, but no run, or nothing can be written there.
     """
-    if directory.exists() and any(directory.iterdir()) and not (directory / RUN).exists():
-        raise UserError(
-            "output_dir: expected a new or empty directory, or the directory of an earlier run. "
-            f"Received: {directory}, which holds other files"
-        )
-    directory.mkdir(parents=True, exist_ok=True)
     settings = asdict(config)
     record = {
         "status": "running",
@@ -79,12 +79,57 @@ def start(directory: Path, config: Run, choices: dict[str, str]) -> dict[str, An
         "versions": _versions(),
         "git_commit": _git_commit(),
     }
-    write(directory, record)
-    for name in _REPLACED:
-        (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / TENSORBOARD, ignore_errors=True)
-    (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(settings)))
+    check_free(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _move_aside(directory)
+        write(directory, record)
+        (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(settings)))
+    except OSError as error:
+        raise UserError(f"output_dir: {error.strerror}. Received: {directory}") from error
     return record
+
+
+def check_free(directory: Path) -> None:
+    """Check that a run can start in a directory.
+
+    Raises:
+        UserError: It is a file, or it holds files, but no run.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"output_dir: expected a directory. Received: {directory}, a file")
+    if not directory.exists() or not any(directory.iterdir()):
+        return
+    # Other programs write files of this name as well.
+    if not {"status", "choices"} <= read(directory).keys():
+        raise UserError(
+            "output_dir: expected a new or empty directory, or the directory of an earlier run. "
+            f"Received: {directory}, which holds other files"
+        )
+
+
+def is_replaced(path: Path | PurePosixPath) -> bool:
+    """Whether a path is within the files of an earlier run that were moved aside."""
+    return any(re.search(r"\.replaced-\d+$", part) for part in path.parts)
+
+
+def _move_aside(directory: Path) -> None:
+    """Move the files of an earlier run to the next free name, and say so."""
+    # `run.json` goes last: until then the files still are those of a run.
+    names = [name for name in (*_FILES, RUN) if (directory / name).exists()]
+    if not names:
+        return
+    here = directory.resolve()
+    for number in itertools.count(1):
+        aside = here.with_name(f"{here.name}.replaced-{number}")
+        try:
+            aside.mkdir()
+            break
+        except FileExistsError:
+            continue
+    for name in names:
+        (directory / name).rename(aside / name)
+    print(f"moved the earlier run in {directory} to {aside}", flush=True)
 
 
 def write(directory: Path, record: dict[str, Any]) -> None:
@@ -106,9 +151,21 @@ def interruption_recorded(directory: Path, record: dict[str, Any]) -> Iterator[N
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """Read `run.json`; empty if there is none."""
+    """Read `run.json`; empty if there is none.
+
+    Raises:
+        UserError: The file is damaged.
+    """
     path = directory / RUN
-    return json.loads(path.read_text()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}. {_REMEDY}") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{path} is not the record of a run: expected entries. {_REMEDY}")
+    return record
 
 
 def last_evaluation(directory: Path) -> dict[str, float] | None:
@@ -126,13 +183,45 @@ def is_finished(directory: Path, config: Run) -> bool:
     """Whether a run of the same configuration has finished here."""
     if read(directory).get("status") not in FINISHED or not (directory / CONFIG).exists():
         return False
-    before = OmegaConf.to_container(OmegaConf.load(directory / CONFIG))
-    return _computed(before) == _computed(asdict(config))
+    return _computed(read_config(directory)) == _computed(asdict(config))
 
 
-def _computed(config: Any) -> dict[str, Any]:
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read `config.yaml`.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = directory / CONFIG
+    try:
+        return parse_config(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = " ".join(str(error).split())
+        raise UserError(
+            f"{path} is not the configuration of a run: {message}. {_REMEDY}"
+        ) from error
+
+
+def parse_config(text: str) -> dict[str, Any]:
+    """The configuration in the text of a `config.yaml`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.create(text))
+    except Exception as error:  # damage surfaces as errors of many types
+        raise ValueError(str(error)) from error
+    if not isinstance(config, dict) or not isinstance(config.get("optimizer"), dict):
+        raise ValueError("it has no section 'optimizer'")
+    return config
+
+
+def _computed(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that determines the result."""
-    data = {key: value for key, value in config.get("data", {}).items() if key != "data_dir"}
+    data = config.get("data")
+    if isinstance(data, dict):
+        data = {key: value for key, value in data.items() if key != "data_dir"}
     return {**config, "data": data, "output_dir": None}
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,14 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import keras_aeos
 from trainers import report, run_directory, schema
 from trainers.callbacks import OnceBelow, ProgressBar, StopCriteria
 from trainers.data.feed import Feed
+from trainers.errors import UserError
 from trainers.optimizers import build_optimizer, learning_rate
 from trainers.tasks.base import Task, task_of
 
@@ -77,18 +80,22 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
     task = task_of(config)
     with task.broken_example_named():
         feed = task.feed()
+    # All that can be refused is, before the files of an earlier run are moved.
+    run_directory.check_free(directory)
     model = task.build_model()
-    build_optimizer(config.optimizer)  # before an earlier run's files are replaced
+    compile_accumulating(model, task, feed.num_micro_batches)
+    callbacks = _callbacks(task, feed, directory)
     record = run_directory.start(directory, config, choices)
     started = time.monotonic()
     with run_directory.interruption_recorded(directory, record):
-        stop, solution_step = _fit(task, model, feed, directory)
+        _fit(task, model, feed, callbacks, directory)
+    stop, solution = callbacks.stop, callbacks.solution
     record.update(
         stop_reason=stop.reason,
         steps=stop.steps,
         first_loss=stop.first_loss,
         last_loss=stop.last_loss,
-        solution_step=solution_step,
+        solution_step=solution.step if solution else None,
         last_evaluation=run_directory.last_evaluation(directory),
         wall_seconds=round(time.monotonic() - started, 1),
     )
@@ -100,19 +107,28 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
     return Outcome(record, report.summarise(directory))
 
 
-def _fit(
-    task: Task, model: keras.Model, feed: Feed, directory: Path
-) -> tuple[StopCriteria, int | None]:
-    """Train; return why it ended and the step of the measurement at `monitor.loss_threshold`."""
+@dataclass(frozen=True)
+class _Callbacks:
+    """The callbacks of a run, and those of them that tell how it went."""
+
+    all: list[keras.callbacks.Callback]
+    stop: StopCriteria
+    solution: OnceBelow | None
+
+
+def _callbacks(task: Task, feed: Feed, directory: Path) -> _Callbacks:
+    """The monitor and the other callbacks of a run; they write nothing yet."""
     config = task.config
-    compile_accumulating(model, task, feed.num_micro_batches)
     settings = dataclasses.asdict(config.monitor)
     for name in ("num_examples", "every_step", "steps_per_decade", "loss_threshold"):
         del settings[name]
     settings["update_freq"] = update_freq(config)
     method, rtol, max_hvps = (settings.pop(name) for name in ("solver", "rtol", "max_hvps"))
-    settings["solver"] = keras_aeos.Eigensolver(method, rtol, max_hvps)
-    monitor = keras_aeos.AEoSMonitor(feed.measured, log_dir=directory, **settings)
+    try:
+        settings["solver"] = keras_aeos.Eigensolver(method, rtol, max_hvps)
+        monitor = keras_aeos.AEoSMonitor(feed.measured, log_dir=directory, **settings)
+    except ValueError as error:
+        raise UserError(f"monitor: {error}") from error
     epoch = feed.updates_per_epoch
     stop = StopCriteria(config.stop.loss_threshold, epoch)
     callbacks = [monitor, stop]
@@ -129,21 +145,37 @@ def _fit(
             below = config.evaluation.loss_threshold
             callbacks.append(OnceBelow(below, epoch, evaluation.evaluate))
     callbacks.append(ProgressBar(config.steps, monitor, directory.name))
+    return _Callbacks(callbacks, stop, solution)
+
+
+def _fit(
+    task: Task, model: keras.Model, feed: Feed, callbacks: _Callbacks, directory: Path
+) -> None:
+    """Train, and write the weights and second moments."""
     with task.broken_example_named():
         model.fit(
             feed.training,
             steps_per_epoch=feed.num_micro_batches,
-            epochs=config.steps,
+            epochs=task.config.steps,
             shuffle=False,
             verbose=0,
-            callbacks=callbacks,
+            callbacks=callbacks.all,
         )
+    stop = callbacks.stop
+    if stop.status == "completed" and not _finite(model.trainable_variables):
+        stop.status, stop.reason = "diverged", "the last update made the weights not finite"
     model.save_weights(directory / run_directory.WEIGHTS)
-    if model.optimizer.second_moments:
+    # Moments that overflowed are no averages of squares, and nothing can start from them.
+    moments = model.optimizer.second_moments
+    if moments and _finite(keras.tree.flatten(moments)):
         keras_aeos.optimizers.save_second_moments(
             model.optimizer, directory / run_directory.SECOND_MOMENTS
         )
-    return stop, solution.step if solution else None
+
+
+def _finite(variables: Iterable[keras.Variable]) -> bool:
+    """Whether every entry of every variable is finite."""
+    return all(np.isfinite(keras.ops.convert_to_numpy(v)).all() for v in variables)
 
 
 def update_freq(config: schema.Config) -> int | list[int]:
@@ -158,7 +190,7 @@ def update_freq(config: schema.Config) -> int | list[int]:
         steps = {round(10 ** (i / section.steps_per_decade)) for i in range(count)} | {config.steps}
     if section.every_step is not None:
         begin, end = section.every_step
-        steps.update(range(begin, end + 1))
+        steps.update(range(begin, min(end, config.steps) + 1))
     return sorted(steps)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,22 @@ def test_two_runs_of_the_same_settings_are_refused(tmp_path, capsys):
     message = capsys.readouterr().err
     assert str(tmp_path / "one") in message
     assert str(tmp_path / "two") in message
+
+
+def test_run_that_was_moved_aside_is_left_out(tmp_path):
+    run = made_up.write_training(tmp_path, learning_rate=1e-4)
+    shutil.copytree(run, run.with_name(f"{run.name}.replaced-1"))
+    _, table = figures.draw("fig01", tmp_path)
+    assert len(table) == 1
+
+
+def test_place_that_cannot_be_written_is_named(tmp_path, capsys):
+    made_up.write_training(tmp_path / "runs", learning_rate=1e-4)
+    (tmp_path / "file").write_text("mine")
+    out = str(tmp_path / "file")
+    assert figures.main(["fig01", str(tmp_path / "runs"), "--out", out]) == 2
+    assert out in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("place", ["empty", "absent"])

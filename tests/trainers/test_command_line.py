@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from keras_aeos.callbacks.quantities import DEFAULT, QUANTITIES
-from trainers import command_line, schema
+from trainers import command_line, composition, schema
 from trainers.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def error_of(*arguments):
     with pytest.raises(UserError) as error:
-        command_line.hydra_arguments(command_line.parse(arguments))
+        command_line.jobs(command_line.parse(arguments))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -58,7 +57,7 @@ MISTAKES = {
     "no value": ((*QUICKSTART, "steps"), ["key=value", "steps"]),
     "unbalanced bracket": ((*QUICKSTART, "steps=[1"), ["key=value", "steps=[1"]),
     "sweep without --multirun": ((*QUICKSTART, "steps=1,2"), ["--multirun", "steps=1,2"]),
-    "last job of a sweep": ((*QUICKSTART, "-m", "steps=1,2,x"), ["steps:", "'x'"]),
+    "last job of a sweep": ((*QUICKSTART, "-m", "steps=10,20,x"), ["steps:", "'x'"]),
     "value in a figure's sweep": (
         ("-cn", "fig01", "optimizer.beta_1=0.9,1.9"),
         ["optimizer.beta_1: expected a number in [0, 1)", "optimizer.beta_1=1.9"],
@@ -141,15 +140,16 @@ def test_mistake_on_the_command_line_is_named_in_one_line(arguments, parts):
 
 
 def test_settings_can_be_left_out_of_the_name_of_the_directory():
-    too_long = (*QUICKSTART, "-m", "steps=1,2", f"monitor.quantities=[{','.join(LONG)}]")
+    too_long = (*QUICKSTART, "-m", "steps=10,20", f"monitor.quantities=[{','.join(LONG)}]")
     _, offered, _ = error_of(*too_long).split("'", 2)
     fixed = (*too_long, offered.replace("KEY", "monitor.quantities"), "output_dir=mine")
-    command_line.hydra_arguments(command_line.parse(fixed))
+    command_line.jobs(command_line.parse(fixed))
 
 
 def test_sweep_may_name_no_setting_at_all():
-    arguments = command_line.hydra_arguments(command_line.parse((*QUICKSTART, "-m")))
-    assert "--multirun" in arguments
+    found = command_line.jobs(command_line.parse((*QUICKSTART, "-m", "output_dir=here")))
+    assert found.in_sweep
+    assert [job.directory for job in found.jobs] == [Path.cwd() / "here"]
 
 
 FILES = {
@@ -204,32 +204,123 @@ def test_file_that_names_code_is_refused(tmp_path, text):
 
 def test_file_cannot_make_hydra_look_into_a_package(tmp_path):
     arguments = written(tmp_path, "hydra:\n  searchpath: [pkg://antigravity]")
-    command_line.hydra_arguments(command_line.parse(arguments))
+    assert "hydra.searchpath" in error_of(*arguments)
     assert "antigravity" not in sys.modules
 
 
+PINNED = {
+    "environment": "hydra:\n  job:\n    env_set:\n      PATH: /x",
+    "copied environment": "hydra:\n  job:\n    env_copy: [HOME]",
+    "directory": "hydra:\n  run:\n    dir: /x",
+    "sweep's directory": "hydra:\n  sweep:\n    dir: /x",
+    "working directory": "hydra:\n  job:\n    chdir: true",
+    "name": "hydra:\n  job:\n    name: x",
+    "separator": "hydra:\n  job:\n    config:\n      override_dirname:\n        item_sep: /",
+    "copy of the configuration": "hydra:\n  output_subdir: x",
+    "verbosity": "hydra:\n  verbose: true",
+    "nothing at all": "hydra: null",
+}
+
+
+@pytest.mark.parametrize("text", PINNED.values(), ids=PINNED)
+def test_file_leaves_the_section_of_hydra_alone(tmp_path, text):
+    assert "hydra" in error_of(*written(tmp_path, text)).lower()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "hydra.run.dir=/x",
+        "+hydra.job.env_set.PATH=/x",
+        "hydra/launcher=basic",
+        "hydra.sweeper.params={steps:'1,2'}",
+        "~hydra",
+        "hydra=null",
+    ],
+)
+def test_command_line_leaves_the_section_of_hydra_alone(override):
+    assert error_of(*QUICKSTART, override).startswith("hydra")
+
+
+SECTIONS = {
+    "optimizer: adam": ["optimizer=NAME", "override optimizer", "Received: optimizer=adam"],
+    "data: digits": ["data.name=NAME", "Received: data=digits"],
+    "model: cnn": ["--config-name", "Received: model=cnn"],
+    "monitor: [1]": ["monitor.", "Received: monitor=a list"],
+}
+
+
+@pytest.mark.parametrize(("text", "parts"), SECTIONS.items(), ids=SECTIONS)
+def test_value_in_place_of_a_section_is_answered_with_the_remedy(tmp_path, text, parts):
+    message = error_of(*written(tmp_path, text))
+    assert [part for part in (*parts, "mine.yaml") if part not in message] == []
+
+
+def test_section_on_the_command_line_is_answered_with_the_remedy():
+    assert "data.name=NAME" in error_of(*QUICKSTART, "data=digits")
+
+
+def test_hint_never_offers_the_key_that_was_refused():
+    message = error_of(*QUICKSTART, "optimizer=gradient_descent", "optimizer.beta_1=0")
+    assert "Did you mean 'optimizer.beta_1'" not in message
+    assert "It is a key of adafactor, adam" in message
+
+
+def test_home_directory_is_expanded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    [job] = command_line.jobs(command_line.parse([*QUICKSTART, "output_dir=~/x"])).jobs
+    assert job.directory == tmp_path / "x"
+
+
+@pytest.mark.parametrize("name", schema.OPTIMIZERS)
+def test_quickstart_takes_every_optimizer(name):
+    assert composed("quickstart", f"optimizer={name}").optimizer.name == name
+
+
+WITHOUT_EFFECT = {
+    "monitor.update_freq": ["steps=4"],
+    "freeze_step": ["freeze_step=201"],
+    "schedule.after": ["schedule.after=inverse_square_root"],
+    "monitor.every_step": ["monitor.every_step=[300,400]"],
+    "monitor.loss_threshold": ["monitor.loss_threshold=0.1", "stop.loss_threshold=0.2"],
+    "data.data_dir": ["data.data_dir=x"],
+}
+
+
+@pytest.mark.parametrize(("key", "overrides"), WITHOUT_EFFECT.items(), ids=WITHOUT_EFFECT)
+def test_setting_without_effect_is_refused(key, overrides):
+    assert error_of(*QUICKSTART, *overrides).startswith(f"{key}: without effect, because ")
+
+
+def test_preconditioner_that_is_constant_is_not_frozen():
+    refused = error_of(*QUICKSTART, "optimizer=gradient_descent", "freeze_step=5")
+    assert refused.startswith("freeze_step: without effect, because gradient_descent")
+
+
+def test_jobs_of_one_directory_are_refused():
+    exclude = "hydra.job.config.override_dirname.exclude_keys=[seed]"
+    assert "two jobs" in error_of(*QUICKSTART, "-m", "seed=0,1", exclude)
+
+
 def composed(name, *overrides):
-    command_line.hydra_arguments(command_line.parse(["-cn", name, *overrides]))
-    with initialize_config_dir(str(command_line.CONFIGS), version_base="1.3"):
-        return command_line.typed(
-            compose(name, overrides=list(overrides), return_hydra_config=True)
-        )
+    """The configuration of the first job."""
+    return command_line.jobs(command_line.parse(["-cn", name, *overrides])).jobs[0].config
 
 
 def test_every_configuration_can_be_used():
-    names = [path.stem for path in command_line.CONFIGS.glob("*.yaml")]
+    names = [path.stem for path in composition.CONFIGS.glob("*.yaml")]
     assert {"quickstart", "fully_connected", "quadratic", "fig01", "fig08"} <= set(names)
     for name in names:
         assert isinstance(composed(name), tuple(schema.RUNS.values()))
 
 
-OPTIMIZER_FILES = sorted(path.stem for path in command_line.CONFIGS.glob("optimizer/*.yaml"))
+OPTIMIZER_FILES = sorted(path.stem for path in composition.CONFIGS.glob("optimizer/*.yaml"))
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_FILES)
 def test_optimizer_file_states_every_key(name):
     """So that runs don't change with the defaults of a constructor."""
-    file: Any = OmegaConf.load(command_line.CONFIGS / f"optimizer/{name}.yaml")
+    file: Any = OmegaConf.load(composition.CONFIGS / f"optimizer/{name}.yaml")
     fields = {field.name for field in dataclasses.fields(schema.OPTIMIZERS[name])}
     assert set(file) == {"defaults", *fields}
     assert file["name"] == name
@@ -266,34 +357,35 @@ def test_runs_of_figures_8_9_and_18_differ_in_what_is_measured_alone(name, expec
     assert config.monitor.quantities == [*schema.DEFAULT_QUANTITIES, "alignment"]
     assert config.monitor.num_eigenvalues == 4
     shared = composed("fig08", "scale=paper")
-    for section in ("model", "data", "loss", "optimizer", "seed"):
+    for section in ("model", "data", "loss", "seed"):
         assert getattr(config, section) == getattr(shared, section)
+    rate = config.optimizer.learning_rate
+    assert config.optimizer == dataclasses.replace(shared.optimizer, learning_rate=rate)
     jobs = jobs_of(name)
     assert [f"{float(rate.split('=')[1])}" for [rate] in jobs] == rates
 
 
-def jobs_of(name, *overrides, groups=()):
-    """Overrides of each job of a figure."""
-    with initialize_config_dir(str(command_line.CONFIGS), version_base="1.3"):
-        params = compose(name, list(groups), return_hydra_config=True).hydra.sweeper.params
-    return list(command_line._jobs(command_line._parse_overrides(overrides), params))
+def jobs_of(name, *overrides):
+    """Settings of each job of a figure, as in the names of the directories."""
+    found = command_line.jobs(command_line.parse(["-cn", name, *overrides]))
+    return [job.directory.name.split("__") for job in found.jobs]
 
 
 @pytest.mark.parametrize(("panel", "count"), [("a", 4), ("b", 4), ("c", 6)])
 def test_number_of_runs_of_each_panel(panel, count):
-    assert len(jobs_of("fig01", groups=[f"panel={panel}"])) == count
+    assert len(jobs_of("fig01", f"panel={panel}")) == count
 
 
 def test_a_key_on_the_command_line_replaces_the_sweep_over_it():
     jobs = jobs_of("fig01", "optimizer.learning_rate=1e-4")
-    assert jobs == [("optimizer.learning_rate=1e-4",)]
+    assert jobs == [["optimizer.learning_rate=0.0001"]]
 
 
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
         (["-cn", "quickstart", "optimizer.learning_rat=1"], ["'learning_rat'", "'learning_rate'?"]),
-        (["-cn", "quickstart", "-m", "steps=1,x"], ["steps", "'x'"]),
+        (["-cn", "quickstart", "-m", "steps=10,x"], ["steps", "'x'"]),
         (
             ["-cn", "fully_connected", "data.data_dir={empty}"],
             ["cifar10", "{empty}", "prepare_data"],

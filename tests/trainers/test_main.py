@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import yaml
 
-from trainers import training
+from trainers import command_line, run_directory, training
 from trainers.__main__ import main
 from trainers.errors import UserError
 
@@ -15,7 +16,6 @@ def sweep(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["-cn", "quickstart", "-m", "optimizer.learning_rate=1e-3,2e-3"]
     arguments += ["data.num_examples=60", "model.width=4", "steps=2", "monitor.update_freq=1"]
-    monkeypatch.setattr("sys.argv", ["trainers"])
 
     def start(*more):
         main([*arguments, *more])
@@ -59,7 +59,6 @@ DIRECTORIES = {
 @pytest.mark.parametrize(("overrides", "expected"), DIRECTORIES.values(), ids=DIRECTORIES)
 def test_directory_of_a_single_run(tmp_path, monkeypatch, capsys, overrides, expected):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["trainers"])
     seen = []
 
     def pretend(settings, directory, choices):
@@ -74,4 +73,54 @@ def test_directory_of_a_single_run(tmp_path, monkeypatch, capsys, overrides, exp
     [(settings, directory, choices)] = seen
     assert directory == tmp_path / expected
     assert settings.data.name == "digits"
-    assert choices == {"config_name": "quickstart", "optimizer": "adam"}
+    assert choices == {"config_name": "quickstart", "quickstart": "adam", "optimizer": "adam"}
+
+
+DAMAGED = {
+    "half a record": ("run.json", '{"status": "comp'),
+    "a list as record": ("run.json", "[]"),
+    "half a configuration": ("config.yaml", "model: {a: [1"),
+    "no configuration": ("config.yaml", ""),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGED.values(), ids=DAMAGED)
+def test_sweep_names_a_damaged_record_in_one_line(tmp_path, monkeypatch, capsys, name, content):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "out" / "seed=0"
+    run.mkdir(parents=True)
+    run_directory.write(run, {"status": "completed", "choices": {}})
+    (run / "config.yaml").write_text("optimizer: {name: adam}")
+    (run / name).write_text(content)
+    with pytest.raises(SystemExit) as end:
+        main(["-cn", "quickstart", "-m", "seed=0,1", "output_dir=out"])
+    assert end.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert str(run / name) in lines[0]
+    assert (run / name).read_text() == content
+
+
+@pytest.mark.parametrize("flags", [[], ["-m"]], ids=["single", "sweep"])
+def test_configuration_is_printed_and_nothing_runs(tmp_path, monkeypatch, capsys, flags):
+    monkeypatch.chdir(tmp_path)
+    main(["-cn", "quickstart", *flags, "--cfg", "job", "seed=3"])
+    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_directory_of_another_program_is_left_alone(tmp_path):
+    (tmp_path / "run.json").write_text('{"name": "mine"}')
+    with pytest.raises(UserError, match="holds other files"):
+        run_directory.check_free(tmp_path)
+
+
+def test_earlier_runs_are_moved_aside_one_by_one(tmp_path, capsys):
+    [job] = command_line.jobs(command_line.parse(["-cn", "quickstart"])).jobs
+    run = tmp_path / "run"
+    for number in range(3):
+        run_directory.start(run, job.config, {})
+        (run / "metrics.csv").write_text(str(number))
+    kept = [(tmp_path / f"run.replaced-{n}" / "metrics.csv").read_text() for n in (1, 2)]
+    assert kept == ["0", "1"]
+    assert capsys.readouterr().out.count("moved the earlier run") == 2

@@ -355,7 +355,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("arguments", "parts"), MISTAKES.values(), ids=MISTAKES)
 def test_mistake_on_the_command_line_is_named_in_one_line(arguments, parts):
     with pytest.raises(UserError) as error:
-        command_line.hydra_arguments(command_line.parse(arguments))
+        command_line.jobs(command_line.parse(arguments))
     message = str(error.value)
     assert "\n" not in message
     assert [part for part in parts if part not in message] == []

@@ -265,6 +265,40 @@ def test_run_stops_early_and_says_why(tmp_path, changes, status, reason, steps):
     assert (tmp_path / "final.weights.h5").exists()
 
 
+ADAPTIVE = [name for name in schema.OPTIMIZERS if schema.OPTIMIZERS[name]().keeps_second_moment()]
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_divergence_is_a_result_with_every_second_moment(tmp_path, name):
+    """Eight layers of ReLU at this rate overflow float32, the moments included."""
+    settings = config(
+        model=schema.FullyConnected(hidden_layers=8, width=20, activation="relu"),
+        optimizer=schema.OPTIMIZERS[name](learning_rate=1e6),
+        monitor=schema.Monitor(update_freq=5),
+        steps=20,
+    )
+    outcome = training.train(settings, tmp_path, {})
+    assert outcome.record["status"] == "diverged"
+    assert "\n" not in outcome.line(tmp_path)
+    assert run_directory.is_finished(tmp_path, settings)
+    assert not (tmp_path / "second_moments.npz").exists()
+
+
+def test_last_update_that_overflows_is_a_divergence(tmp_path):
+    """The loss of a step is from before its update; this one divides by 1e-30."""
+    moments = str(moments_file(tmp_path, value=0.0))
+    settings = config(
+        optimizer=schema.OPTIMIZERS["frozen_adam"](
+            learning_rate=1e15, second_moments=moments, epsilon=1e-30
+        ),
+        monitor=schema.Monitor(update_freq=1),
+        steps=1,
+    )
+    record = training.train(settings, tmp_path / "run", {}).record
+    assert np.isfinite(record["last_loss"])
+    assert (record["status"], record["steps"]) == ("diverged", 1)
+
+
 def test_divergence_is_in_the_measurements(tmp_path):
     settings = config(
         optimizer=schema.OPTIMIZERS["gradient_descent"](learning_rate=1e6),

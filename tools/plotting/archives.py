@@ -24,7 +24,8 @@ def pack(runs: Path, archive: Path) -> int:
     Raises:
         UserError: There are no runs.
     """
-    directories = [path.parent for path in runs.rglob(run_directory.RUN)]
+    records = runs.rglob(run_directory.RUN)
+    directories = [p.parent for p in records if not run_directory.is_replaced(p.relative_to(runs))]
     if not directories:
         raise UserError(f"no runs below {runs}: expected directories that hold a run.json")
     kept = (run_directory.CONFIG, run_directory.RUN)

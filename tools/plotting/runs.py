@@ -1,5 +1,6 @@
 """Finished runs, read from directories and archives, and labels for their settings."""
 
+import io
 import json
 import math
 import zipfile
@@ -11,7 +12,6 @@ from typing import Any, TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 
 from tools.plotting import archives
 from trainers import run_directory
@@ -92,7 +92,10 @@ def _run_directories(root: Path) -> list[RunDirectory]:
         return [*archives.run_directories(root)]
     if not root.is_dir():
         raise UserError(f"no such directory or archive. Received: {root}")
-    found: list[RunDirectory] = [path.parent for path in sorted(root.rglob(run_directory.RUN))]
+    records = sorted(root.rglob(run_directory.RUN))
+    found: list[RunDirectory] = [
+        path.parent for path in records if not run_directory.is_replaced(path.relative_to(root))
+    ]
     for archive in sorted(root.rglob(f"*{archives.SUFFIX}")):
         found += archives.run_directories(archive)
     return found
@@ -102,8 +105,10 @@ def _read_record(directory: RunDirectory) -> dict[str, Any]:
     path = directory / run_directory.RUN
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(record, dict) or not isinstance(record.get("choices", {}), dict):
+        raise UserError(f"{path} is not the record of a run: expected entries, with 'choices'")
     return {"choices": {}, **record}
 
 
@@ -118,7 +123,19 @@ def _finished(directory: RunDirectory, record: dict[str, Any]) -> Run:
             "start its command again to resume it"
         )
     path = _needed(directory, run_directory.CONFIG)
-    config: Any = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+    try:
+        config = run_directory.parse_config(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = " ".join(str(error).split())
+        raise UserError(f"{path} is not the configuration of a run: {message}") from error
+    wrong = [
+        key
+        for key, value in config["optimizer"].items()
+        if key not in ("name", "second_moments") and not isinstance(value, (float, int, type(None)))
+    ]
+    wrong += [key for key in ("data", "model") if not isinstance(config.get(key, {}), dict)]
+    if wrong:
+        raise UserError(f"{path} is damaged: the value of {', '.join(wrong)} can't be used")
     return Run(directory, config, record)
 
 
@@ -130,13 +147,22 @@ def read_table(directory: RunDirectory, name: str, columns: Sequence[str]) -> pd
     """
     path = _needed(directory, name)
     try:
-        with path.open("rb") as file:
-            table = pd.read_csv(file)
-    except ValueError as error:  # pandas' own errors are of this type
+        content = path.read_bytes()
+        table = pd.read_csv(io.BytesIO(content))
+    except (OSError, ValueError) as error:  # pandas' own errors are of the latter type
         raise UserError(f"{path} is not a table of measurements: {error}") from error
     missing = [column for column in columns if column not in table]
     if missing:
         raise UserError(f"{path} lacks the column {', '.join(missing)}")
+    if not content.endswith(b"\n"):
+        raise UserError(f"{path} is damaged: its last line was cut")
+    if table.empty and name == run_directory.TRAJECTORY:
+        raise UserError(f"{path} is damaged: expected a row of step 0")
+    text = [c for c in columns if len(table) and not pd.api.types.is_numeric_dtype(table[c])]
+    if text:
+        raise UserError(f"{path} is damaged: expected numbers in the column {', '.join(text)}")
+    if "step" in columns and table["step"].duplicated().any():
+        raise UserError(f"{path} is damaged: expected each step once")
     return table
 
 

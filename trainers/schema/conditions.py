@@ -25,6 +25,10 @@ class Condition:
         return ""
 
 
+# A path that a file system can hold: none has a NUL, and a line break would break messages.
+PATH = Condition("a path", lambda value: bool(value) and value.isprintable() and len(value) < 4096)
+
+
 def setting(default: Any, condition: Condition) -> Any:
     """A field with a default and the condition that its value must meet."""
     return field(default=default, metadata={"condition": condition})
@@ -45,6 +49,14 @@ def finite(default: Any) -> Any:
 def at_least(minimum: int, default: Any) -> Any:
     """A field for a number of at least `minimum`."""
     return setting(default, Condition(f"{minimum} or more", lambda value: value >= minimum))
+
+
+def between(minimum: int, maximum: int, default: Any) -> Any:
+    """A field for a number from `minimum` to `maximum`."""
+    condition = Condition(
+        f"{minimum} or more, at most {maximum}", lambda value: minimum <= value <= maximum
+    )
+    return setting(default, condition)
 
 
 def fraction(default: Any) -> Any:

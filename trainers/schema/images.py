@@ -7,7 +7,7 @@ from omegaconf import MISSING
 
 from trainers.errors import UserError
 from trainers.micro_batches import micro_batch_size
-from trainers.schema.conditions import Condition, above_zero, at_least, one_of
+from trainers.schema.conditions import PATH, Condition, above_zero, at_least, one_of, setting
 from trainers.schema.datasets import DATASETS
 from trainers.schema.section import Section
 
@@ -27,7 +27,7 @@ class Data(Section):
     task: ClassVar[str] = "images"
 
     name: str = one_of(tuple(DATASETS), "cifar10")
-    data_dir: str | None = None
+    data_dir: str | None = setting(None, PATH)
     num_examples: int | None = at_least(1, None)
     batch_size: int | None = at_least(1, None)
     micro_batch_size: int = at_least(1, 2_500)
@@ -36,6 +36,11 @@ class Data(Section):
         """Check that there are as many examples as asked for, and that they divide evenly."""
         available, wanted = DATASETS[self.name].num_examples, num_examples(self)
         measured = config.monitor.num_examples
+        if self.data_dir is not None and self.name == "digits":
+            raise UserError(
+                "data.data_dir: without effect, because digits are built in. "
+                f"Received: data.data_dir={self.data_dir}"
+            )
         if wanted > available:
             raise UserError(
                 f"data.num_examples: expected at most {available}, the size of {self.name}. "

@@ -1,17 +1,28 @@
 """The kinds of run, and the sections that don't depend on the task: stop criteria, monitor."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from omegaconf import MISSING
 
 from trainers.errors import UserError
-from trainers.schema.conditions import Condition, above_zero, at_least, finite, one_of, setting
+from trainers.schema.conditions import (
+    PATH,
+    Condition,
+    above_zero,
+    at_least,
+    between,
+    finite,
+    one_of,
+    setting,
+)
 from trainers.schema.images import Data, Evaluation, Model
 from trainers.schema.optimizers import Optimizer
 from trainers.schema.section import Section
 
+MAX_STEPS = 10_000_000
 AFTER_WARM_UP = ("constant", "inverse_square_root")
 LOSSES = ("cross_entropy", "squared_error")
 SOLVERS = ("lanczos", "power")
@@ -55,7 +66,7 @@ _TWO_STEPS = Condition(
 )
 _DISTINCT_QUANTITIES = Condition(
     f"a list of distinct names from {', '.join(QUANTITIES)}",
-    lambda names: set(names) <= set(QUANTITIES) and len(set(names)) == len(names),
+    lambda names: all(n in QUANTITIES for n in names) and len(set(names)) == len(names),
     QUANTITIES,
 )
 
@@ -73,7 +84,7 @@ class Monitor:
 
     num_examples: int | None = at_least(1, None)
     update_freq: int = at_least(1, 20)
-    steps_per_decade: int | None = at_least(1, None)
+    steps_per_decade: int | None = between(1, 1_000, None)
     every_step: list[int] | None = field(default=None, metadata={"condition": _TWO_STEPS})
     quantities: list[str] = field(
         default_factory=lambda: list(DEFAULT_QUANTITIES),
@@ -81,7 +92,7 @@ class Monitor:
     )
     num_eigenvalues: int = at_least(1, 1)
     solver: str = one_of(SOLVERS, "lanczos")
-    rtol: float = above_zero(1e-3)
+    rtol: float = setting(1e-3, Condition("a number between 0 and 1", lambda value: 0 < value < 1))
     max_hvps: int = at_least(1, 100)
     loss_threshold: float | None = above_zero(None)
 
@@ -111,13 +122,13 @@ class Config(Run):
     loss: str = one_of(LOSSES, "cross_entropy")
     optimizer: Optimizer = MISSING
     schedule: Schedule = field(default_factory=Schedule)
-    steps: int = at_least(1, 500)
+    steps: int = between(1, MAX_STEPS, 500)
     freeze_step: int | None = at_least(1, None)
     stop: Stop = field(default_factory=Stop)
     monitor: Monitor = field(default_factory=Monitor)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    seed: int = at_least(0, 0)
-    output_dir: str = MISSING
+    seed: int = between(0, 2**32 - 1, 0)
+    output_dir: str = setting(MISSING, PATH)
 
     def check(self) -> None:
         """Check that the sections are of one task, and that they meet what it asks for."""
@@ -133,6 +144,36 @@ class Config(Run):
             )
         for section in sections.values():
             section.check(self)
+        for key, reason in self._without_effect():
+            place, _, name = key.rpartition(".")
+            value = getattr(getattr(self, place) if place else self, name)
+            raise UserError(f"{key}: without effect, because {reason}. Received: {key}={value}")
+
+    def _without_effect(self) -> Iterator[tuple[str, str]]:
+        """The settings that change nothing, each with the reason."""
+        steps, monitor, schedule = self.steps, self.monitor, self.schedule
+        if self.freeze_step is not None:
+            if self.freeze_step > steps:
+                yield "freeze_step", f"the run has {steps} steps"
+            if not self.optimizer.keeps_second_moment():
+                yield "freeze_step", f"{self.optimizer.name} has no preconditioner that changes"
+        if schedule.after != "constant" and not 0 < schedule.warmup_steps < steps:
+            yield (
+                "schedule.after",
+                f"schedule.warmup_steps={schedule.warmup_steps} of {steps} steps",
+            )
+        if monitor.every_step is not None and monitor.every_step[0] > steps:
+            yield "monitor.every_step", f"the run has {steps} steps"
+        other = (monitor.every_step, monitor.steps_per_decade, monitor.loss_threshold)
+        if monitor.update_freq > steps and other == (None, None, None):
+            yield "monitor.update_freq", f"nothing is measured in {steps} steps"
+        if self.evaluation.freq is not None and self.evaluation.freq > steps:
+            yield "evaluation.freq", f"the run has {steps} steps"
+        end = self.stop.loss_threshold or 0.0
+        for key in ("monitor", "evaluation"):
+            threshold = getattr(self, key).loss_threshold
+            if threshold is not None and threshold < end:
+                yield f"{key}.loss_threshold", f"stop.loss_threshold={end} ends the run before"
 
 
 @dataclass
@@ -155,8 +196,8 @@ class Quadratic(Run):
     second_moment: float | None = setting(
         None, Condition("a finite number, 0 or more", lambda value: 0 <= value < math.inf)
     )
-    steps: int = at_least(1, 100)
-    output_dir: str = MISSING
+    steps: int = between(1, MAX_STEPS, 100)
+    output_dir: str = setting(MISSING, PATH)
 
     def check(self) -> None:
         """Check that there is one curvature, and that the optimizer has the moments to set."""

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from trainers.errors import UserError
-from trainers.schema.conditions import Condition, at_least, fraction, one_of, setting
+from trainers.schema.conditions import PATH, Condition, at_least, fraction, one_of, setting
 from trainers.schema.images import Data, Evaluation, Model
 
 NORMS = ("pre", "post")
@@ -42,7 +42,7 @@ class Translation(Data):
     test_split: str = setting("test", _NAMED)
     vocabulary: str = one_of(VOCABULARIES, "bpe")
     vocabulary_size: int = at_least(8, 32_000)
-    vocabulary_dir: str | None = None
+    vocabulary_dir: str | None = setting(None, PATH)
     buckets: list[int] = field(
         default_factory=lambda: [16, 32, 48, 64, 96, 128], metadata={"condition": _RISING}
     )

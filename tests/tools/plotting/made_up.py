@@ -94,6 +94,30 @@ def damages(name, column):
             lambda d: (d / f"{name}.csv").write_text(""),
             [f"{name}.csv", "not a table"],
         ),
+        "a list as record": (lambda d: (d / "run.json").write_text("[]"), ["run.json", "record"]),
+        "choices that are none": (lambda d: change_record(d, choices=["a"]), ["run.json"]),
+        "record of bytes": (lambda d: (d / "run.json").write_bytes(b"\xff\xfe"), ["run.json"]),
+        "half a configuration": (
+            lambda d: (d / "config.yaml").write_text("a: [1"),
+            ["config.yaml", "not the configuration"],
+        ),
+        "empty configuration": (lambda d: (d / "config.yaml").write_text(""), ["config.yaml"]),
+        "words for a number": (
+            lambda d: (d / "config.yaml").write_text("optimizer: {learning_rate: abc}"),
+            ["config.yaml", "learning_rate"],
+        ),
+        "half a line": (
+            lambda d: (d / f"{name}.csv").write_text((d / f"{name}.csv").read_text()[:-3]),
+            [f"{name}.csv", "damaged", "cut"],
+        ),
+        "words in a column": (
+            lambda d: change_table(d, lambda table: table.assign(**{column: "x"}), name),
+            [f"{name}.csv", "damaged", column],
+        ),
+        "table written twice": (
+            lambda d: change_table(d, lambda table: pd.concat([table, table]), name),
+            [f"{name}.csv", "damaged", "each step once"],
+        ),
         "of another figure": (lambda d: change_record(d, choices={}), ["--config-name fig"]),
         "no run": (lambda d: (d / "run.json").unlink(), ["no runs below", "run.json"]),
     }

@@ -38,7 +38,7 @@ def on_digits(evaluation=None, **changes):
         data=schema.Data(name="digits", **changes),
         optimizer=schema.OPTIMIZERS["adam"](),
         evaluation=evaluation or schema.Evaluation(),
-        output_dir="",
+        output_dir="runs",
     )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import keras
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import MISSING
@@ -89,11 +88,8 @@ def lion(package, monkeypatch):
 
 def composed(*overrides):
     """The `optimizer` section of a configuration that chooses this optimizer."""
-    arguments = ["optimizer=lion", *overrides]
-    command_line.hydra_arguments(command_line.parse(["-cn", "fully_connected", *arguments]))
-    with initialize_config_dir(str(command_line.CONFIGS), version_base="1.3"):
-        config = compose("fully_connected", overrides=arguments, return_hydra_config=True)
-    return command_line.typed(config).optimizer
+    arguments = ["-cn", "fully_connected", "optimizer=lion", *overrides]
+    return command_line.jobs(command_line.parse(arguments)).jobs[0].config.optimizer
 
 
 def test_optimizer_without_a_file_is_chosen_by_its_name(lion):
