@@ -126,7 +126,12 @@ def _record(
             return stock(layer, *args, **kwargs)
         finally:
             stack.pop()
-            calls.setdefault(layer, (path, args, kwargs))
+            # A stateful recurrent layer passes its variables on.
+            given = tf.nest.map_structure(
+                lambda t: tf.convert_to_tensor(t.value) if isinstance(t, keras.Variable) else t,
+                (args, kwargs),
+            )
+            calls.setdefault(layer, (path, *given))
 
     training = {"training": True} if model._call_has_training_arg else {}
     with contextlib.ExitStack() as undo:

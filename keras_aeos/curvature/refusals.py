@@ -33,7 +33,7 @@ def refuse_inexact(graph: tf.Graph) -> None:
         InexactError: For such an operation. The message names its layer and the remedy.
     """
     for operation in _operations(graph):
-        if operation.op_def.is_stateful and _RANDOM.search(operation.type):
+        if operation.op_def.is_stateful and RANDOM.search(operation.type):
             raise InexactError(message(operation.type, operation.name, _RANDOM_DRAWS))
         if operation.type == "SymbolicGradient":
             raise InexactError(message("a gradient", operation.name, NO_SECOND_DERIVATIVE))
@@ -46,7 +46,7 @@ def refuse_inexact(graph: tf.Graph) -> None:
             raise InexactError(message("a state", operation.name, _WRITTEN_VARIABLE))
 
 
-_RANDOM = re.compile("Random|Normal|Uniform|Multinomial|Sampler|^Rng|^SampleDistorted")
+RANDOM = re.compile("Random|Normal|Uniform|Multinomial|Sampler|^Rng|^SampleDistorted")
 _IN_MOMENTS = re.compile(r"(^|/)moments(_\d+)?/StopGradient(_\d+)?$")
 _RANDOM_DRAWS = (
     "it draws new random numbers at each evaluation. Draw with `keras.random` and a "
@@ -78,7 +78,7 @@ _WRITTEN_VARIABLE = (
     "the forward pass writes a `tf.Variable` and reads it back. A measurement writes nothing, so "
     "it would read the old value. Use a Keras variable (`self.add_weight`)."
 )
-_PYTHON = (
+PYTHON = (
     "TensorFlow cannot see into a Python function, so there is no second derivative. Write it with "
     "TensorFlow or Keras operations, or freeze the layers up to this one "
     "(`layer.trainable = False`)."
@@ -105,7 +105,7 @@ REFUSED = {
         ),
         STRAIGHT_THROUGH,
     ),
-    **dict.fromkeys(("EagerPyFunc", "PyFunc", "PyFuncStateless"), _PYTHON),
+    **dict.fromkeys(("EagerPyFunc", "PyFunc", "PyFuncStateless"), PYTHON),
     **dict.fromkeys(
         (
             "CTCBeamSearchDecoder",

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib
 import threading
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,9 +18,9 @@ from tensorflow.python.ops import custom_gradient, nn_impl
 
 from keras_aeos.curvature.corrections import CORRECTED, Gradient
 from keras_aeos.curvature.refusals import (
-    ROUNDED,
     NO_SECOND_DERIVATIVE,
     REFUSED,
+    ROUNDED,
     STATE_READ_BACK,
     TAKEN_FOR_CONSTANT,
     InexactError,
@@ -195,11 +196,11 @@ def _guarded_update(scope: keras.StatelessScope, update: tuple[keras.Variable, A
     """
     variable, value = update
 
+    place = types.SimpleNamespace(name=variable.path)
+
     @tf.custom_gradient
     def written(value: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
-        return tf.identity(value), functools.partial(
-            refuse, f"the state {variable.path!r}", STATE_READ_BACK, None
-        )
+        return tf.identity(value), functools.partial(refuse, "a state", STATE_READ_BACK, place)
 
     if tf.is_tensor(value) and value.dtype.is_floating:
         value = written(value)
