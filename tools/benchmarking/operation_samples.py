@@ -151,18 +151,6 @@ SAMPLES |= {
     for name in ["sum", "mean", "max", "min", "prod", "sqrt_n"]
 }
 SAMPLES |= {
-    f"sparse_segment_{name}": lambda x, name=name: (
-        getattr(tf.sparse, f"segment_{name}")(x, tf.range(4), _IDS) ** 2
-    )
-    for name in ["sum", "mean", "sqrt_n"]
-}
-SAMPLES |= {
-    f"sparse_segment_{name}_with_num_segments": lambda x, name=name: (
-        getattr(tf.sparse, f"segment_{name}")(x, tf.range(4), _IDS, num_segments=4) ** 2
-    )
-    for name in ["sum", "mean", "sqrt_n"]
-}
-SAMPLES |= {
     f"scatter_{name}": lambda x, name=name: (
         getattr(tf, f"tensor_scatter_nd_{name}")(x, [[1], [3]], x[:2] ** 2) ** 2
     )
@@ -236,7 +224,6 @@ SAMPLES |= {
     "check_numerics": lambda x: tf.debugging.check_numerics(x, "x") ** 2,
     "identity_n": lambda x: tf.identity_n([x**2, x])[0],
     "placeholder": lambda x: tf.raw_ops.PlaceholderWithDefault(input=x, shape=(4, 4)) ** 2,
-    "print": lambda x: tf.identity(x) ** 2,
     "space_to_batch": lambda x: tf.space_to_batch(_image(x), [2, 2], [[0, 0], [0, 0]]) ** 2,
     "batch_to_space": lambda x: (
         tf.batch_to_space(tf.reshape(x, (4, 2, 2, 1)), [2, 2], [[0, 0]] * 2) ** 2
@@ -254,9 +241,7 @@ SAMPLES |= {
     ),
     "sort": lambda x: tf.sort(x) ** 2,
     "top_k": lambda x: tf.math.top_k(x, 2)[0] ** 2,
-    "raw_top_k": lambda x: tf.raw_ops.TopK(input=x, k=2)[0] ** 2,
     "nth_element": lambda x: tf.raw_ops.NthElement(input=x, n=1) ** 2,
-    "approximate_top_k": lambda x: tf.math.approx_max_k(x, 2)[0] ** 2,
     "cumsum": lambda x: tf.cumsum(x) ** 2,
     "cumprod": lambda x: tf.math.cumprod(1.0 + 0.3 * x),
     "cumulative_logsumexp": lambda x: tf.math.cumulative_logsumexp(x),
@@ -293,10 +278,10 @@ SAMPLES |= {
     ),
     "least_squares": lambda x: tf.linalg.lstsq(_regular(x), x, fast=True),
     "eigenvalues": lambda x: tf.linalg.eigvalsh(_definite(x)),
-    "eigenvectors": lambda x: tf.abs(tf.linalg.eigh(_definite(x))[1]),
+    "eigenvectors": lambda x: tf.linalg.eigh(_definite(x))[1] ** 2,
     "singular_values": lambda x: tf.linalg.svd(_regular(x), compute_uv=False),
-    "singular_vectors": lambda x: tf.abs(tf.linalg.svd(_regular(x))[1]),
-    "qr": lambda x: tf.abs(tf.linalg.qr(_regular(x))[1]),
+    "singular_vectors": lambda x: tf.linalg.svd(_regular(x))[1] ** 2,
+    "qr": lambda x: tf.linalg.qr(_regular(x))[1] ** 2,
     "matrix_root": lambda x: tf.linalg.sqrtm(_definite(x)),
     "exponential": lambda x: tf.linalg.expm(0.1 * x),
     # complex numbers and transforms
@@ -350,6 +335,19 @@ SAMPLES |= {
     "sparse_cross_entropy": lambda x: tf.nn.sparse_softmax_cross_entropy_with_logits(
         [0, 1, 2, 3], x
     ),
+    "raw_inverse": lambda x: tf.raw_ops.Inv(x=_positive(x)),
+    "raw_reverse": lambda x: tf.raw_ops.Reverse(tensor=x, dims=[True, False]) * x,
+    "raw_batch_matmul": lambda x: tf.raw_ops.BatchMatMul(x=x[None], y=x[None]),
+    "raw_batch_matmul_v3": lambda x: tf.raw_ops.BatchMatMulV3(x=x[None], y=x[None], Tout=x.dtype),
+    "raw_accumulate": lambda x: tf.raw_ops.AccumulateNV2(inputs=[x, x**2], shape=(4, 4)),
+    "raw_matrix_diag": lambda x: tf.raw_ops.MatrixDiag(diagonal=x) ** 2,
+    "raw_matrix_diag_part": lambda x: tf.raw_ops.MatrixDiagPart(input=x) ** 2,
+    "raw_matrix_set_diag": lambda x: tf.raw_ops.MatrixSetDiag(input=x, diagonal=x[0] ** 2) ** 2,
+    "raw_print": lambda x: tf.raw_ops.Print(input=x, data=[], summarize=0, first_n=0) ** 2,
+    "raw_space_to_batch": lambda x: (
+        tf.raw_ops.SpaceToBatch(input=_image(x), paddings=[[0, 0], [0, 0]], block_size=2) ** 2
+    ),
+    "raw_bias_add": lambda x: tf.raw_ops.BiasAddV1(value=x, bias=x[0]) ** 2,
     "masked_logsumexp": lambda x: tf.nn.softplus(
         tf.reduce_logsumexp(tf.where(x > 0.0, x, tf.cast(-1e9, x.dtype)), axis=1)
     ),
@@ -374,23 +372,18 @@ SAMPLES |= {
         ** 2
     ),
     "sparse_reduce_sum": lambda x: tf.sparse.reduce_sum(_sparse(x**2), 1) ** 2,
-    "sparse_slice": lambda x: tf.sparse.slice(_sparse(x), [0, 0], [1, 4]).values ** 2,
     "sparse_reorder": lambda x: tf.sparse.reorder(_sparse(x)).values ** 2,
-    "sparse_fill_empty_rows": lambda x: tf.sparse.fill_empty_rows(_sparse(x), 0.0)[0].values ** 2,
     "sparse_multiply": lambda x: (_sparse(x) * x).values,
     "sparse_divide": lambda x: (_sparse(x) / _positive(x)).values,
     "sparse_add": lambda x: tf.sparse.add(_sparse(x), x**2),
-    "sparse_maximum": lambda x: tf.sparse.maximum(_sparse(x), _sparse(x[::-1])).values ** 2,
-    "sparse_minimum": lambda x: tf.sparse.minimum(_sparse(x), _sparse(x[::-1])).values ** 2,
-    "dense_sparse_product": lambda x: tf.raw_ops.SparseMatMul(
-        a=tf.cast(x, tf.float32), b=tf.cast(x**2, tf.float32)
-    ),
     "ragged_to_dense": lambda x: _ragged(x).to_tensor() ** 2,
     "ragged_to_sparse": lambda x: _ragged(x).to_sparse().values ** 2,
     "ragged_gather": lambda x: tf.gather(_ragged(x), [0, 2]).flat_values ** 2,
 }
 # Computed in float32.
 SINGLE: dict[str, Sample] = {
+    "approximate_top_k": lambda x: tf.math.approx_max_k(x, 2)[0] ** 2,
+    "dense_sparse_product": lambda x: tf.raw_ops.SparseMatMul(a=x, b=x**2),
     "average_pool_3d": lambda x: (
         tf.nn.avg_pool3d(tf.reshape(x, (1, 2, 4, 2, 1)), 2, 1, "SAME") ** 2
     ),
@@ -409,17 +402,6 @@ SINGLE: dict[str, Sample] = {
         _image(x), x[0, :1] + 1.0, x[0, 1:2], tf.zeros(1), tf.ones(1), is_training=False
     )[0],
     "hue": lambda x: tf.image.rgb_to_hsv(tf.sigmoid(tf.reshape(x[:3], (2, 2, 3)))),
-    "projective": lambda x: (
-        tf.raw_ops.ImageProjectiveTransformV3(
-            images=_image(x),
-            transforms=[[1.0, 0.2, 0.0, 0.1, 1.0, 0.0, 0.0, 0.0]],
-            output_shape=[4, 4],
-            fill_value=0.0,
-            interpolation="BILINEAR",
-            fill_mode="CONSTANT",
-        )
-        ** 2
-    ),
     "isotonic": lambda x: tf.nn.isotonic_regression(x)[0] ** 2,
     "volume_patches": lambda x: (
         tf.raw_ops.ExtractVolumePatches(
@@ -431,4 +413,26 @@ SINGLE: dict[str, Sample] = {
         ** 2
     ),
     "eigenvalues_general": lambda x: tf.abs(tf.linalg.eig(_regular(x))[0]),
+}
+# Operations whose gradient TensorFlow cannot differentiate again: they are refused.
+ONCE: dict[str, Sample] = {
+    "CropAndResize": lambda x: tf.image.crop_and_resize(
+        _image(x), [[0.1, 0.1, 0.8, 0.9]], [0], (3, 3)
+    ),
+    "Dilation2D": lambda x: tf.nn.dilation2d(
+        _image(x), tf.reshape(x[0], (2, 2, 1)), [1] * 4, "SAME", "NHWC", [1] * 4
+    ),
+    "FractionalAvgPool": lambda x: tf.nn.fractional_avg_pool(_image(x), [1.0, 1.4, 1.4, 1.0])[0],
+    "FractionalMaxPool": lambda x: tf.nn.fractional_max_pool(_image(x), [1.0, 1.4, 1.4, 1.0])[0],
+    "LRN": lambda x: tf.nn.local_response_normalization(_image(x)),
+    "MaxPoolWithArgmax": lambda x: tf.nn.max_pool_with_argmax(_image(x), 2, 2, "SAME")[0],
+    "SparseAdd": lambda x: tf.sparse.add(_sparse(x), _sparse(x**2)).values,
+    "SparseFillEmptyRows": lambda x: tf.sparse.fill_empty_rows(_sparse(x), 0.0)[0].values,
+    "SparseSegmentMean": lambda x: tf.sparse.segment_mean(x, tf.range(4), _IDS),
+    "SparseSegmentSqrtN": lambda x: tf.sparse.segment_sqrt_n(x, tf.range(4), _IDS),
+    "SparseSegmentSum": lambda x: tf.sparse.segment_sum(x, tf.range(4), _IDS),
+    "SparseSlice": lambda x: tf.sparse.slice(_sparse(x), [0, 0], [1, 4]).values,
+    "SparseSoftmax": lambda x: tf.sparse.softmax(_sparse(x)).values,
+    "SparseSparseMaximum": lambda x: tf.sparse.maximum(_sparse(x), _sparse(x**2)).values,
+    "SparseSparseMinimum": lambda x: tf.sparse.minimum(_sparse(x), _sparse(x**2)).values,
 }
