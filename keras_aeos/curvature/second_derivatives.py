@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import record
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
@@ -53,6 +54,7 @@ def exact_second_derivatives() -> Iterator[None]:
       anti-aliased.
     - Softmax cross-entropy with labels that depend on parameters: wrong. The mixed derivative is
       left out.
+    - `tf.reduce_logsumexp` where all terms are -inf: NaN.
     - Softsign: missing.
     - LSTM and GRU on a GPU: missing in cuDNN. Keras's own loop replaces it.
     - Layers under `keras.RematScope`: missing. Their values are kept instead of recomputed.
@@ -114,6 +116,8 @@ class _Patches:
             (_keras_rnn, "cudnn_ok", lambda *_, **__: False),
             (tf, "recompute_grad", lambda function: function),
             (polymorphic_function.Function, "__call__", _call_inline),
+            (tf, "reduce_logsumexp", _logsumexp),
+            (tf.math, "reduce_logsumexp", _logsumexp),
             (keras.StatelessScope, "add_update", _guarded_update),
             (custom_gradient, "_graph_mode_decorator", _guarded_custom_gradient),
         ):
@@ -243,6 +247,20 @@ def _moments(
     if not (keepdims or keep_dims):
         mean, variance = tf.squeeze(mean, axes), tf.squeeze(variance, axes)
     return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
+
+
+def _logsumexp(
+    input_tensor: tf.Tensor, axis: Any = None, keepdims: bool = False, name: str | None = None
+) -> tf.Tensor:
+    """``log Σ exp x``; its derivatives are zero, and not NaN, where all terms are -inf."""
+    x = tf.convert_to_tensor(input_tensor)
+    largest = tf.reduce_max(x, axis, keepdims=True)
+    largest = tf.stop_gradient(tf.where(tf.math.is_finite(largest), largest, 0.0))
+    total = tf.reduce_sum(tf.exp(x - largest), axis, keepdims=True)
+    empty = total == 0.0
+    result = tf.where(empty, tf.cast(-np.inf, x.dtype), tf.math.log(tf.where(empty, 1.0, total)))
+    result += largest
+    return result if keepdims else tf.squeeze(result, axis)
 
 
 def _call_inline(function: Any, *args: Any, **kwargs: Any) -> Any:

@@ -57,5 +57,5 @@ def test_operations_with_one_derivative_are_refused(name):
             return outer.gradient(gradient, x, x)
 
     x = tf.constant(np.random.default_rng(0).standard_normal((4, 4)), tf.float32)
-    with pytest.raises(InexactError, match="No exact Hessian: .*TensorFlow"):
+    with pytest.raises(InexactError, match=r"No exact Hessian: .*TensorFlow"):
         product(x)

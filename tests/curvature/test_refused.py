@@ -108,7 +108,9 @@ def test_operations_before_the_parameters_are_refused_only_if_they_draw(name):
         with pytest.raises(ValueError, match="draws new random numbers"):
             objective.linearise()
     else:
-        assert np.isfinite(objective.linearise().hessian_product(tf.ones([10]))).all()
+        assert np.isfinite(
+            objective.linearise().hessian_product(tf.ones([objective.num_parameters]))
+        ).all()
 
 
 def test_function_traced_elsewhere_with_stock_moments_is_refused():

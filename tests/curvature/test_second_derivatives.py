@@ -205,10 +205,32 @@ def test_max_pooling_of_unknown_shapes(shape, strides, size):
     specs = [tf.TensorSpec(shape if size == 4 else (None,) * 3 + (2,), tf.float64)] * 2
     product = differentiated(function, exact=True).get_concrete_function(*specs)
     x, v = tf.constant(np.random.default_rng(0).standard_normal((2, 3, size, size, 2)))
-    gradient, ours = product(x, v)
+    _, ours = product(x, v)
     near, far = (product(x + h * v, v)[0] - product(x - h * v, v)[0] for h in (1e-5, 2e-5))
     expected = (8.0 * near - far) / 12e-5
     assert np.linalg.norm(ours - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+def test_loss_of_which_some_rows_have_no_term():
+    """In `Circle`, a label without a partner leaves a logsumexp of -inf alone."""
+    keras.config.set_floatx("float64")
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.UnitNormalization()])
+    model.compile("sgd", keras.losses.Circle(gamma=2.0))
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    y = np.array([0, 0, 1, 1, 2, 2, 3, 4])
+    product, expected = product_and_difference(model, x, y, step=1e-5)
+    assert np.linalg.norm(product - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [None, 0, [0, 1], -1])
+def test_exact_logsumexp_has_the_values_of_the_stock_one(axis, keepdims):
+    x = np.random.default_rng(0).standard_normal((3, 4)) * 400.0
+    x[1], x[2, 0] = -np.inf, np.inf
+    stock = tf.reduce_logsumexp(x, axis, keepdims=keepdims)
+    with exact_second_derivatives():
+        exact = tf.math.reduce_logsumexp(x, axis, keepdims=keepdims)
+    np.testing.assert_array_equal(exact, stock)
 
 
 def test_recurrent_layers_of_unknown_lengths():

@@ -402,7 +402,6 @@ SINGLE: dict[str, Sample] = {
         _image(x), x[0, :1] + 1.0, x[0, 1:2], tf.zeros(1), tf.ones(1), is_training=False
     )[0],
     "hue": lambda x: tf.image.rgb_to_hsv(tf.sigmoid(tf.reshape(x[:3], (2, 2, 3)))),
-    "isotonic": lambda x: tf.nn.isotonic_regression(x)[0] ** 2,
     "volume_patches": lambda x: (
         tf.raw_ops.ExtractVolumePatches(
             input=tf.reshape(x, (1, 2, 4, 2, 1)),
