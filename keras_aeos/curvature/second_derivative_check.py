@@ -11,14 +11,22 @@ import tensorflow as tf
 from tensorflow.types.experimental import ConcreteFunction
 
 from keras_aeos.curvature.batches import Nest, from_data, from_list, unflatten
-from keras_aeos.curvature.layer_calls import Args, Kwargs, calls, generic, in_float64, key
+from keras_aeos.curvature.layer_calls import (
+    Args,
+    Kwargs,
+    ScalarFunction,
+    calls,
+    generic,
+    in_float64,
+    key,
+    smooth_function,
+)
 from keras_aeos.curvature.objective import Linearisation, Objective
 from keras_aeos.curvature.precision import full_precision
 from keras_aeos.curvature.second_derivatives import InexactError, exact_second_derivatives
 from keras_aeos.curvature.training_step import traced_step, unchanged
 
-# A scalar function of a list of tensors, and the Hessian-vector product (point, direction) of one.
-ScalarFunction = Callable[[list[tf.Tensor]], tf.Tensor]
+# The Hessian-vector product (point, direction) of a scalar function of a list of tensors.
 Product = Callable[[list[tf.Tensor], list[tf.Tensor]], list[tf.Tensor]]
 
 # Examples per check. The more there are, the more often differences cross kinks such as ReLU's.
@@ -197,7 +205,7 @@ def _check_layer(
         # Rebuilding a layer, running it in float64 or running it alone can fail in any way.
         try:
             own, own_args, own_kwargs = copy(layer, args, kwargs)
-            function, point = _function(own, own_args, own_kwargs, trainable, acted_on)
+            function, point = smooth_function(own, own_args, own_kwargs, trainable, acted_on)
             return _compare("", kind, function, point)
         except Exception as error:
             reason = str(error).split("\n", maxsplit=1)[0]
@@ -368,51 +376,3 @@ def _precision(graph: tf.Graph) -> tf.DType | None:
     if types & {tf.float16, tf.bfloat16}:
         return None
     return tf.float32 if tf.float32 in types else tf.float64
-
-
-def _function(
-    layer: keras.layers.Layer,
-    args: Args,
-    kwargs: Kwargs,
-    trainable: list[int],
-    acted_on: list[bool],
-) -> tuple[ScalarFunction, list[tf.Tensor]]:
-    """A random smooth function of a layer's outputs, and the point at which to differentiate it.
-
-    Let z be the outputs in units of their size, and r and q random numbers. The function is the
-    mean of r z + q z²/2, plus the losses that the layer adds.
-    """
-    structure = (args, kwargs)
-    leaves = tf.nest.flatten(structure)
-    places = [i for i, acted in enumerate(acted_on) if acted]
-    variables = [layer.variables[i] for i in trainable]
-    training = {"training": True} if layer._call_has_training_arg else {}
-
-    def call(values: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        given = list(leaves)
-        for place, value in zip(places, values[len(variables) :], strict=True):
-            given[place] = value
-        args, kwargs = tf.nest.pack_sequence_as(structure, given)
-        state = list(zip(variables, values, strict=False))
-        with keras.StatelessScope(state_mapping=state, collect_losses=True):
-            outputs = layer(*args, **(training | kwargs))
-            return [t for t in tf.nest.flatten(outputs) if t.dtype.is_floating], layer.losses
-
-    point = generic(
-        [tf.convert_to_tensor(v.value) for v in variables] + [leaves[i] for i in places]
-    )
-    sizes = [float(tf.sqrt(tf.reduce_mean(tf.square(t)))) or 1.0 for t in call(point)[0]]
-
-    def function(values: list[tf.Tensor]) -> tf.Tensor:
-        outputs, losses = call(values)
-        total = tf.add_n([tf.cast(loss, point[0].dtype) for loss in losses]) if losses else 0.0
-        for index, (output, size) in enumerate(zip(outputs, sizes, strict=True)):
-            z = output / tf.constant(size, output.dtype)
-            r, q = (
-                tf.random.stateless_normal(tf.shape(output), [index, seed], dtype=output.dtype)
-                for seed in (1, 2)
-            )
-            total += tf.cast(tf.reduce_mean(r * z + q * z * z / 2.0), point[0].dtype)
-        return total
-
-    return function, point

@@ -255,10 +255,13 @@ def _logsumexp(
     """``log Σ exp x``; its derivatives are zero, and not NaN, where all terms are -inf."""
     x = tf.convert_to_tensor(input_tensor)
     largest = tf.reduce_max(x, axis, keepdims=True)
-    largest = tf.stop_gradient(tf.where(tf.math.is_finite(largest), largest, 0.0))
+    largest = tf.stop_gradient(
+        tf.where(tf.math.is_finite(largest), largest, tf.zeros_like(largest))
+    )
     total = tf.reduce_sum(tf.exp(x - largest), axis, keepdims=True)
-    empty = total == 0.0
-    result = tf.where(empty, tf.cast(-np.inf, x.dtype), tf.math.log(tf.where(empty, 1.0, total)))
+    empty = tf.equal(total, 0)
+    logarithm = tf.math.log(tf.where(empty, tf.ones_like(total), total))
+    result = tf.where(empty, tf.fill(tf.shape(total), tf.cast(-np.inf, x.dtype)), logarithm)
     result += largest
     return result if keepdims else tf.squeeze(result, axis)
 

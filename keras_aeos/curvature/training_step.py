@@ -87,7 +87,7 @@ def _of_handle(handle: tf.Tensor) -> list[Callable[[], Any]]:
     """A function that sets a variable, given as a resource, back to its present value."""
     if handle.dtype != tf.resource:
         return []
-    types = getattr(getattr(handle, "_handle_data", None), "shape_and_type", ())
+    types: Any = getattr(getattr(handle, "_handle_data", None), "shape_and_type", ())
     if len(types) != 1 or not tf.raw_ops.VarIsInitializedOp(resource=handle):
         return []
     value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.as_dtype(types[0].dtype))

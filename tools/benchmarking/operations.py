@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -112,11 +113,8 @@ def _errors(
             seen.add(name)
         return found
 
-    second_derivatives._Gradients.lookup = lookup
-    try:
+    with mock.patch.object(second_derivatives._Gradients, "lookup", lookup):
         products = tf.function(product, autograph=False)(points, directions)
-    finally:
-        second_derivatives._Gradients.lookup = stock
     traced = tf.function(gradient, autograph=False)
 
     def at(factor: float) -> list[np.ndarray]:
