@@ -188,7 +188,8 @@ def _named(kind: str, stock: Gradient, operation: Any, *upstream: Any) -> Any:
         refuse(kind, says, operation)
     if kind in _PARTIAL:
         for tensor, gradient in zip(operation.inputs, gradients, strict=True):
-            if gradient is None and record.should_record_backprop([tensor]):
+            left_out = gradient is None and tensor is not None
+            if left_out and record.should_record_backprop([tensor]):
                 refuse(kind, TAKEN_FOR_CONSTANT, operation)
     return gradients
 

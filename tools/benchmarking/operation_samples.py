@@ -351,6 +351,8 @@ SAMPLES |= {
         tf.raw_ops.SpaceToBatch(input=_image(x), paddings=[[0, 0], [0, 0]], block_size=2) ** 2
     ),
     "raw_bias_add": lambda x: tf.raw_ops.BiasAddV1(value=x, bias=x[0]) ** 2,
+    "isotonic": lambda x: tf.nn.isotonic_regression(x)[0] ** 2,
+    "segment_product": lambda x: tf.math.segment_prod(x, _IDS),
     "masked_logsumexp": lambda x: tf.nn.softplus(
         tf.reduce_logsumexp(tf.where(x > 0.0, x, tf.cast(-1e9, x.dtype)), axis=1)
     ),
@@ -405,6 +407,17 @@ SINGLE: dict[str, Sample] = {
         _image(x), x[0, :1] + 1.0, x[0, 1:2], tf.zeros(1), tf.ones(1), is_training=False
     )[0],
     "hue": lambda x: tf.image.rgb_to_hsv(tf.sigmoid(tf.reshape(x[:3], (2, 2, 3)))),
+    "projective": lambda x: (
+        tf.raw_ops.ImageProjectiveTransformV3(
+            images=_image(x),
+            transforms=[[1.0, 0.2, 0.0, 0.1, 1.0, 0.0, 0.0, 0.0]],
+            output_shape=[4, 4],
+            fill_value=0.0,
+            interpolation="BILINEAR",
+            fill_mode="CONSTANT",
+        )
+        ** 2
+    ),
     "volume_patches": lambda x: (
         tf.raw_ops.ExtractVolumePatches(
             input=tf.reshape(x, (1, 2, 4, 2, 1)),
