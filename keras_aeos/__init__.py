@@ -2,7 +2,12 @@
 
 from keras_aeos import optimizers, stability
 from keras_aeos.callbacks import AEoSMonitor, EdgeMeter, FreezePreconditioner
-from keras_aeos.curvature import Eigensolver, check_second_derivatives, top_eigenpairs
+from keras_aeos.curvature import (
+    Eigensolver,
+    allow_reduced_precision,
+    check_second_derivatives,
+    top_eigenpairs,
+)
 from keras_aeos.optimizers.dynamics import (
     Dynamics,
     preconditioner,
@@ -18,6 +23,7 @@ __all__ = [
     "EdgeMeter",
     "Eigensolver",
     "FreezePreconditioner",
+    "allow_reduced_precision",
     "check_second_derivatives",
     "optimizers",
     "preconditioner",

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_aeos import constraints
 from keras_aeos.curvature.batches import MicroBatches, from_data
 from keras_aeos.curvature.objective import Objective
+from keras_aeos.curvature.precision import full_precision
 from keras_aeos.solvers.by_name import SOLVERS
 from keras_aeos.solvers.result import Eigenpairs
 
@@ -124,15 +125,16 @@ def top_eigenpairs(
     objective = _objective(model, from_data(data, batch_size))
     check_num_eigenvalues(num_eigenvalues, objective)
     scale = inverse_root(objective, preconditioner)
-    hessian = objective.linearise()
-    result = SOLVERS[method](
-        lambda v: scale * hessian.hessian_product(scale * v),
-        tf.zeros([0, objective.num_parameters], objective.dtype),
-        num_eigenvalues,
-        rtol,
-        max_hvps,
-        seed=seed,
-    )
+    with full_precision():
+        hessian = objective.linearise()
+        result = SOLVERS[method](
+            lambda v: scale * hessian.hessian_product(scale * v),
+            tf.zeros([0, objective.num_parameters], objective.dtype),
+            num_eigenvalues,
+            rtol,
+            max_hvps,
+            seed=seed,
+        )
     return dataclasses.replace(
         result, eigenvectors=[objective.unpack(scale * v) for v in result.eigenvectors]
     )

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +13,8 @@ from keras.src.saving.serialization_lib import SafeModeScope
 # Positional and keyword arguments of a call.
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
+# A scalar function of a list of tensors.
+ScalarFunction = Callable[[list[tf.Tensor]], tf.Tensor]
 
 
 def generic(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -126,7 +128,12 @@ def _record(
             return stock(layer, *args, **kwargs)
         finally:
             stack.pop()
-            calls.setdefault(layer, (path, args, kwargs))
+            # A stateful recurrent layer passes its variables on.
+            given = tf.nest.map_structure(
+                lambda t: tf.convert_to_tensor(t.value) if isinstance(t, keras.Variable) else t,
+                (args, kwargs),
+            )
+            calls.setdefault(layer, (path, *given))
 
     training = {"training": True} if model._call_has_training_arg else {}
     with contextlib.ExitStack() as undo:
@@ -135,3 +142,51 @@ def _record(
         with keras.StatelessScope(state_mapping=state):
             model(x, **training)
     return calls
+
+
+def smooth_function(
+    layer: keras.layers.Layer,
+    args: Args,
+    kwargs: Kwargs,
+    trainable: list[int],
+    acted_on: list[bool],
+) -> tuple[ScalarFunction, list[tf.Tensor]]:
+    """A random smooth function of a layer's outputs, and the point at which to differentiate it.
+
+    Let z be the outputs in units of their size, and r and q random numbers. The function is the
+    mean of r z + q z²/2, plus the losses that the layer adds.
+    """
+    structure = (args, kwargs)
+    leaves = tf.nest.flatten(structure)
+    places = [i for i, acted in enumerate(acted_on) if acted]
+    variables = [layer.variables[i] for i in trainable]
+    training = {"training": True} if layer._call_has_training_arg else {}
+
+    def call(values: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        given = list(leaves)
+        for place, value in zip(places, values[len(variables) :], strict=True):
+            given[place] = value
+        args, kwargs = tf.nest.pack_sequence_as(structure, given)
+        state = list(zip(variables, values, strict=False))
+        with keras.StatelessScope(state_mapping=state, collect_losses=True):
+            outputs = layer(*args, **(training | kwargs))
+            return [t for t in tf.nest.flatten(outputs) if t.dtype.is_floating], layer.losses
+
+    point = generic(
+        [tf.convert_to_tensor(v.value) for v in variables] + [leaves[i] for i in places]
+    )
+    sizes = [float(tf.sqrt(tf.reduce_mean(tf.square(t)))) or 1.0 for t in call(point)[0]]
+
+    def function(values: list[tf.Tensor]) -> tf.Tensor:
+        outputs, losses = call(values)
+        total = tf.add_n([tf.cast(loss, point[0].dtype) for loss in losses]) if losses else 0.0
+        for index, (output, size) in enumerate(zip(outputs, sizes, strict=True)):
+            z = output / tf.constant(size, output.dtype)
+            r, q = (
+                tf.random.stateless_normal(tf.shape(output), [index, seed], dtype=output.dtype)
+                for seed in (1, 2)
+            )
+            total += tf.cast(tf.reduce_mean(r * z + q * z * z / 2.0), point[0].dtype)
+        return total
+
+    return function, point

@@ -2,21 +2,31 @@
 
 import dataclasses
 import itertools
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.types.experimental import ConcreteFunction
 
 from keras_aeos.curvature.batches import Nest, from_data, from_list, unflatten
-from keras_aeos.curvature.layer_calls import Args, Kwargs, calls, generic, in_float64, key
-from keras_aeos.curvature.objective import Objective
+from keras_aeos.curvature.layer_calls import (
+    Args,
+    Kwargs,
+    ScalarFunction,
+    calls,
+    generic,
+    in_float64,
+    key,
+    smooth_function,
+)
+from keras_aeos.curvature.objective import Linearisation, Objective
+from keras_aeos.curvature.precision import full_precision
 from keras_aeos.curvature.second_derivatives import InexactError, exact_second_derivatives
+from keras_aeos.curvature.training_step import traced_step, unchanged
 
-# A scalar function of a list of tensors, and the Hessian-vector product (point, direction) of one.
-ScalarFunction = Callable[[list[tf.Tensor]], tf.Tensor]
+# The Hessian-vector product (point, direction) of a scalar function of a list of tensors.
 Product = Callable[[list[tf.Tensor], list[tf.Tensor]], list[tf.Tensor]]
 
 # Examples per check. The more there are, the more often differences cross kinks such as ReLU's.
@@ -31,6 +41,8 @@ _STEPS: dict[tf.DType | None, tuple[float, ...]] = {
     None: (1e-1, 5e-2),
 }
 _TOLERANCES: dict[tf.DType | None, float] = {tf.float64: 1e-6, tf.float32: 1e-3, None: 5e-2}
+# Largest relative difference that rounding can cause between two computations of a gradient.
+_OF_GRADIENT: dict[tf.DType | None, float] = {tf.float64: 1e-9, tf.float32: 1e-4, None: 5e-2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +51,11 @@ class CheckedPart:
 
     Attributes:
         name: The layer's path. The loss as a function of the model's outputs is called "loss", the
-            measured loss as a function of the parameters "whole loss".
+            measured loss as a function of the parameters "whole loss", and the model's own
+            `train_step` "training step".
         kind: The layer's class, or the arguments of the loss.
-        error: ‖Hv − d‖ / ‖d‖ with d the difference of gradients along v; NaN if not compared.
+        error: ‖Hv − d‖ / ‖d‖ with d the difference of gradients along v; for the training step
+            ‖g − t‖ / ‖t‖ with the measured gradient g and that of the step, t. NaN if not compared.
         tolerance: The largest error that the precision of the computation explains.
         status: "exact", "wrong", "refused", "undecided" or "not checked". A part is undecided if
             the differences themselves do not settle, because of kinks or a coarse type. It is not
@@ -76,14 +90,14 @@ class SecondDerivativeCheck:
     def failures(self) -> list[CheckedPart]:
         """The parts at fault: wrong or refused, without another such part inside."""
         bad = [part for part in self.parts if part.status in ("wrong", "refused")]
-        layers = [part for part in bad if part.name not in (_LOSS, _WHOLE)]
+        layers = [part for part in bad if part.name not in (_LOSS, _WHOLE, _STEP)]
         smallest = [
             part
             for part in layers
             if not any(other.name.startswith(f"{part.name}/") for other in layers)
         ]
         smallest += [part for part in bad if part.name == _LOSS]
-        return smallest or bad
+        return smallest or [part for part in bad if part.name == _STEP] or bad
 
     def __str__(self) -> str:
         width = max(len(part.name) for part in self.parts)
@@ -95,7 +109,8 @@ class SecondDerivativeCheck:
         )
 
 
-_LOSS, _WHOLE, _OF_PARAMETERS = "loss", "whole loss", "of the parameters"
+_LOSS, _WHOLE, _STEP = "loss", "whole loss", "training step"
+_OF_PARAMETERS = "of the parameters"
 
 
 def check_second_derivatives(
@@ -118,7 +133,11 @@ def check_second_derivatives(
     outputs and the whole loss of the first examples. Parts that no trainable variable acts on are
     skipped, and equal parts are checked once.
 
-    The model and the random generators are left untouched.
+    The last part compares the measured gradient with the one that the model's own `train_step`
+    gives to the optimizer. They differ if the step has a loss of its own, or if a state that is
+    written in the forward pass is read back.
+
+    The model, the optimizer and the random generators are left untouched.
 
     Args:
         model: `keras.Model`. Must be built and compiled.
@@ -136,13 +155,18 @@ def check_second_derivatives(
     """
     batches = from_data(data, batch_size)
     Objective(model, batches)  # checks the model and builds its losses
-    leaves = [leaf[:_NUM_EXAMPLES] for leaf in next(iter(batches))]
+    leaves = next(iter(batches))
+    if not any(tensor.shape[0] for tensor in getattr(model, "inputs", None) or []):
+        leaves = [leaf[:_NUM_EXAMPLES] for leaf in leaves]
     batch = unflatten(batches.spec, leaves)
-    state = random.getstate()
-    try:
-        parts = [*_check_layers(model, batch[0]), *_check_losses(model, batch)]
-    finally:
-        random.setstate(state)
+    step, reason = None, ""
+    with unchanged(model, None):
+        try:
+            step = traced_step(model, batch)
+        except Exception as error:  # a user's step can fail in any way
+            reason = str(error).split("\n", maxsplit=1)[0]
+    with full_precision(), unchanged(model, step):
+        parts = [*_check_layers(model, batch[0]), *_check_losses(model, batch, step, reason)]
     result = SecondDerivativeCheck(parts)
     if not result.ok:
         names = ", ".join(f"{part.name!r} ({part.kind})" for part in result.failures)
@@ -181,15 +205,17 @@ def _check_layer(
         # Rebuilding a layer, running it in float64 or running it alone can fail in any way.
         try:
             own, own_args, own_kwargs = copy(layer, args, kwargs)
-            function, point = _function(own, own_args, own_kwargs, trainable, acted_on)
+            function, point = smooth_function(own, own_args, own_kwargs, trainable, acted_on)
             return _compare("", kind, function, point)
         except Exception as error:
             reason = str(error).split("\n", maxsplit=1)[0]
     return CheckedPart("", kind, np.nan, np.nan, "not checked", reason)
 
 
-def _check_losses(model: keras.Model, batch: Nest) -> Iterator[CheckedPart]:
-    """The loss as a function of the outputs, then as a function of the parameters."""
+def _check_losses(
+    model: keras.Model, batch: Nest, step: ConcreteFunction | None, reason: str
+) -> Iterator[CheckedPart]:
+    """The loss as a function of the outputs, then of the parameters; then the training step."""
     x, y, sample_weight = batch
     variables = model.trainable_variables
     parameters = [tf.convert_to_tensor(v.value) for v in variables]
@@ -222,6 +248,22 @@ def _check_losses(model: keras.Model, batch: Nest) -> Iterator[CheckedPart]:
         return objective.unpack(hessian.hessian_product(objective.pack(direction)))
 
     yield _compare(_WHOLE, _OF_PARAMETERS, loss, parameters, product)
+    if step is None:
+        yield CheckedPart(_STEP, type(model).__name__, np.nan, np.nan, "not checked", reason)
+    else:
+        yield _check_step(model, hessian, step)
+
+
+def _check_step(model: keras.Model, hessian: Linearisation, step: ConcreteFunction) -> CheckedPart:
+    """The measured gradient against that of a training step."""
+    kind = type(model).__name__
+    expected = _flat(step())
+    error = _relative(_flat([hessian.gradient]) - expected, expected)
+    tolerance = _OF_GRADIENT[_precision(step.graph)]
+    if error <= tolerance:
+        return CheckedPart(_STEP, kind, error, tolerance, "exact")
+    reason = "`train_step` descends another gradient than that of the measured loss"
+    return CheckedPart(_STEP, kind, error, tolerance, "wrong", reason)
 
 
 def _compare(
@@ -334,51 +376,3 @@ def _precision(graph: tf.Graph) -> tf.DType | None:
     if types & {tf.float16, tf.bfloat16}:
         return None
     return tf.float32 if tf.float32 in types else tf.float64
-
-
-def _function(
-    layer: keras.layers.Layer,
-    args: Args,
-    kwargs: Kwargs,
-    trainable: list[int],
-    acted_on: list[bool],
-) -> tuple[ScalarFunction, list[tf.Tensor]]:
-    """A random smooth function of a layer's outputs, and the point at which to differentiate it.
-
-    Let z be the outputs in units of their size, and r and q random numbers. The function is the
-    mean of r z + q z²/2, plus the losses that the layer adds.
-    """
-    structure = (args, kwargs)
-    leaves = tf.nest.flatten(structure)
-    places = [i for i, acted in enumerate(acted_on) if acted]
-    variables = [layer.variables[i] for i in trainable]
-    training = {"training": True} if layer._call_has_training_arg else {}
-
-    def call(values: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        given = list(leaves)
-        for place, value in zip(places, values[len(variables) :], strict=True):
-            given[place] = value
-        args, kwargs = tf.nest.pack_sequence_as(structure, given)
-        state = list(zip(variables, values, strict=False))
-        with keras.StatelessScope(state_mapping=state, collect_losses=True):
-            outputs = layer(*args, **(training | kwargs))
-            return [t for t in tf.nest.flatten(outputs) if t.dtype.is_floating], layer.losses
-
-    point = generic(
-        [tf.convert_to_tensor(v.value) for v in variables] + [leaves[i] for i in places]
-    )
-    sizes = [float(tf.sqrt(tf.reduce_mean(tf.square(t)))) or 1.0 for t in call(point)[0]]
-
-    def function(values: list[tf.Tensor]) -> tf.Tensor:
-        outputs, losses = call(values)
-        total = tf.add_n([tf.cast(loss, point[0].dtype) for loss in losses]) if losses else 0.0
-        for index, (output, size) in enumerate(zip(outputs, sizes, strict=True)):
-            z = output / tf.constant(size, output.dtype)
-            r, q = (
-                tf.random.stateless_normal(tf.shape(output), [index, seed], dtype=output.dtype)
-                for seed in (1, 2)
-            )
-            total += tf.cast(tf.reduce_mean(r * z + q * z * z / 2.0), point[0].dtype)
-        return total
-
-    return function, point

@@ -91,6 +91,16 @@ LAYERS = {
     "max_pool_1d": (lambda: layers.MaxPooling1D(2), SIGNAL),
     "max_pool_2d_strided": (lambda: layers.MaxPooling2D(2), IMAGE),
     "max_pool_2d": (lambda: layers.MaxPooling2D(3, 1, padding="same"), IMAGE),
+    "max_pool_2d_of_one": (lambda: layers.MaxPooling2D(1), IMAGE),
+    "max_pool_2d_of_a_pixel": (lambda: layers.MaxPooling2D(2, padding="same"), (1, 1, 4)),
+    "max_pool_2d_of_a_row": (lambda: layers.MaxPooling2D(3, (1, 2), padding="same"), (5, 1, 4)),
+    "max_pool_1d_of_one": (lambda: layers.MaxPooling1D(2, padding="same"), (1, 4)),
+    "max_pool_padded": (
+        lambda: layers.Lambda(
+            lambda x: tf.nn.max_pool2d(x, 3, 2, [[0, 0], [1, 1], [0, 1], [0, 0]])
+        ),
+        IMAGE,
+    ),
     "average_pool_1d": (lambda: layers.AveragePooling1D(2), SIGNAL),
     "average_pool_2d": (lambda: layers.AveragePooling2D(3, 1, padding="same"), IMAGE),
     "global_max_pool": (lambda: layers.GlobalMaxPooling2D(), IMAGE),
@@ -127,6 +137,8 @@ LAYERS = {
 IN_FLOAT32 = {
     "conv_2d_grouped": (lambda: layers.Conv2D(4, 3, groups=2), IMAGE),
     "max_pool_3d_same": (lambda: layers.MaxPooling3D(2, 1, padding="same"), VOLUME),
+    "max_pool_3d_of_one": (lambda: layers.MaxPooling3D(1), VOLUME),
+    "max_pool_3d_of_a_pixel": (lambda: layers.MaxPooling3D(2, padding="same"), (1, 1, 1, 2)),
     "max_pool_3d": (lambda: layers.MaxPooling3D(2), VOLUME),
     "average_pool_3d": (lambda: layers.AveragePooling3D(2), VOLUME),
     "up_sampling_bilinear": (lambda: layers.UpSampling2D(2, interpolation="bilinear"), IMAGE),
@@ -182,6 +194,43 @@ def test_product_in_single_precision(name):
     product, expected = product_and_difference(model, x, y, step=3e-3)
     # rounding of the differences, ε/step
     assert np.linalg.norm(product - expected) <= 1e-3 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("shape", [(None, 4, 4, 2), (None, None, None, 2)])
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("size", [1, 4])
+def test_max_pooling_of_unknown_shapes(shape, strides, size):
+    """The shapes agree or not only when the function runs."""
+    function = cubed(lambda x: tf.nn.max_pool2d(tf.tanh(x), 2, strides, "SAME"))
+    specs = [tf.TensorSpec(shape if size == 4 else (None,) * 3 + (2,), tf.float64)] * 2
+    product = differentiated(function, exact=True).get_concrete_function(*specs)
+    x, v = tf.constant(np.random.default_rng(0).standard_normal((2, 3, size, size, 2)))
+    _, ours = product(x, v)
+    near, far = (product(x + h * v, v)[0] - product(x - h * v, v)[0] for h in (1e-5, 2e-5))
+    expected = (8.0 * near - far) / 12e-5
+    assert np.linalg.norm(ours - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+def test_loss_of_which_some_rows_have_no_term():
+    """In `Circle`, a label without a partner leaves a logsumexp of -inf alone."""
+    keras.config.set_floatx("float64")
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.UnitNormalization()])
+    model.compile("sgd", keras.losses.Circle(gamma=2.0))
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    y = np.array([0, 0, 1, 1, 2, 2, 3, 4])
+    product, expected = product_and_difference(model, x, y, step=1e-5)
+    assert np.linalg.norm(product - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [None, 0, [0, 1], -1])
+def test_exact_logsumexp_has_the_values_of_the_stock_one(axis, keepdims):
+    x = np.random.default_rng(0).standard_normal((3, 4)) * 400.0
+    x[1], x[2, 0] = -np.inf, np.inf
+    stock = tf.reduce_logsumexp(x, axis, keepdims=keepdims)
+    with exact_second_derivatives():
+        exact = tf.math.reduce_logsumexp(x, axis, keepdims=keepdims)
+    np.testing.assert_array_equal(exact, stock)
 
 
 def test_recurrent_layers_of_unknown_lengths():
