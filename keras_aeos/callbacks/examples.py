@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_aeos.curvature.batches import MicroBatches, Nest, num_rows, unflatten
-from keras_aeos.curvature.objective import TrainingScope
 
 
 def has_weights(batches: Sequence[Any]) -> bool:
@@ -96,7 +95,7 @@ def is_mean_over_examples(model: keras.Model, batch: Nest) -> bool:
 
     @tf.function(autograph=False)
     def losses() -> list[tf.Tensor]:
-        with TrainingScope(collect_losses=True):
+        with keras.StatelessScope(collect_losses=True):
             training = {"training": True} if model._call_has_training_arg else {}
             outputs = model(x, **training)
         if not all(t.shape.rank for t in tf.nest.flatten(outputs)):
@@ -106,7 +105,7 @@ def is_mean_over_examples(model: keras.Model, batch: Nest) -> bool:
             part = tf.nest.map_structure(
                 lambda t, rows=rows: None if t is None else t[rows], (x, y, outputs, weights)
             )
-            with TrainingScope(collect_losses=True):
+            with keras.StatelessScope(collect_losses=True):
                 values.append(
                     model.compute_loss(
                         x=part[0], y=part[1], y_pred=part[2], sample_weight=part[3], training=True

@@ -17,6 +17,7 @@ from keras_aeos.curvature import batches
 from keras_aeos.curvature.eigenpairs import Eigensolver, check_num_eigenvalues, resolve
 from keras_aeos.curvature.measurement import Measurement
 from keras_aeos.curvature.objective import LossFunction, Objective
+from keras_aeos.curvature.precision import full_precision
 from keras_aeos.curvature.second_derivative_check import check_second_derivatives
 from keras_aeos.optimizers import dynamics
 from keras_aeos.solvers.result import Eigenpairs
@@ -153,7 +154,8 @@ class EdgeMeter:
         self._tracker.max_hvps = self._max_hvps if max_hvps is None else max_hvps
         while True:
             try:
-                return self._measure(before_update, epoch, began, step, learning_rate)
+                with full_precision():
+                    return self._measure(before_update, epoch, began, step, learning_rate)
             except tf.errors.ResourceExhaustedError:
                 if not self._take_less_memory():
                     raise

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_aeos.curvature.batches import MicroBatches, Nest, flatten, num_rows, unflatten
+from keras_aeos.curvature.loss_scaling import loss_scale
 from keras_aeos.curvature.partial_evaluation import PartialEvaluation
 from keras_aeos.curvature.second_derivatives import exact_second_derivatives, refuse_inexact
 from keras_aeos.solvers.vectors import Matvec
@@ -138,18 +139,26 @@ class Objective:
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
         dense = [tf.convert_to_tensor(p) for p in product]
-        return count, loss, self.pack(gradient), self.pack(dense)
+        scale = loss_scale(self.model, self.dtype)
+        if scale is None:
+            return count, loss, self.pack(gradient), self.pack(dense)
+        return count, loss, self.pack(gradient) / scale, self.pack(dense) / scale
 
     def _loss_and_gradient(
         self, parameters: list[tf.Tensor], index: tf.Tensor, leaves: Sequence[tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """Number of examples, loss and dense gradients of one micro-batch."""
+        """Number of examples, loss and dense gradients of one micro-batch.
+
+        The gradients are multiplied by the optimizer's loss scale, if it has one.
+        """
         x, y, sample_weight = unflatten(self.batches.spec, leaves)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
             loss = self._loss(parameters, index, x, y, sample_weight)
+            scale = loss_scale(self.model, loss.dtype)
+            scaled = loss if scale is None else loss * scale
         gradient = tape.gradient(
-            loss, parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            scaled, parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         return num_rows(x), loss, [tf.convert_to_tensor(g) for g in gradient]
 
@@ -266,7 +275,7 @@ def training_loss(
         A scalar.
     """
     x, y, sample_weight = batch
-    with TrainingScope(state_mapping=list(state), collect_losses=True):
+    with keras.StatelessScope(state_mapping=list(state), collect_losses=True):
         if loss is not None:
             return tf.convert_to_tensor(loss(model, batch))
         training = {"training": True} if model._call_has_training_arg else {}
@@ -279,18 +288,6 @@ def training_loss(
         )
     # Keras divides by the number of replicas, to sum over them later; here there is just one.
     return value * float(tf.distribute.get_strategy().num_replicas_in_sync)
-
-
-class TrainingScope(keras.StatelessScope):
-    """A scope in which values that a forward pass assigns are constants, as in a training step.
-
-    A training step reads such a value back from its variable, which no gradient passes through.
-    """
-
-    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
-        """Take note of an assigned value, as a constant."""
-        variable, value = update
-        super().add_update((variable, tf.stop_gradient(value)))
 
 
 def _check(

@@ -135,4 +135,5 @@ def _unscaled(model: keras.Model, variable: keras.Variable, gradient: Any) -> tf
     if gradient is None:
         return tf.zeros(variable.shape, variable.dtype)
     gradient = tf.convert_to_tensor(gradient)
-    return gradient / loss_scale(model, gradient.dtype)
+    scale = loss_scale(model, gradient.dtype)
+    return gradient if scale is None else gradient / scale

@@ -163,7 +163,7 @@ def test_interrupt_of_the_user_ends_the_training(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("num_failures", "message"), [(1, "without kept values"), (3, "micro-batches of 2 rows")]
+    ("num_failures", "message"), [(1, "without kept values"), (3, "micro-batches of 4 rows")]
 )
 def test_measurement_that_ran_out_of_memory_is_repeated_in_less(monkeypatch, num_failures, message):
     expected = fit_one(network(None), X, Y, AEoSMonitor(update_freq=1))

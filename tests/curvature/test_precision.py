@@ -77,7 +77,7 @@ def test_public_functions_run_in_full_precision(measure):
     assert not seen[-1]
 
 
-@pytest.mark.parametrize(("policy", "expected"), [("float32", 1.0), ("mixed_float16", 2.0**15)])
+@pytest.mark.parametrize(("policy", "expected"), [("float32", None), ("mixed_float16", 2.0**15)])
 def test_loss_scale_is_that_of_training(policy, expected):
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1, dtype=policy)])
     model.compile(
@@ -87,4 +87,28 @@ def test_loss_scale_is_that_of_training(policy, expected):
         "mse",
     )
     model.optimizer.build(model.trainable_variables)
-    assert float(loss_scale(model, tf.float32)) == expected
+    assert loss_scale(model, tf.float32) == expected
+
+
+def test_gradients_that_would_underflow_are_measured_as_in_float32():
+    """Of a mean over many pixels, whose terms are below the smallest number of float16."""
+    x = np.random.default_rng(0).standard_normal((2, 64, 64, 1)).astype("f")
+    y = np.zeros((2, 64, 64, 1), "f")
+
+    def measured(policy):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((64, 64, 1))
+        hidden = layers.Conv2D(4, 3, padding="same", activation="tanh", dtype=policy)(inputs)
+        outputs = layers.Conv2D(1, 3, padding="same", dtype=policy)(hidden)
+        model = keras.Model(inputs, layers.Activation("linear", dtype="float32")(outputs))
+        optimizer = keras.optimizers.SGD(1e-3)
+        if policy == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**10)
+        model.compile(optimizer, keras.losses.MeanSquaredError())
+        optimizer.build(model.trainable_variables)
+        meter = keras_aeos.EdgeMeter(model, (x, 1e-3 * y))
+        return meter.measure()
+
+    half, single = measured("mixed_float16"), measured("float32")
+    for column in ("sharpness", "gradient_norm_squared"):
+        assert half[column] == pytest.approx(single[column], rel=2e-2)
