@@ -135,6 +135,11 @@ ARGUMENTS: dict[str, Constraint] = {
         lambda value: value is None or callable(value),
         ("mse", 1, True),
     ),
+    "optimizer": Constraint(
+        "a keras.optimizers.Optimizer, the object that `train_step` applies, or None",
+        lambda value: value is None or hasattr(value, "apply_gradients"),
+        ("adam", 1, True),
+    ),
     "step": _COUNT,
     "seed": _integer("an integer", lambda value: True),
     # Solvers

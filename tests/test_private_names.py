@@ -36,6 +36,49 @@ X, Y = np.ones((4, 3), "float32"), np.ones((4, 2), "float32")
 # ------------------------------------------------------------------------------------- TensorFlow
 
 
+def custom_gradients():
+    """A custom gradient in a graph goes through `_graph_mode_decorator`."""
+    custom_gradient = module("tensorflow.python.ops.custom_gradient")
+    stock, seen = custom_gradient._graph_mode_decorator, []
+
+    def spy(function, args, kwargs):
+        seen.append(function)
+        return stock(function, args, kwargs)
+
+    @tf.custom_gradient
+    def square(x):
+        return x * x, lambda upstream: 2.0 * x * upstream
+
+    custom_gradient._graph_mode_decorator = spy
+    try:
+        tf.function(square)(tf.constant(3.0))
+    finally:
+        custom_gradient._graph_mode_decorator = stock
+    assert len(seen) == 1
+
+
+def recorded_tensors():
+    """`record.should_record_backprop` tells whether a tape watches a tensor."""
+    record = module("tensorflow.python.eager.record")
+    x = tf.constant(1.0)
+    with tf.GradientTape() as tape:
+        assert not record.should_record_backprop([x])
+        tape.watch(x)
+        assert record.should_record_backprop([x])
+
+
+def global_generators():
+    """Keras and TensorFlow keep the generators of unseeded draws where they are restored from."""
+    state = module("keras.src.backend.common.global_state")
+    keras.utils.set_random_seed(0)
+    keras.random.normal([2])
+    generator = state.get_global_attribute("global_seed_generator")
+    assert generator.state.shape == (2,)
+    before = module("tensorflow.python.eager.context").context()._rng.getstate()
+    tf.random.normal([2])
+    assert module("tensorflow.python.eager.context").context()._rng.getstate() != before
+
+
 def gradient_registry():
     """Gradients are looked up in `ops.gradient_registry` when a tape runs; a copy takes over."""
     ops = module("tensorflow.python.framework.ops")
@@ -313,6 +356,9 @@ def test_slots_of_stock_optimizers(name):
 # What each check stands for: the name in the source.
 CHECKS: dict[str, Callable[[], None]] = {
     "gradient_registry": gradient_registry,
+    "custom_gradient, _graph_mode_decorator": custom_gradients,
+    "record": recorded_tensors,
+    "global_state, context": global_generators,
     "op_def_registry": op_definitions,
     "nn_impl": moments,
     "polymorphic_function": function_call,

@@ -119,7 +119,7 @@ class AEoSMonitor(keras.callbacks.Callback):
             measured. False by default.
 
     Raises:
-        TypeError: If `data` can't be iterated over repeatedly, or `optimizer` is none.
+        TypeError: If `data` can't be iterated over repeatedly.
         ValueError: If an argument is out of range, or has no effect beside another one; when
             training begins, if the log directory can't be made.
 
@@ -158,6 +158,7 @@ class AEoSMonitor(keras.callbacks.Callback):
             batch_size=batch_size,
             probe_size=probe_size,
             loss=loss,
+            optimizer=optimizer,
             check=check,
         )
         if data is None and batch_size is not None:
@@ -169,11 +170,6 @@ class AEoSMonitor(keras.callbacks.Callback):
             raise ValueError(
                 "`probe_size` is for a monitor without `data`, which gathers its examples from "
                 f"`fit`; with `data` all of it is measured. Received: probe_size={probe_size}"
-            )
-        if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
-            raise TypeError(
-                "`optimizer` must be a keras.optimizers.Optimizer, the object that the model's "
-                f"`train_step` applies. Received: optimizer={optimizer!r}"
             )
         if not isinstance(update_freq, str | int) and isinstance(update_freq, Iterable):
             self._arguments["update_freq"] = update_freq = list(update_freq)

@@ -41,8 +41,8 @@ class EdgeMeter:
         solver: String or `Eigensolver`. ``"lanczos"`` by default.
         batch_size: Positive integer or None. Rows per micro-batch if `data` are arrays; None
             (default) for 1,024.
-        loss: Function or None. The loss that is trained, if it is not that of `compile`, as for
-            `AEoSMonitor`.
+        loss: Function or None. The loss that is trained, as for `AEoSMonitor`; None (default) for
+            that of `compile`.
         optimizer: `keras.optimizers.Optimizer` or None. The optimizer whose variables and updates
             are measured; None (default) for the model's.
         check: Boolean. Whether to run `check_second_derivatives` before the first measurement,
@@ -84,7 +84,9 @@ class EdgeMeter:
         optimizer: keras.optimizers.Optimizer | None = None,
         check: bool = False,
     ) -> None:
-        constraints.check(num_eigenvalues=num_eigenvalues, check=check, loss=loss)
+        constraints.check(
+            num_eigenvalues=num_eigenvalues, check=check, loss=loss, optimizer=optimizer
+        )
         self.model = model
         # What the monitor knows of a `fit`: the variables that it updates, if they are not the
         # model's trainable ones, and why the measured loss is not the one that is trained.

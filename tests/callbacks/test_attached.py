@@ -351,7 +351,7 @@ def test_ragged_inputs_are_measured_as_padded_ones():
 @pytest.mark.parametrize("used", [False, True])
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])  # noqa: S301
 def test_copies_keep_arguments_and_rows_and_measure_for_themselves(copied, used):
-    watching = monitor(num_eigenvalues=2)
+    watching = monitor(num_eigenvalues=2, solver="lanczos")
     if used:
         fit_one(network(), X, Y, watching)
     twin = copied(watching)

@@ -117,6 +117,7 @@ def test_solver_is_that_which_was_asked_for():
 
 
 def test_a_product_limit_above_the_default_is_kept_by_the_automatic_monitor():
+    keras.config.set_floatx("float64")
     model, x, y = build("dense", "adam")
     settings = keras_aeos.Eigensolver(rtol=1e-6, max_hvps=60)
     monitor = keras_aeos.AEoSMonitor((x, y), quantities=[], num_eigenvalues=2, solver=settings)

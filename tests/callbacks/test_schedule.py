@@ -224,6 +224,7 @@ def test_pause_between_two_fits_is_not_trained():
     assert 1 <= len(run.steps) - num_rows <= 6
 
 
+@pytest.mark.filterwarnings("default:None of the:UserWarning")  # however many rows there are
 def test_monitor_measures_by_itself(tmp_path):
     """With all arguments left as they are."""
     model, x, y = build("dense", "adam")
