@@ -113,7 +113,10 @@ def is_mean_over_examples(model: keras.Model, batch: Nest) -> bool:
                 )
         return values
 
-    whole, first, second = (float(value) for value in losses())
+    try:
+        whole, first, second = (float(value) for value in losses())
+    except Exception:  # outputs or targets that can't be cut fail in any way
+        return True
     mean = (size // 2 * first + (size - size // 2) * second) / size
     half = str(model.compute_dtype) in ("float16", "bfloat16")
     return not abs(whole - mean) > (5e-2 if half else 1e-3) * abs(whole)

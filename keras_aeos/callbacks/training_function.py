@@ -87,12 +87,15 @@ def observe(model: keras.Model, retrace: bool) -> TrainingFunction:
         model.train_step = _observed(model.train_step, structures)
         try:
             model.make_train_function(force=True)
+        except Exception:  # a model that makes its function in its own way keeps the one it has
+            structures = None
         finally:
             del model.train_step
             if own is not None:
                 model.train_step = own
     function = TrainingFunction(model.train_function, structures)
-    model.train_function = function
+    if model.train_function is not None:
+        model.train_function = function
     return function
 
 

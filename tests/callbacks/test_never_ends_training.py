@@ -70,6 +70,19 @@ def own_function():
     return model
 
 
+def own_signature():
+    """Makes its training function without Keras's argument `force`."""
+
+    class Own(keras.Model):
+        def make_train_function(self):
+            self.train_function = lambda iterator: self.train_step(next(iterator))
+
+    inputs = keras.Input((4,))
+    model = Own(inputs, layers.Dense(3)(inputs))
+    model.compile("adam", "mse")
+    return model
+
+
 def one_parameter():
     inputs = keras.Input((4,))
     outputs = layers.Dense(1, use_bias=False)(layers.GlobalAveragePooling1D()(inputs[..., None]))
@@ -99,6 +112,7 @@ TRAINABLE = {
     "stateful random": (lambda: network(lambda x: x + tf.random.normal([4])), "failed"),
     "pure bfloat16": (of_policy("bfloat16"), None),
     "own training function": (own_function, "no batch of `fit` has been seen"),
+    "own signature": (own_signature, "no batch of `fit` has been seen"),
     "no optimizer": (without_optimizer, "optimizer"),
     "one parameter": (one_parameter, None),
 }
