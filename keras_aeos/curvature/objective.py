@@ -49,7 +49,7 @@ class Objective:
             trainable variables.
 
     Attributes:
-        kept_bytes: Bytes of intermediate values that a linearisation may keep.
+        kept_bytes: Bytes of intermediate values that a linearisation may keep; None for 1 GiB.
 
     Raises:
         ValueError: If the model is not built or not compiled, or has nothing to train.
@@ -66,7 +66,7 @@ class Objective:
         _check(model, self.variables, loss)
         self.model = model
         self.batches = batches
-        self.kept_bytes = _KEPT_BYTES
+        self.kept_bytes: int | None = None
         self._loss_function = loss
         dtypes = [tf.float32, *(tf.as_dtype(v.dtype) for v in self.variables)]
         self.dtype = max(dtypes, key=lambda d: d.size)
@@ -205,7 +205,7 @@ class Linearisation:
         counts: list[float] = []
         loss = 0.0
         gradient: Any = 0.0
-        room, size = objective.kept_bytes, 0
+        room, size = _KEPT_BYTES if objective.kept_bytes is None else objective.kept_bytes, 0
         for arguments in self._arguments():
             values = None
             if parts.linearisable and size <= room:

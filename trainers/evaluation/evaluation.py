@@ -35,15 +35,14 @@ class Evaluation(keras.callbacks.Callback):
         super().__init__()
         self._test = test
         self._path = directory / run_directory.EVALUATION
-        self._events = tf.summary.create_file_writer(
-            str(directory / run_directory.TENSORBOARD / "test")
-        )
+        self._event_directory = directory / run_directory.TENSORBOARD / "test"
         self._freq = freq
         self._training_loss = TrainingLoss(updates_per_epoch)
         self._now, self._last_step = (0, math.inf), 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Write the header."""
+        """Open the files and write the header."""
+        self._events = tf.summary.create_file_writer(str(self._event_directory))
         self._traced = tf.function(self._evaluate_batch, reduce_retracing=True)
         self._write(self.columns, "w")
 
