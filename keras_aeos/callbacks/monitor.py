@@ -387,7 +387,7 @@ class AEoSMonitor(keras.callbacks.Callback):
                 "measured at its end. To see more rows, choose a smaller `update_freq`."
             )
             self._measure(resolve(self._arguments["solver"])[2])  # no row will resume it
-        elif rows and all(_unconverged(row) for row in rows):
+        elif rows and not self._said_unconverged and all(map(_unconverged, rows)):
             self._warn_once(
                 f"None of the {len(rows)} rows of this `fit` has converged: an eigenvalue may be "
                 "larger than its row says. Train longer, or give the monitor a `solver` with "
