@@ -160,7 +160,8 @@ def test_training_and_measuring(name, loss, prepared, tmp_path):
     metrics = pd.read_csv(tmp_path / "metrics.csv")
     assert list(metrics["step"]) == [10, 20]
     assert np.isfinite(metrics["preconditioned_sharpness"]).all()
-    # P is tiny where a gradient is zero, and P^-½HP^-½ in float32 mostly rounding there.
+    # oneDNN's product of a strided 1 × 1 convolution is neither linear nor symmetric on some
+    # processors. The solver sees it.
     assert metrics["converged"].all() or "wide_resnet" in name
 
 
