@@ -14,14 +14,15 @@ from tests.tools.plotting import made_up
 from tools import figures
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "reproduction.md"
+PAGES = sorted((ROOT / "docs" / "reproduction").glob("*.md"))
 COMMAND = re.compile(
     r"(?:for figure in ([\d ]+); do )?"
     r"python tools/figures\.py fig(\$figure|\d\d) (docs/runs[\w/.]*) --out (docs/figures[\w/]*)"
 )
 DOCUMENTED = [
     (f"fig{figure}", runs, out)
-    for loop, name, runs, out in COMMAND.findall(PAGE.read_text())
+    for page in PAGES
+    for loop, name, runs, out in COMMAND.findall(page.read_text())
     for figure in (loop.split() if loop else [name])
 ]
 
