@@ -6,6 +6,7 @@ that changes one fails here by name; elsewhere the change could pass in silence.
 
 import ast
 import importlib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,12 @@ def custom_gradients():
     finally:
         custom_gradient._graph_mode_decorator = stock
     assert len(seen) == 1
+
+
+def onednn():
+    """Whether TensorFlow uses oneDNN; the tests ask it to."""
+    port = module("tensorflow.python.util")._pywrap_util_port
+    assert port.IsMklEnabled() == (os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1")
 
 
 def recorded_tensors():
@@ -361,6 +368,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "global_state, context": global_generators,
     "op_def_registry": op_definitions,
     "nn_impl": moments,
+    "_pywrap_util_port": onednn,
     "polymorphic_function": function_call,
     "_get_function": functions_of_a_graph,
     "__internal__": autograph,

@@ -6,6 +6,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import ops as framework_ops
 
+from keras_aeos.curvature.convolutions import convolution, transposed_convolution
+
 # Maps an operation and the gradients of its outputs to the gradients of its inputs.
 Gradient = Callable[..., Any]
 
@@ -112,6 +114,8 @@ CORRECTED: dict[str, Gradient] = {
     "MaxPoolGrad": _max_pool("MaxPoolGrad"),
     "MaxPoolGradV2": _max_pool("MaxPoolGradV2"),
     "MaxPool3DGrad": _max_pool("MaxPool3DGrad"),
+    "Conv2D": convolution,
+    "Conv2DBackpropInput": transposed_convolution,
     "SoftsignGrad": _softsign,
     "SoftmaxCrossEntropyWithLogits": _cross_entropy,
 }

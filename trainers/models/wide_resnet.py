@@ -67,7 +67,10 @@ def _block(
     if not sizes.batch_norm:
         branch = Scale()(branch)
     if x.shape[-1] != filters or stride != 1:
-        x = _convolution(filters, 1, stride, kernel)(activated)
+        # Strides before the convolution: with strides of its own, and few channels, a kernel of
+        # TensorFlow's has a wrong gradient (`keras_aeos.curvature.convolutions`).
+        pixels = layers.AveragePooling2D(1, stride)(activated) if stride != 1 else activated
+        x = _convolution(filters, 1, 1, kernel)(pixels)
     return layers.Add()([x, branch])
 
 
