@@ -194,7 +194,8 @@ def training_gradient(model, x, y):
         with tf.GradientTape() as tape:
             loss = model.compute_loss(x, y, model(x, training=True))
         parts = tape.gradient(loss, [v.value for v in variables])
-        return tf.concat([tf.reshape(tf.convert_to_tensor(g), [-1]) for g in parts], 0)
+        dense = [tf.cast(tf.convert_to_tensor(g), tf.float64) for g in parts]
+        return tf.concat([tf.reshape(g, [-1]) for g in dense], 0)
 
     def at(vector):
         begin = 0

@@ -24,9 +24,11 @@ LAYERS: dict[str, frozenset[str]] = {
         "keras_aeos.solvers",
         "keras_aeos.optimizers",
         "keras_aeos.curvature",
+        "keras_aeos.callbacks.clipping",
         "keras_aeos.callbacks.columns",
         "keras_aeos.callbacks.quantities",
     },
+    "keras_aeos.callbacks.clipping": KERAS | {"keras_aeos.curvature", "keras_aeos.optimizers"},
     "keras_aeos.callbacks.columns": frozenset(
         {
             "keras_aeos.solvers",

@@ -5,6 +5,8 @@ import fcntl
 import os
 import pathlib
 import weakref
+from collections.abc import Callable
+from typing import ClassVar
 
 _LOCK = ".keras_aeos.lock"
 
@@ -19,14 +21,25 @@ class Claim:
     Args:
         directory: Absolute path. It is made, with its parents, if it doesn't exist.
         new: Boolean. Whether the directory must not exist yet. False by default.
+        in_use: Function that says whether the holder still writes, for another claim of this
+            process; if it doesn't, that claim releases the directory. None (default) for always.
 
     Raises:
         Taken: If the directory is held by another claim or, with `new`, exists.
         OSError: If the directory can't be made or written to.
     """
 
-    def __init__(self, directory: pathlib.Path, new: bool = False) -> None:
+    _held: ClassVar[weakref.WeakSet["Claim"]] = weakref.WeakSet()
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        new: bool = False,
+        in_use: Callable[[], bool] | None = None,
+    ) -> None:
         self.directory = directory
+        self._in_use = in_use
+        self._release_abandoned()
         made: list[pathlib.Path] = []
         try:
             _make(directory, new, made)
@@ -34,10 +47,18 @@ class Claim:
         except BaseException:
             _remove(made)
             raise
-        # At the latest when the object is deleted, as after a training that was interrupted.
+        # At the latest when the object is deleted.
         self.release = weakref.finalize(
             self, _release, self._file, directory / _LOCK, made, os.getpid()
         )
+        self._held.add(self)
+
+    def _release_abandoned(self) -> None:
+        """Release the claims of this directory whose holders have stopped without saying so."""
+        for claim in list(self._held):
+            same = claim.directory == self.directory and claim.release.alive
+            if same and claim._in_use is not None and not claim._in_use():
+                claim.release()
 
     def holds(self) -> bool:
         """Whether the claim has not been released, nor its directory removed."""

@@ -51,6 +51,7 @@ class Logs:
         self._arguments = (log_dir, list(columns))
         self._directory: pathlib.Path | None = None
         self._claim: Claim | None = None
+        self._in_use: Callable[[], bool] | None = None
         self._files = {
             _METRICS: writers.csv_file(columns),
             _DENSITIES: writers.csv_file(DENSITY_COLUMNS),
@@ -74,16 +75,19 @@ class Logs:
             return pathlib.Path(self._arguments[0])
         return self._directory
 
-    def begin(self, fresh: bool = False) -> None:
+    def begin(self, fresh: bool = False, in_use: Callable[[], bool] | None = None) -> None:
         """Claim the directory before training.
 
         Args:
             fresh: Boolean. Whether the rows to come are those of another model or optimizer than
                 the rows so far. False by default.
+            in_use: Function that says whether the training still runs, for logs that ask for the
+                same directory; None (default) for until `close`.
 
         Raises:
             ValueError: If the directory can't be made or written to.
         """
+        self._in_use = in_use
         self._warned = True  # `_drop_waiting` says what fails here.
         if fresh and self._written:
             self._flush()
@@ -212,7 +216,7 @@ class Logs:
         log_dir = self._arguments[0]
         try:
             wanted, candidates = self._candidates()
-            self._claim = _first_free(candidates)
+            self._claim = _first_free(candidates, self._in_use)
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(
                 "`log_dir` must be a local directory in which files can be written. "
@@ -245,11 +249,13 @@ class Logs:
         return wanted, itertools.chain([first], others)
 
 
-def _first_free(candidates: Iterator[tuple[pathlib.Path, bool]]) -> Claim:
+def _first_free(
+    candidates: Iterator[tuple[pathlib.Path, bool]], in_use: Callable[[], bool] | None
+) -> Claim:
     while True:
         directory, new = next(candidates)
         with contextlib.suppress(Taken):
-            return Claim(directory, new)
+            return Claim(directory, new, in_use)
 
 
 def _now() -> str:

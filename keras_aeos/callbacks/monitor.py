@@ -19,6 +19,7 @@ from keras_aeos.callbacks import quantities as of_row
 from keras_aeos.callbacks.guarded_meter import GuardedMeter
 from keras_aeos.callbacks.logs import Logs
 from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, QUANTITIES
+from keras_aeos.callbacks.running import running_while
 from keras_aeos.callbacks.watched_fit import WatchedFit
 from keras_aeos.curvature import batches
 from keras_aeos.curvature.eigenpairs import Eigensolver, resolve
@@ -273,7 +274,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         if len(self._attached) != 3 or not all(map(operator.is_, attached, self._attached)):
             self._forget()
         self._attached = attached
-        self._logs.begin(fresh)
+        self._logs.begin(fresh, running_while(self))
         self._began = time.perf_counter() - self._seconds_trained
         self._num_rows_before = len(self._rows)
         self._watch(had_function)

@@ -31,6 +31,7 @@ class Quantity:
         preconditioned: Whether there is none without a preconditioner.
         per_batch: The operator whose `batch_sharpness` it takes.
         of_update: Whether it needs the last update.
+        of_clipping: Whether it needs the clipped gradients of the micro-batches.
     """
 
     meaning: str
@@ -39,6 +40,7 @@ class Quantity:
     preconditioned: bool = False
     per_batch: str | None = None
     of_update: bool = False
+    of_clipping: bool = False
 
 
 def _squared_norm(vector: tf.Tensor) -> float:
@@ -58,6 +60,15 @@ def _alignment(measurement: Any, *_: float) -> tuple[float, ...]:
     operator = measurement.preconditioned
     whole, part = _squared_norm(operator.gradient), operator.alignment
     return whole, part, whole - part
+
+
+def _clipping(measurement: Any, _: float, stability_threshold: float) -> tuple[float, ...]:
+    clipping, preconditioned = measurement.clipping, measurement.preconditioned
+    ratio = math.nan
+    if preconditioned is not None and clipping.keeps_direction and stability_threshold:
+        largest = float(preconditioned.eigenpairs.eigenvalues[0])
+        ratio = clipping.factor * largest / stability_threshold
+    return clipping.factor, clipping.frequency, ratio
 
 
 def _pair(
@@ -142,6 +153,14 @@ QUANTITIES: dict[str, Quantity] = {
         "the same with P^-½H_bP^-½ and P^-½g_b",
         per_batch=True,
     ),
+    "clipping": Quantity(
+        "``clipping_factor``, mean over the micro-batches b of ‖clip(g_b)‖ / ‖g_b‖; "
+        "``clipping_frequency``, the share of those with a factor below 1; "
+        "``clipped_edge_ratio``, the factor times λ₁(P⁻¹H) / λ*, NaN if clipping turns a gradient",
+        ("clipping_factor", "clipping_frequency", "clipped_edge_ratio"),
+        _clipping,
+        of_clipping=True,
+    ),
     "trace": _trace("raw", "trace"),
     "preconditioned_trace": _trace("preconditioned", "preconditioned_trace"),
     # These are no numbers of a row; their histograms go to a table of their own.
@@ -199,6 +218,7 @@ def measure(
         missing = (
             (quantity.preconditioned and measurement.preconditioned is None)
             or (quantity.of_update and measurement.update is None)
+            or (quantity.of_clipping and measurement.clipping is None)
             or not measurement.finite
         )
         values = (

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_aeos import constraints
 from keras_aeos.callbacks import columns
 from keras_aeos.callbacks import quantities as of_row
+from keras_aeos.callbacks.clipping import Clipping
 from keras_aeos.callbacks.quantities import QUANTITIES
 from keras_aeos.curvature import batches
 from keras_aeos.curvature.eigenpairs import Eigensolver, check_num_eigenvalues, resolve
@@ -188,6 +189,7 @@ class EdgeMeter:
                 _update(objective, before_update),
                 [QUANTITIES[name].per_batch for name in self._quantities],
                 seed=step,
+                clipping=self._clipping(objective, description),
             ),
             solved=solved,
             began=now,
@@ -307,6 +309,13 @@ class EdgeMeter:
             )
             return description, None
         return description, [diagonal[id(v)] for v in objective.variables]
+
+    def _clipping(
+        self, objective: Objective, description: dynamics.Dynamics | None
+    ) -> Clipping | None:
+        """What the clipping of a known optimizer does, if that is asked for."""
+        asked = any(QUANTITIES[name].of_clipping for name in self._quantities)
+        return Clipping(objective, self.optimizer) if asked and description is not None else None
 
     def _learning_rate(self, description: dynamics.Dynamics | None, given: float | None) -> float:
         if description is not None and description.learning_rate is not None:

@@ -7,6 +7,7 @@ nothing refers back, so that its memory is freed as soon as a measurement is dro
 import functools
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -35,6 +36,8 @@ class Measurement:
         per_batch: Names of the operators whose `batch_sharpness` will be asked for; names other
             than "raw" and "preconditioned" are ignored.
         seed: Seed of the random probes.
+        clipping: An object whose `visit` is called with the gradient of each micro-batch, without
+            a product; None (default) for none.
 
     Attributes:
         hessian: The `Linearisation`, with loss and gradient.
@@ -43,6 +46,7 @@ class Measurement:
         preconditioned: The `Curvature` of ``P^-½ H P^-½``; None without a P, and `raw` if P is 1.
         preconditioner: As given.
         update: As given.
+        clipping: As given.
     """
 
     def __init__(
@@ -53,8 +57,10 @@ class Measurement:
         update: tf.Tensor | None = None,
         per_batch: Iterable[str | None] = (),
         seed: int = 0,
+        clipping: Any = None,
     ) -> None:
         self.preconditioner = preconditioner
+        self.clipping = clipping
         self.update = update
         scales = {"raw": tf.ones([objective.num_parameters], objective.dtype)}
         if preconditioner is not None:
@@ -69,7 +75,9 @@ class Measurement:
             if name is not None and keys.get(name) in scales
         }
         visitors = list(quotients.values())
-        self.hessian = objective.linearise([visitor.visit for visitor in visitors])
+        self.hessian = objective.linearise(
+            [visitor.visit for visitor in (*visitors, clipping) if visitor is not None]
+        )
         self._num_visits = len(visitors)
         norm = float(tf.reduce_sum(tf.square(self.hessian.gradient)))
         self.finite = math.isfinite(self.hessian.loss) and math.isfinite(norm)

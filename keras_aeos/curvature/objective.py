@@ -52,7 +52,8 @@ class Objective:
         kept_bytes: Bytes of intermediate values that a linearisation may keep; None for 1 GiB.
 
     Raises:
-        ValueError: If the model is not built or not compiled, or has nothing to train.
+        ValueError: If the model is not built or not compiled, has nothing to train, or has
+            variables that are overwritten by their gradient, as in float8.
     """
 
     def __init__(
@@ -307,6 +308,15 @@ def _check(
         raise ValueError(
             "The model has no trainable variables, so there is no curvature to measure. "
             f"Received: model={model.name!r}"
+        )
+    overwritten = [v.path for v in variables if getattr(v, "overwrite_with_gradient", False)]
+    if overwritten:
+        raise ValueError(
+            "Some trainable variables take their gradient as their next value, as the scales of "
+            "float8 layers do. It is not the gradient of the loss, so there is no Hessian. Train "
+            "in another precision, such as mixed_bfloat16, to measure it. "
+            f"Received: model={model.name!r} with {len(overwritten)} of them, {overwritten[0]!r} "
+            "for one"
         )
 
 

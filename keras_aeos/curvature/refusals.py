@@ -178,11 +178,15 @@ def rounding(operations: Sequence[tf.Operation], args: Sequence[tf.Tensor]) -> t
     dependent = {id(tensor) for tensor in args}
     for operation in operations:
         if any(id(tensor) in dependent for tensor in operation.inputs):
-            if operation.type in ("Round", "Rint") or (
-                operation.type == "Cast"
-                and operation.inputs[0].dtype.is_floating
-                and operation.outputs[0].dtype.is_integer
-            ):
+            if operation.type in ("Round", "Rint") or _quantises(operation):
                 return operation
             dependent.update(id(tensor) for tensor in operation.outputs)
     return None
+
+
+def _quantises(operation: tf.Operation) -> bool:
+    """Whether an operation casts floating-point numbers to integers or to float8."""
+    if operation.type != "Cast" or not operation.inputs[0].dtype.is_floating:
+        return False
+    dtype = operation.outputs[0].dtype
+    return dtype.is_integer or (dtype.is_floating and dtype.size == 1)

@@ -29,6 +29,7 @@ from keras_aeos.curvature.refusals import (
     refuse_inexact,
     rounding,
 )
+from keras_aeos.curvature.straight_through import STRAIGHT_THROUGH, is_straight_through
 
 __all__ = ["InexactError", "exact_second_derivatives", "refuse_inexact"]
 
@@ -178,6 +179,8 @@ _PARTIAL = {
 
 def _named(kind: str, stock: Gradient, operation: Any, *upstream: Any) -> Any:
     """A stock gradient; where it fails or leaves out an input, an error names the operation."""
+    if kind in ("AddV2", "Add", "Sub") and is_straight_through(operation):
+        refuse("a straight-through estimate", STRAIGHT_THROUGH, operation)
     try:
         gradients = stock(operation, *upstream)
     except InexactError:

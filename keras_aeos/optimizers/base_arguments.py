@@ -7,7 +7,7 @@ named.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -108,7 +108,8 @@ def differences(
             found.append(
                 f"P and the threshold are exact only in updates in which clipping ({argument}="
                 f"{value:g}) does not act. While it shortens the gradients by a factor c, the "
-                "edge ratio of the step is c times the one given."
+                "edge ratio of the step is c times the one given; the quantity 'clipping' "
+                "measures both."
             )
     constrained = [
         variable.path
@@ -154,10 +155,10 @@ def differences(
     return found
 
 
-def clipping_factor(
-    optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor | None]
-) -> float:
-    """Norm of the gradient after clipping over its norm before; 1 if clipping does not act.
+def clipped(
+    optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
+    """The gradients of an update after clipping.
 
     While clipping shortens the gradients steadily by a factor c, the optimizer makes the step
     ``x⁺ = x - η P⁻¹ m̃(cg)``. The edge ratio of this step is c times λ₁(P⁻¹H)/λ*, with P as
@@ -165,32 +166,22 @@ def clipping_factor(
     so that c cancels out. The derivative of c is left out.
 
     Args:
-        optimizer: Keras optimizer, not a `LossScaleOptimizer`.
-        gradients: List of tensors, one per trainable variable of the optimizer; None for none.
+        optimizer: Keras optimizer, not a `LossScaleOptimizer`. The parts of a `MultiOptimizer`
+            clip by themselves.
+        gradients: List of tensors, one per trainable variable of the optimizer.
 
     Returns:
-        Factor c as a float, between 0 and 1. For `clipnorm` and `clipvalue`, which shorten some
-        variables or entries only, the factor of the whole gradient.
+        List of tensors in the same order.
     """
-    parts = getattr(optimizer, "optimizers", None)
-    if parts:
-        of_variable = {
-            id(v): g for v, g in zip(optimizer._trainable_variables, gradients, strict=True)
-        }
-        groups = [(part, [of_variable[id(v)] for v in part._trainable_variables]) for part in parts]
-    else:
-        groups = [(optimizer, list(gradients))]
-    before = after = 0.0
-    for part, group in groups:
-        given = [tf.cast(g, tf.float32) for g in group if g is not None]
-        if given:
-            before += _squared_norm(given)
-            after += _squared_norm(part._clip_gradients(given))
-    return min(1.0, (after / before) ** 0.5) if before > 0.0 and after < before else 1.0
-
-
-def _squared_norm(tensors: Iterable[Any]) -> float:
-    return float(sum(tf.reduce_sum(tf.square(tf.convert_to_tensor(t))) for t in tensors))
+    places = {id(v): place for place, v in enumerate(optimizer._trainable_variables)}
+    result = list(gradients)
+    for part in getattr(optimizer, "optimizers", None) or [optimizer]:
+        of_part = [places[id(v)] for v in part._trainable_variables]
+        if of_part:
+            found = part._clip_gradients([gradients[place] for place in of_part])
+            for place, gradient in zip(of_part, found, strict=True):
+                result[place] = tf.convert_to_tensor(gradient)
+    return result
 
 
 def _decays(optimizer: keras.optimizers.Optimizer) -> list[bool]:

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import functools
 import os
 import pathlib
 import pickle
@@ -10,10 +11,12 @@ import sys
 import textwrap
 import warnings
 
+import keras
 import pytest
 
 from keras_aeos.callbacks import claim
 from keras_aeos.callbacks.logs import Logs
+from keras_aeos.callbacks.running import running_while
 from tests.callbacks.log_cases import (
     COLUMNS,
     all_steps,
@@ -155,6 +158,57 @@ def test_logs_of_a_training_that_was_interrupted_are_released_with_them(tmp_path
     del logs
     train(Logs(tmp_path, COLUMNS), 2)
     assert all_steps(tmp_path) == [[1, 2]] * 4
+
+
+class Writer(keras.callbacks.Callback):
+    """Writes a row when training begins."""
+
+    def __init__(self, directory, step, then=None):
+        super().__init__()
+        self.logs, self.step, self.then = Logs(directory, COLUMNS), step, then
+
+    def on_train_begin(self, logs=None):
+        self.logs.begin(in_use=running_while(self))
+        write(self.logs, self.step)
+        if self.then is not None:
+            self.then()
+
+
+def begin_training(writer):
+    callbacks = keras.callbacks.CallbackList([writer])
+    callbacks.on_train_begin()
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_directory_of_an_interrupted_training_is_free_for_the_next_one(tmp_path):
+    """Although its traceback, as that of a notebook, still holds it."""
+    first, second = Writer(tmp_path, 1, interrupt), Writer(tmp_path, 2)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        begin_training(first)
+    begin_training(second)
+    assert all_steps(tmp_path) == [[1, 2]] * 4
+    second.logs.close()
+    assert caught.value.__traceback__ is not None
+
+
+@pytest.mark.parametrize("by", ["a CallbackList", "a loop"])
+def test_directory_of_a_training_that_runs_is_not_free(tmp_path, by):
+    directory = tmp_path / "logs"
+    second = Writer(directory, 2)
+    if by == "a loop":  # whose end can't be seen
+        first = Writer(directory, 1)
+        first.on_train_begin()
+        run = functools.partial(begin_training, second)
+    else:
+        first = Writer(directory, 1, lambda: begin_training(second))
+        run = functools.partial(begin_training, first)
+    with pytest.warns(UserWarning, match="in use by another monitor"):
+        run()
+    assert all_steps(directory) == [[1]] * 4
+    assert all_steps(tmp_path / "logs-2") == [[2]] * 4
 
 
 @pytest.mark.parametrize(

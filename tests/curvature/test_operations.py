@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_aeos.curvature.second_derivatives import InexactError, exact_second_derivatives
 from tools.benchmarking import operations
-from tools.benchmarking.operation_samples import ONCE
+from tools.benchmarking.samples import ONCE
 
 TABLE = Path(__file__).parent / "operations.csv"
 

@@ -58,6 +58,18 @@ REFUSED = {
         "QuantizeAndDequantizeV4",
     ),
     "rounding": (rounded, "Cast"),
+    "rounding_past_the_gradient": (
+        lambda x: x + tf.stop_gradient(tf.round(x) - x),
+        "a straight-through estimate",
+    ),
+    "sign_past_the_gradient": (
+        lambda x: keras.ops.stop_gradient(keras.ops.sign(x) - x) + x,
+        "a straight-through estimate",
+    ),
+    "code_past_the_gradient": (
+        lambda x: x - tf.stop_gradient(x - tf.gather([-1.0, 0.0, 1.0], tf.cast(x > 0.0, tf.int32))),
+        "a straight-through estimate",
+    ),
     "python": (
         lambda x: tf.ensure_shape(tf.py_function(tf.sin, [x], x.dtype), x.shape),
         "EagerPyFunc",
@@ -87,6 +99,21 @@ def test_refused_operations_are_named_with_their_layer(name):
     message = rf"No exact Hessian: {kind}\w* in layer '{model.name}/my_layer_7.*'.*Received: "
     with pytest.raises(ValueError, match=message):
         Objective(model, from_data((x, y))).linearise()
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: x - tf.stop_gradient(tf.reduce_max(x)),
+        lambda x: x + tf.stop_gradient(x),
+        lambda x: x - tf.stop_gradient(1.0 - x),
+        lambda x: x + tf.stop_gradient(x - 1.0),
+    ],
+)
+def test_stopped_gradient_that_changes_no_direction_is_not_refused(operation):
+    """Its meaning is up to the model; the check of second derivatives tells the wrong ones."""
+    model, x, y = model_with(layers.Lambda(operation), (4,))
+    assert np.isfinite(Objective(model, from_data((x, y))).linearise().loss)
 
 
 def test_refused_loss_is_named():

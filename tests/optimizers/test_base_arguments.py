@@ -271,37 +271,40 @@ def test_first_update_of_ftrl_is_an_approximation(settings):
 
 # --------------------------------------------------------------------------------------- clipping
 
-GRADIENTS = [np.array([3.0, 0.0]), np.array([4.0])]
+GRADIENTS = [[3.0, 0.0], [4.0]]
+
+
+def in_two_parts():
+    """The first variable is clipped to norm 1.5, the second one by value to 0.5."""
+    parts = {"first": SGD(RATE, clipnorm=1.5), "second": SGD(RATE, clipvalue=0.5)}
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(SGD(RATE), parts))
 
 
 @pytest.mark.parametrize(
-    ("settings", "factor"),
+    ("make", "expected"),
     [
-        ({}, 1.0),
-        ({"global_clipnorm": 10.0}, 1.0),
-        ({"global_clipnorm": 0.5}, 0.1),
-        ({"clipnorm": 3.0}, np.sqrt(18 / 25)),
-        ({"clipvalue": 3.0}, np.sqrt(18 / 25)),
+        (lambda: SGD(RATE), GRADIENTS),
+        (lambda: SGD(RATE, global_clipnorm=10.0), GRADIENTS),
+        (lambda: SGD(RATE, global_clipnorm=0.5), [[0.3, 0.0], [0.4]]),
+        (lambda: SGD(RATE, clipnorm=3.5), [[3.0, 0.0], [3.5]]),
+        (lambda: SGD(RATE, clipvalue=2.0), [[2.0, 0.0], [2.0]]),
+        (in_two_parts, [[1.5, 0.0], [0.5]]),
     ],
 )
-def test_clipping_factor_is_the_share_of_the_norm_that_is_left(settings, factor):
+def test_clipped_gradients_are_those_of_the_update(make, expected):
+    """Both by hand and by the update that gradient descent makes."""
+    optimizer = make()
+    variables = [
+        keras.Variable(tf.zeros(len(g)), name=name)
+        for g, name in zip(GRADIENTS, ("first", "second"), strict=True)
+    ]
+    optimizer.build(variables)
     gradients = [tf.constant(g) for g in GRADIENTS]
-    found = base_arguments.clipping_factor(SGD(RATE, **settings), gradients)
-    assert found == pytest.approx(factor, rel=1e-6)
-
-
-def test_clipping_factor_takes_missing_and_zero_gradients():
-    optimizer = SGD(RATE, global_clipnorm=1.0)
-    assert base_arguments.clipping_factor(optimizer, [None, tf.zeros(3)]) == 1.0
-
-
-def test_rate_that_acts_under_clipping_is_the_factor_times_the_rate():
-    """Two unit gradients in opposite directions, each clipped to a quarter."""
-    optimizer = SGD(RATE, global_clipnorm=0.25)
-    gradient = tf.constant([1.0], tf.float64)
-    c = base_arguments.clipping_factor(optimizer, [gradient])
-    [variable] = apply(optimizer, ((2.0,),), num_updates=1)
-    assert variable.numpy()[0] == pytest.approx(2.0 - c * RATE, rel=1e-6)
+    found = base_arguments.clipped(optimizer, gradients)
+    optimizer.apply(gradients, variables)
+    for clipped, wanted, variable in zip(found, expected, variables, strict=True):
+        np.testing.assert_allclose(clipped, wanted, rtol=1e-6)
+        np.testing.assert_allclose(variable.numpy(), -RATE * np.array(wanted), rtol=1e-6)
 
 
 # ------------------------------------------------------------------------- the rate of the update

@@ -1,0 +1,43 @@
+"""Whether the training that a callback watches still runs."""
+
+import sys
+import traceback
+import weakref
+from collections.abc import Callable
+
+import keras
+
+
+def running_while(callback: keras.callbacks.Callback) -> Callable[[], bool]:
+    """A function that says whether the training that now calls `callback` still runs.
+
+    An exception that leaves `fit` calls no callback, and a notebook keeps the objects of `fit`
+    alive in its traceback. What tells a training that runs is that a thread executes it.
+
+    Args:
+        callback: The callback, to which the function refers weakly.
+
+    Returns:
+        The function. It always returns True if no `keras.callbacks.CallbackList` calls the
+        callback, as in a loop of the user's own.
+    """
+    if not _is_called(callback):
+        return lambda: True
+    reference = weakref.ref(callback)
+
+    def running() -> bool:
+        callback = reference()
+        return callback is not None and _is_called(callback)
+
+    return running
+
+
+def _is_called(callback: keras.callbacks.Callback) -> bool:
+    """Whether a thread executes a function with a `CallbackList` that holds the callback."""
+    return any(
+        issubclass(type(value), keras.callbacks.CallbackList)
+        and any(member is callback for member in value.callbacks)
+        for frame in sys._current_frames().values()
+        for current, _ in traceback.walk_stack(frame)
+        for value in list(current.f_locals.values())
+    )
