@@ -12,6 +12,8 @@ prints Markdown tables. Times are ratios within one run. PART is one of
   the number of rows;
 - batch: the peak memory of training against the batch size;
 - overhead: the share of the training time that a monitor takes by default;
+- rows: the number of rows that a monitor gives by default in 1, 10 and 60 minutes, on the natural
+  data of solves;
 - optimizers: an update of each optimizer, relative to the Keras optimizer of the same name.
 """
 
@@ -26,7 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A script has its own directory on the path, not the checkout's root.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.benchmarking import memory, overhead, products, solves, updates
+from tools.benchmarking import memory, overhead, products, rows, solves, updates
 
 PARTS = {
     "curvature": products.print_tables,
@@ -34,6 +36,7 @@ PARTS = {
     "memory": memory.print_tables,
     "batch": memory.print_batch_table,
     "overhead": overhead.print_table,
+    "rows": rows.print_table,
     "optimizers": updates.print_table,
 }
 

@@ -197,10 +197,15 @@ def draw_preconditioned_sharpness(axes: Axes, runs: list[pd.DataFrame], colours:
 
 
 def draw_curves(axes: Axes, runs: list[pd.DataFrame], colours: list[Any], column: str) -> None:
-    """Draw one column of runs against the step, with gaps at values that are not finite."""
+    """Draw one column of runs against the step, with gaps at values that are not finite.
+
+    A row that was measured without the column is passed over.
+    """
     for run, colour in zip(runs, colours, strict=True):
-        values = run[column].where(run[column].abs() < math.inf)
-        axes.plot(run["step"], values, color=colour, linewidth=1.5)
+        left_out = run[column].isna() & run["preconditioned_sharpness"].notna()
+        measured = run[~left_out]
+        values = measured[column].where(measured[column].abs() < math.inf)
+        axes.plot(measured["step"], values, color=colour, linewidth=1.5)
     axes.set_xlim(left=0)
 
 

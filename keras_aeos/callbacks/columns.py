@@ -5,7 +5,7 @@ import functools
 import math
 import textwrap
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from keras_aeos.callbacks import quantities
@@ -172,6 +172,12 @@ def missing(names: Iterable[str], num_eigenvalues: int, step: int, epoch: int) -
     """The row of a measurement that failed: NaN, and not converged."""
     row: dict[str, Any] = dict.fromkeys(columns(names, num_eigenvalues), math.nan)
     return row | {"step": step, "epoch": epoch, "num_hvps": 0, "converged": False, "exact": False}
+
+
+def measured(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without the columns that were left to other rows; those of a failed one are kept."""
+    left_out = quantities.OCCASIONAL if math.isfinite(row["preconditioned_sharpness"]) else ()
+    return {k: v for k, v in row.items() if k not in left_out or not math.isnan(v)}
 
 
 def documented(docstring: str | None) -> str:

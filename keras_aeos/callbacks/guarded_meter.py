@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_aeos.callbacks import columns, row
+from keras_aeos.callbacks import columns, quantities, row
 from keras_aeos.callbacks.watched_fit import WatchedFit
 from keras_aeos.curvature import batches
 
@@ -75,7 +75,7 @@ class GuardedMeter:
                 return measured, meter.densities
             finally:
                 fit.probe.before = fit.probe.learning_rate = None
-        names = self._options["quantities"]
+        names = quantities.checked(self._options["quantities"])
         missing = columns.missing(names, self._options["num_eigenvalues"], step, epoch)
         return missing | {"seconds": time.perf_counter() - now}, []
 

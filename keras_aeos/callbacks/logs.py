@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from keras_aeos.callbacks import columns as columns_of_row
 from keras_aeos.callbacks import writers
 from keras_aeos.callbacks.claim import Claim, Taken
 from keras_aeos.callbacks.quantities import DENSITY_COLUMNS
@@ -55,7 +56,7 @@ class Logs:
         self._files = {
             _METRICS: writers.csv_file(columns),
             _DENSITIES: writers.csv_file(DENSITY_COLUMNS),
-            _MEASURED: writers.event_file(lambda row: row),
+            _MEASURED: writers.event_file(columns_of_row.measured),
             _THRESHOLD: writers.event_file(
                 lambda row: {"preconditioned_sharpness": row["stability_threshold"]}
             ),

@@ -20,6 +20,7 @@ from keras_aeos.callbacks.guarded_meter import GuardedMeter
 from keras_aeos.callbacks.logs import Logs
 from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, QUANTITIES
 from keras_aeos.callbacks.running import running_while
+from keras_aeos.callbacks.unconverged import UnconvergedRows
 from keras_aeos.callbacks.watched_fit import WatchedFit
 from keras_aeos.curvature import batches
 from keras_aeos.curvature.eigenpairs import Eigensolver, resolve
@@ -27,8 +28,6 @@ from keras_aeos.curvature.objective import LossFunction
 
 # Least number of examples to gather from `fit`.
 _PROBE_SIZE = 256
-# Rows in succession that may end at the product limit where the next one resumes the solve.
-_MOST_UNCONVERGED = 5
 _SEVERAL_UPDATES = (
     "`update_curvature` is NaN: with steps_per_execution > 1 the last update can't be told from "
     "those before it."
@@ -93,8 +92,9 @@ class AEoSMonitor(keras.callbacks.Callback):
         max_overhead: Float between 0 and 1, or None. Share of the wall time that measuring may
             take, for ``update_freq="auto"`` only; None (default) for 0.05.
         quantities: List of strings or None. Names of the quantities to measure beside the
-            preconditioned sharpness. None (default) for ``sharpness``, ``gradient_norm_squared``,
-            ``preconditioner_norm_squared`` and ``largest_stable_learning_rate``.
+            preconditioned sharpness, in every row. None (default) for ``gradient_norm_squared``,
+            ``preconditioner_norm_squared`` and ``largest_stable_learning_rate``, and ``sharpness``
+            in every fifth row.
         num_eigenvalues: Positive integer. Number of eigenvalues of P⁻¹H, 1 by default.
         solver: String or `Eigensolver`. The eigensolver, with its tolerance and product limit;
             ``"lanczos"`` by default.
@@ -178,25 +178,15 @@ class AEoSMonitor(keras.callbacks.Callback):
             self._arguments["quantities"] = quantities = list(quantities)
         self._schedule = schedule.make(update_freq, max_overhead)
         self._automatic = isinstance(self._schedule, schedule.Automatic)
-        method, rtol, max_hvps = (
-            resolve(solver, rtol=1e-2, max_hvps=schedule.max_hvps(num_eigenvalues))
-            if self._automatic
-            else resolve(solver)
-        )
-        self._solver = Eigensolver(method, rtol, max_hvps)
-        self._quantities = of_row.checked(quantities)
-        self._updates_wanted = any(QUANTITIES[name].of_update for name in self._quantities)
-        self._loss_function = loss
+        sparing = (1e-2, schedule.max_hvps(num_eigenvalues)) if self._automatic else ()
+        self._solver = Eigensolver(*resolve(solver, *sparing))
+        names = of_row.checked(quantities)
+        self._updates_wanted = any(QUANTITIES[name].of_update for name in names)
         self._optimizer = optimizer
-        self._options = {
-            "quantities": self._quantities,
-            "num_eigenvalues": num_eigenvalues,
-            "solver": self._solver,
-            "loss": loss,
-            "optimizer": optimizer,
-            "check": check,
-        }
-        self.columns = columns.columns(self._quantities, num_eigenvalues)
+        measured = ("quantities", "num_eigenvalues", "loss", "optimizer", "check")
+        self._options = {name: self._arguments[name] for name in measured}
+        self._options["solver"] = self._solver
+        self.columns = columns.columns(names, num_eigenvalues)
         self._logs = Logs(log_dir, self.columns)
         self._given = None if data is None else batches.from_data(data, batch_size)
         self._probe_size = _PROBE_SIZE if probe_size is None else probe_size
@@ -216,8 +206,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._next_step: float = math.inf
         self._num_rows_before = len(self._rows)
         self._had_function = False
-        self._said_unconverged = False
-        self._num_unconverged = 0
+        self._unconverged = UnconvergedRows(self._solver, self._automatic, self._warn_once)
         self._began = time.perf_counter()
         self._warned: set[str] = set()
 
@@ -286,7 +275,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._fit = fit = WatchedFit(
             self.model,
             self._measured_optimizer(),
-            self._loss_function,
+            self._arguments["loss"],
             self._given,
             self._arguments["batch_size"],
             self._probe_size,
@@ -362,8 +351,10 @@ class AEoSMonitor(keras.callbacks.Callback):
             self.model, fit, step, self._epoch, self._began, max_hvps
         )
         self._last_step = step
-        self._warn_if_unconverged(measured)
-        self._record(measured, densities)
+        self._unconverged.note(measured)
+        self._rows.append(measured)
+        self._densities += densities
+        self._logs.write(measured, densities)
         seconds = time.perf_counter() - began
         self._next_step = self._schedule.after(step, seconds, measured["edge_ratio"])
 
@@ -381,19 +372,14 @@ class AEoSMonitor(keras.callbacks.Callback):
         if self._fit is None or not self._fit.begun or self._meter.refused:
             return
         num_updates = self._fit.num_updates_here
-        rows = self._rows[self._num_rows_before :]
         if self._last_step is None and num_updates >= 1:
             self._warn_once(
                 f"Training ended after {num_updates} updates, before a measurement was due. It was "
                 "measured at its end. To see more rows, choose a smaller `update_freq`."
             )
             self._measure(resolve(self._arguments["solver"])[2])  # no row will resume it
-        elif rows and not self._said_unconverged and all(map(_unconverged, rows)):
-            self._warn_once(
-                f"None of the {len(rows)} rows of this `fit` has converged: an eigenvalue may be "
-                "larger than its row says. Train longer, or give the monitor a `solver` with "
-                "larger `max_hvps`."
-            )
+        else:
+            self._unconverged.note_end(self._rows[self._num_rows_before :])
 
     def _stop_measuring(self, error: Exception) -> None:
         self._meter.refused, self._next_step = True, math.inf
@@ -406,29 +392,6 @@ class AEoSMonitor(keras.callbacks.Callback):
         if text not in self._warned:
             self._warned.add(text)
             warnings.warn(text, stacklevel=2)
-
-    def _record(self, measured: dict[str, Any], densities: list[dict[str, Any]]) -> None:
-        self._rows.append(measured)
-        self._densities += densities
-        self._logs.write(measured, densities)
-
-    def _warn_if_unconverged(self, measured: dict[str, Any]) -> None:
-        """Say once that a solve ended at its limit, if no later row will make up for it."""
-        self._num_unconverged = self._num_unconverged + 1 if _unconverged(measured) else 0
-        patience = _MOST_UNCONVERGED if self._automatic else 1
-        if self._num_unconverged >= patience and not self._said_unconverged:
-            self._said_unconverged = True
-            self._warn_once(
-                f"At step {measured['step']} an eigenvalue did not converge to "
-                f"rtol={self._solver.rtol} within {self._solver.max_hvps} Hessian-vector products. "
-                "Its row says converged=False and carries the error bound that was reached. To fix "
-                "this, raise `max_hvps` or `rtol` of the solver."
-            )
-
-
-def _unconverged(measured: dict[str, Any]) -> bool:
-    """Whether a solve of the row ended at its limit."""
-    return not measured["converged"] and math.isfinite(measured["residual"])
 
 
 AEoSMonitor.__doc__ = columns.documented(AEoSMonitor.__doc__)

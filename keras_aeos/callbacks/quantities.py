@@ -16,6 +16,9 @@ DEFAULT = (
     "preconditioner_norm_squared",
     "largest_stable_learning_rate",
 )
+# Those of the default that take a solve of their own: they are measured in every fifth row.
+OCCASIONAL = ("sharpness",)
+OCCASIONAL_FREQ = 5
 DENSITY_COLUMNS = ["step", "operator", "low", "high", "fraction", "error"]
 
 
@@ -115,7 +118,10 @@ def _trace(operator: str, column: str) -> Quantity:
 
 QUANTITIES: dict[str, Quantity] = {
     "sharpness": Quantity(
-        "λ₁(H)", ("sharpness",), lambda m, *_: (float(m.raw.eigenpairs.eigenvalues[0]),)
+        "λ₁(H); in every fifth row and NaN between, unless it is named in `quantities` or there "
+        "is no other solve: where P is 1 or not known",
+        ("sharpness",),
+        lambda m, *_: (float(m.raw.eigenpairs.eigenvalues[0]),),
     ),
     "gradient_norm_squared": Quantity(
         "‖∇f‖²", ("gradient_norm_squared",), lambda m, *_: (_squared_norm(m.hessian.gradient),)

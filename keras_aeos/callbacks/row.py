@@ -13,7 +13,7 @@ from keras_aeos import constraints
 from keras_aeos.callbacks import columns
 from keras_aeos.callbacks import quantities as of_row
 from keras_aeos.callbacks.clipping import Clipping
-from keras_aeos.callbacks.quantities import QUANTITIES
+from keras_aeos.callbacks.quantities import OCCASIONAL, OCCASIONAL_FREQ, QUANTITIES
 from keras_aeos.curvature import batches
 from keras_aeos.curvature.eigenpairs import Eigensolver, check_num_eigenvalues, resolve
 from keras_aeos.curvature.measurement import Measurement
@@ -37,7 +37,7 @@ class EdgeMeter:
         model: A built Keras model, compiled with the loss and the optimizer that train it.
         data: The examples to measure on, as for `keras_aeos.top_eigenpairs`.
         quantities: List of strings or None. The quantities to measure beside the preconditioned
-            sharpness; None (default) for the default of `AEoSMonitor`.
+            sharpness; None (default) for those of `AEoSMonitor`, ``sharpness`` in every fifth row.
         num_eigenvalues: Positive integer. Number of eigenvalues of P⁻¹H, 1 by default.
         solver: String or `Eigensolver`. ``"lanczos"`` by default.
         batch_size: Positive integer or None. Rows per micro-batch if `data` are arrays; None
@@ -96,6 +96,8 @@ class EdgeMeter:
         self._loss_function = loss
         self._optimizer = optimizer
         self._quantities = of_row.checked(quantities)
+        self._sparing = quantities is None
+        self._num_rows = 0
         self.columns = columns.columns(self._quantities, num_eigenvalues)
         self.densities: list[dict[str, Any]] = []
         self._num_eigenvalues = num_eigenvalues
@@ -200,8 +202,12 @@ class EdgeMeter:
             and not description.approximation,
         )
         row = {column.name: column.read(reading) for column in columns.FIRST}
+        row |= dict.fromkeys(of_row.columns(self._quantities), math.nan)
         row |= of_row.measure(
-            self._quantities, reading.measurement, reading.learning_rate, reading.threshold
+            self._quantities_now(reading.measurement),
+            reading.measurement,
+            reading.learning_rate,
+            reading.threshold,
         )
         self.densities = of_row.densities(self._quantities, reading.measurement, step)
         row |= {column.name: column.read(reading) for column in columns.LAST}
@@ -210,7 +216,15 @@ class EdgeMeter:
             for index, name in enumerate(columns.further(self._num_eigenvalues), 1)
         }
         self._seconds += row["seconds"]
+        self._num_rows += 1
         return row
+
+    def _quantities_now(self, measurement: Measurement) -> list[str]:
+        """The quantities of this row: by default, seldom those that take a solve of their own."""
+        one_solve = measurement.preconditioned in (None, measurement.raw)
+        if not self._sparing or one_solve or (self._num_rows + 1) % OCCASIONAL_FREQ == 0:
+            return self._quantities
+        return [name for name in self._quantities if name not in OCCASIONAL]
 
     def _solve(
         self,

@@ -1,13 +1,16 @@
 """After which updates a monitor measures."""
 
 import bisect
+import collections
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 
 from keras_aeos import constraints
 
-_MAX_OVERHEAD = 0.05
+# The share of the wall time that measuring may take by default.
+MAX_OVERHEAD = 0.05
 # Updates before the first measurement. As many batches are gathered by then, and a product with
 # their Hessian costs about two updates for each.
 _FIRST = 8
@@ -18,6 +21,8 @@ _HVPS_PER_EIGENVALUE = 8
 _SETUP_PART = 0.4
 # Part of the first measurement that later ones are expected to take, until there is one.
 _RECURRING_PART = 0.5
+# Later measurements that the next one is expected to be like. Every so many, one may be dearer.
+_NUM_ALIKE = 5
 # A ratio from here on is near the edge; a change by this part from row to row is fast.
 _NEAR, _FAST = 0.7, 0.1
 # Waiting times, in units of that which keeps the overhead at the limit: where something happens
@@ -46,7 +51,7 @@ def make(
         update_freq = list(update_freq)
     constraints.check(update_freq=update_freq, max_overhead=max_overhead)
     if isinstance(update_freq, str):
-        return Automatic(_MAX_OVERHEAD if max_overhead is None else max_overhead)
+        return Automatic(MAX_OVERHEAD if max_overhead is None else max_overhead)
     if max_overhead is not None:
         raise ValueError(
             "`max_overhead` decides how often to measure with update_freq='auto', and has no "
@@ -99,9 +104,10 @@ class Given:
 class Automatic:
     """As often as a share of the wall time allows, and as there is something to see.
 
-    With c the seconds of a measurement, S those spent so far and f the allowed share, the next
-    measurement is due at the wall time T with ``S + c ≤ f T``, but not before c/2f have passed,
-    and where the edge is far and the ratio rests not before 4c/f. The time of the first
+    With c the seconds of the dearest of the last five measurements, S those spent so far and f the
+    allowed share, the next measurement is due at the wall time T with ``S + c ≤ f T``. With m the
+    mean of the last five, it is not due before m/2f have passed, and where the edge is far and the
+    ratio rests not before 4m/f. The time of the first
     measurement, much of which is tracing, enters S bit by bit, at two fifths of the allowed share,
     so that a short run isn't left without rows.
 
@@ -115,6 +121,7 @@ class Automatic:
         self._clock = clock
         self._setup: float | None = None
         self._spent = 0.0
+        self._costs: collections.deque[float] = collections.deque(maxlen=_NUM_ALIKE)
         self._elapsed = 0.0
         self._ratio = math.nan
         self._last_step = 0
@@ -141,14 +148,15 @@ class Automatic:
         self._resumed, self._last_step = now, step
 
         if self._setup is None:
-            self._setup, cost = seconds, _RECURRING_PART * seconds
+            self._setup = seconds
         else:
             self._spent += seconds
-            cost = seconds
-        spent = self._spent + cost
+            self._costs.append(seconds)
+        costs = self._costs or [_RECURRING_PART * self._setup]
+        spent = self._spent + max(costs)
         due = min((spent + self._setup) / self._share, spent / (self._share * (1.0 - _SETUP_PART)))
         patience = _EAGER if self._happening(ratio) else _LAZY
-        wait = max(due - self._elapsed, patience * cost / self._share)
+        wait = max(due - self._elapsed, patience * statistics.fmean(costs) / self._share)
         self._ratio = ratio
         if self._seconds_per_update:
             self._due = step + max(1, math.ceil(wait / self._seconds_per_update))

@@ -9,6 +9,7 @@ from keras import layers
 
 import keras_aeos
 from keras_aeos import AEoSMonitor
+from keras_aeos.callbacks.quantities import DEFAULT
 from tests.cases import build, dense_hessian, fit_one, flat, two_outputs
 
 RATE = 0.01
@@ -58,7 +59,11 @@ def test_row_is_the_state_after_its_update(tmp_path, feed, given):
     keras.config.set_floatx("float64")
     model, x, y = build("batch_normalised", keras_aeos.optimizers.Adam(RATE))
     monitor = AEoSMonitor(
-        (x, y) if given else None, update_freq=3, num_eigenvalues=2, log_dir=tmp_path
+        (x, y) if given else None,
+        update_freq=3,
+        quantities=DEFAULT,
+        num_eigenvalues=2,
+        log_dir=tmp_path,
     )
     model.fit(**feed(x, y), epochs=3, verbose=0, callbacks=[monitor])
 
@@ -169,7 +174,7 @@ def test_dictionaries_and_several_outputs(steps_per_execution, as_dataset):
     assert monitor.history["step"].tolist() == (
         [2, 4, 6, 8, 10, 12] if steps_per_execution == 1 else [2, 5, 6, 8, 11, 12]
     )
-    assert (monitor.history["sharpness"] > 0).all()
+    assert (monitor.history["preconditioned_sharpness"] > 0).all()
 
 
 def test_subclassed_model_without_targets():
@@ -271,7 +276,7 @@ def test_frozen_layers_are_not_parameters():
     model, x, y = build("dense", "adam")
     model.layers[0].trainable = False
     model.compile("adam", loss="mse")
-    row = fit_one(model, x, y, AEoSMonitor(update_freq=1))
+    row = fit_one(model, x, y, AEoSMonitor(update_freq=1, quantities=["sharpness"]))
     hidden = model.layers[0](x).numpy()
     design = np.c_[hidden, np.ones(len(x))]
     top = np.linalg.eigvalsh(2 / 3 * design.T @ design / len(x))[-1]

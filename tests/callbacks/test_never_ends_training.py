@@ -157,7 +157,7 @@ def test_row_that_failed_is_nan_and_the_next_is_tried_again(monkeypatch):
     model, watching = network(None), AEoSMonitor(update_freq=2)
     with pytest.warns(UserWarning, match="next row is tried again.*RuntimeError: lost device"):
         model.fit(X, Y, batch_size=6, verbose=0, callbacks=[watching])
-    assert watching.history["sharpness"].isna().tolist() == [True, False]
+    assert watching.history["preconditioned_sharpness"].isna().tolist() == [True, False]
     assert watching.history["converged"].tolist() == [False, True]
     assert watching.history["step"].tolist() == [2, 4]
 
@@ -167,7 +167,7 @@ def test_after_three_failures_nothing_more_is_tried(monkeypatch):
     model, watching = network(None), AEoSMonitor(update_freq=1)
     with pytest.warns(UserWarning, match="nothing more is measured.*lost device"):
         model.fit(X, Y, batch_size=6, verbose=0, callbacks=[watching])
-    assert watching.history["sharpness"].isna().tolist() == [True] * 4
+    assert watching.history["preconditioned_sharpness"].isna().tolist() == [True] * 4
 
 
 def test_interrupt_of_the_user_ends_the_training(monkeypatch):
@@ -185,7 +185,9 @@ def test_measurement_that_ran_out_of_memory_is_repeated_in_less(monkeypatch, num
     watching = AEoSMonitor(tf.data.Dataset.from_tensor_slices((X, Y)).batch(8), update_freq=1)
     with pytest.warns(UserWarning, match=message):
         row = fit_one(network(None), X, Y, watching)
-    assert row["sharpness"] == pytest.approx(expected["sharpness"], rel=1e-3)
+    assert row["preconditioned_sharpness"] == pytest.approx(
+        expected["preconditioned_sharpness"], rel=1e-3
+    )
     assert row["converged"]
 
 
@@ -194,7 +196,7 @@ def test_memory_that_suffices_for_no_example_is_a_row_of_nan(monkeypatch):
     watching = AEoSMonitor((X, Y), update_freq=1)
     with pytest.warns(UserWarning, match="tried again.*ResourceExhausted"):
         row = fit_one(network(None), X, Y, watching)
-    assert np.isnan(row["sharpness"])
+    assert np.isnan(row["preconditioned_sharpness"])
 
 
 # ------------------------------------------------------------------------ short and odd fits
@@ -229,7 +231,9 @@ class At(keras.callbacks.Callback):
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("event", ["on_train_begin", "on_epoch_end", "on_train_end"])
 def test_measure_may_be_called_at_any_time(event, given, update_freq):
-    watching = AEoSMonitor((X, Y) if given else None, update_freq=update_freq)
+    watching = AEoSMonitor(
+        (X, Y) if given else None, update_freq=update_freq, quantities=["sharpness"]
+    )
     model = network(None)
     model.fit(X, Y, batch_size=6, epochs=2, verbose=0, callbacks=[watching, At(watching, event)])
     steps = watching.history["step"].tolist()
@@ -291,7 +295,7 @@ def test_two_monitors_see_the_same_fit():
     first, second = AEoSMonitor(update_freq=1), AEoSMonitor(update_freq=1, solver="power")
     third = AEoSMonitor((x, y), update_freq=1)
     model.fit(x, y, batch_size=len(x), verbose=0, callbacks=[first, second, third])
-    values = [m.history["sharpness"][0] for m in (first, second, third)]
+    values = [m.history["preconditioned_sharpness"][0] for m in (first, second, third)]
     np.testing.assert_allclose(values, values[0], rtol=1e-2)
     assert len({m.log_dir for m in (first, second, third)}) == 3
 

@@ -133,7 +133,7 @@ def test_check_names_a_layer_whose_second_derivative_is_wrong():
     fit_one(model, x, y[:, :3], AEoSMonitor(update_freq=1))
     with pytest.warns(UserWarning, match=r"Training goes on\. ValueError: .*rounding"):
         row = fit_one(model, x, y[:, :3], AEoSMonitor(update_freq=1, check=True))
-    assert np.isnan(row["sharpness"])
+    assert np.isnan(row["preconditioned_sharpness"])
 
 
 def test_check_passes_a_sound_model():

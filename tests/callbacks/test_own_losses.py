@@ -189,6 +189,7 @@ def test_given_loss_and_optimizer_are_measured(kind):
     model, optimizer, variables = made(kind)
     monitor = AEoSMonitor(
         update_freq=2,
+        quantities=["sharpness"],
         probe_size=len(X),
         loss=lambda model, batch: model.own_loss(batch),
         optimizer=optimizer if kind is GAN else None,

@@ -1,5 +1,8 @@
 """The row without `fit`: in a training loop of one's own, and in the documentation."""
 
+import warnings
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
@@ -7,8 +10,8 @@ import tensorflow as tf
 
 import keras_aeos
 from keras_aeos.callbacks import columns
-from keras_aeos.callbacks.quantities import QUANTITIES
-from tests.cases import build
+from keras_aeos.callbacks.quantities import DEFAULT, QUANTITIES
+from tests.cases import build, dense_hessian
 
 TIMES = ["seconds", "overhead", "epoch"]
 
@@ -43,6 +46,41 @@ def test_row_of_an_own_loop_is_that_of_the_monitor():
     for expected, found in zip(monitor.history.to_dict("records"), rows, strict=True):
         for name in set(meter.columns) - set(TIMES):
             assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+
+
+EVERY_ROW, FIFTH_ROWS = list(range(1, 11)), [5, 10]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "quantities", "expected"),
+    [
+        ("adam", None, FIFTH_ROWS),
+        ("adam", DEFAULT, EVERY_ROW),
+        ("adam", ["sharpness"], EVERY_ROW),
+        ("sgd", None, EVERY_ROW),  # P = 1, one solve for both
+        (keras.optimizers.Lion, None, EVERY_ROW),  # nothing else is known
+    ],
+)
+def test_raw_sharpness_is_left_to_few_rows_by_default(optimizer, quantities, expected, monkeypatch):
+    keras.config.set_floatx("float64")
+    model, x, y = build("dense", optimizer if isinstance(optimizer, str) else optimizer(1e-3))
+    meter = keras_aeos.EdgeMeter(model, (x, y), quantities=quantities)
+    solve = mock.Mock(wraps=meter._tracker.solve)
+    monkeypatch.setattr(meter._tracker, "solve", solve)
+    found = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Only the raw sharpness")
+        for number, _ in enumerate(loop(model, x, y, 10, 4), 1):
+            row = meter.measure()
+            assert list(row) == meter.columns
+            assert row["converged"]
+            if np.isfinite(row["sharpness"]):
+                found.append(number)
+    assert found == expected
+    num_raw = sum(call.args[0] == "raw" for call in solve.call_args_list)
+    assert num_raw == (0 if optimizer == "sgd" else len(expected))
+    top = np.linalg.eigvalsh(dense_hessian(model, x, y))[-1]
+    assert row["sharpness"] == pytest.approx(top, rel=1e-3)
 
 
 def test_time_of_a_row_is_counted():

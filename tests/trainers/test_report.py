@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from trainers.report import edge_summary
+from trainers.report import draw_curves, edge_summary
 
 
 def metrics(ratios, losses, threshold=380.0):
@@ -99,3 +100,22 @@ def test_no_rows():
     empty = metrics([], [])
     assert "nothing was measured" in edge_summary(empty, "cross_entropy").sentence()
     assert not edge_summary(empty, "cross_entropy").holds
+
+
+@pytest.mark.parametrize(
+    ("ratios", "sharpness", "drawn"),
+    [
+        # Rows without it lie between those with it: one line.
+        ([1.0] * 5, [nan, 3.0, nan, nan, 4.0], ([40, 100], [3.0, 4.0])),
+        # A row that failed is a gap, and so is an infinite value.
+        ([1.0, nan, 1.0], [3.0, nan, 4.0], ([20, 40, 60], [3.0, nan, 4.0])),
+        ([1.0, 1.0, 1.0], [3.0, math.inf, 4.0], ([20, 40, 60], [3.0, nan, 4.0])),
+    ],
+)
+def test_curve_has_gaps_where_a_measurement_failed_alone(ratios, sharpness, drawn):
+    run = metrics(ratios, [1.0] * len(ratios)).assign(sharpness=sharpness)
+    axes = Figure().subplots()
+    draw_curves(axes, [run], ["C0"], "sharpness")
+    (line,) = axes.get_lines()
+    np.testing.assert_array_equal(line.get_xdata(), drawn[0])
+    np.testing.assert_array_equal(line.get_ydata(), drawn[1])
