@@ -1,7 +1,8 @@
 """Partial evaluation of a traced function: values independent of one argument are computed once."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import tensorflow as tf
 from tensorflow.types.experimental import ConcreteFunction
@@ -38,6 +39,7 @@ class PartialEvaluation:
         *self._outputs, self._product = function.graph.outputs
         self._values = _values(self._graph, self._vector, self._product)
         self.linearisable = not any(value.dtype in _BOUND for value in self._values)
+        self._density: float | None = None  # bytes of values for an entry of the inputs
 
     def fixed(self, *rest: tf.Tensor) -> list[tf.Tensor]:
         """The outputs that do not depend on v."""
@@ -47,6 +49,26 @@ class PartialEvaluation:
         """The outputs that do not depend on v, and the values that `second` continues from."""
         outputs = self._first(*rest, *self._captures)
         return outputs[: len(self._outputs)], outputs[len(self._outputs) :]
+
+    def num_bytes(self, *rest: tf.Tensor) -> int:
+        """Bytes of the values of `first`, known before they are computed.
+
+        Exact where the graph knows the shapes, and for the first `rest` given. For others it is in
+        proportion to the inputs of which the graph doesn't know the shape.
+        """
+        size = num_bytes(self._values)
+        if size is not None:
+            return size
+        shapes = {
+            fed.name: given.shape
+            for fed, given in zip(self._rest, rest, strict=False)  # captures come after `rest`
+            if not fed.shape.is_fully_defined()
+        }
+        num_entries = sum(shape.num_elements() for shape in shapes.values())
+        if self._density is None:
+            values = self._part(self._rest, self._values, shapes).outputs
+            self._density = sum(num_bytes([v]) or 0 for v in values) / max(1, num_entries)
+        return int(self._density * num_entries)
 
     def second(self, vector: tf.Tensor, values: Sequence[tf.Tensor]) -> tf.Tensor:
         """The product with `vector`, from the values of `first`."""
@@ -72,8 +94,13 @@ class PartialEvaluation:
     def _whole(self) -> ConcreteFunction:
         return self._part([self._vector, *self._rest], [self._product])
 
-    def _part(self, feeds: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]) -> ConcreteFunction:
-        """A concrete function that computes `fetches` from `feeds`.
+    def _part(
+        self,
+        feeds: Sequence[tf.Tensor],
+        fetches: Sequence[tf.Tensor],
+        shapes: Mapping[str, tf.TensorShape] = MappingProxyType({}),
+    ) -> ConcreteFunction:
+        """A concrete function that computes `fetches` from `feeds`, some of them of given `shapes`.
 
         Control edges are left out, so operations with side effects run only if the fetches need
         their results.
@@ -113,10 +140,20 @@ class PartialEvaluation:
             results = {**given, **dict(zip(computed, imported, strict=True))}
             return [results[tensor.name] for tensor in fetches]
 
-        signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in feeds]
+        signature = [tf.TensorSpec(shapes.get(t.name, t.shape), t.dtype) for t in feeds]
         return tf.function(
             compute, input_signature=signature, autograph=False
         ).get_concrete_function()
+
+
+def num_bytes(tensors: Iterable[tf.Tensor]) -> int | None:
+    """Bytes of tensors, from their shapes alone; None if these aren't all known."""
+    total = 0
+    for tensor in tensors:
+        if not tensor.shape.is_fully_defined():
+            return None
+        total += tensor.dtype.size * tensor.shape.num_elements()
+    return total
 
 
 def _values(graph: tf.Graph, vector: tf.Tensor, product: tf.Tensor) -> list[tf.Tensor]:
