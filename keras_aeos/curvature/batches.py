@@ -1,7 +1,8 @@
 """The data of a curvature measurement: micro-batches that can be iterated over repeatedly."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -43,7 +44,7 @@ class MicroBatches:
     def __iter__(self) -> Iterator[list[tf.Tensor]]:
         return self._fetched(0)
 
-    def on(self, device: str, begin: int = 0) -> Iterator[list[tf.Tensor]]:
+    def on(self, device: str, begin: int = 0) -> Generator[list[tf.Tensor]]:
         """The micro-batches from number `begin` on, on a device.
 
         The first ones, as many as fit into the device's `room`, are brought there once and stay.
@@ -268,7 +269,20 @@ def _dtype(array: Any) -> tf.DType:
     return tf.as_dtype(keras.config.floatx()) if dtype == tf.float64 else dtype
 
 
-class _ArrayBatches:
+class _Numbered(ABC):
+    """Micro-batches that are made one at a time, by their number."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Nest: ...
+
+    def __iter__(self) -> Iterator[Nest]:
+        return (self[index] for index in range(len(self)))
+
+
+class _ArrayBatches(_Numbered):
     """Consecutive slices of arrays, converted to tensors one at a time."""
 
     def __init__(self, arrays: Nest, num_rows: int, batch_size: int) -> None:
@@ -291,7 +305,7 @@ class _ArrayBatches:
         )
 
 
-class _PyDatasetBatches:
+class _PyDatasetBatches(_Numbered):
     """The batches of a `keras.utils.PyDataset`, converted to tensors one at a time."""
 
     def __init__(self, dataset: keras.utils.PyDataset) -> None:
@@ -304,9 +318,6 @@ class _PyDatasetBatches:
 
     def __len__(self) -> int:
         return self._dataset.num_batches or 0
-
-    def __iter__(self) -> Iterator[Nest]:
-        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Nest:
         return tf.nest.map_structure(

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_aeos.curvature.batches import MicroBatches, Nest, flatten, num_rows, unflatten
+from keras_aeos.curvature.compilation import CompilationTrial
 from keras_aeos.curvature.device_memory import is_host, room
 from keras_aeos.curvature.loss_scaling import loss_scale
 from keras_aeos.curvature.partial_evaluation import PartialEvaluation, num_bytes
@@ -100,7 +101,9 @@ class Objective:
         Returns:
             A `Linearisation`.
         """
-        return Linearisation(self, visitors)
+        made = Linearisation(self, visitors)
+        self._trial.consider(made.gradient, made._kept)
+        return made
 
     def room_for_values(self, device: str) -> int:
         """Bytes of intermediate values that a linearisation may keep on a device."""
@@ -130,6 +133,10 @@ class Objective:
         function = self._traced.get_concrete_function()
         refuse_inexact(function.graph)
         return PartialEvaluation(function)
+
+    @functools.cached_property
+    def _trial(self) -> CompilationTrial:
+        return CompilationTrial(self.parts)
 
     def _product_of_batch(
         self,

@@ -1,7 +1,8 @@
 """Partial evaluation of a traced function: values independent of one argument are computed once."""
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import tensorflow as tf
@@ -29,6 +30,7 @@ class PartialEvaluation:
     Attributes:
         linearisable: Whether `first` and `second` can be used. They cannot if an intermediate value
             is bound to its graph, as the stacks of loops are.
+        compiled: Whether `second` is compiled by XLA, False at first.
     """
 
     def __init__(self, function: ConcreteFunction) -> None:
@@ -39,6 +41,7 @@ class PartialEvaluation:
         *self._outputs, self._product = function.graph.outputs
         self._values = _values(self._graph, self._vector, self._product)
         self.linearisable = not any(value.dtype in _BOUND for value in self._values)
+        self.compiled = False
         self._density: float | None = None  # bytes of values for an entry of the inputs
 
     def fixed(self, *rest: tf.Tensor) -> list[tf.Tensor]:
@@ -70,9 +73,26 @@ class PartialEvaluation:
             self._density = sum(num_bytes([v]) or 0 for v in values) / max(1, num_entries)
         return int(self._density * num_entries)
 
+    @property
+    def compilable(self) -> bool:
+        """Whether XLA may compile `second`: it does so for each shape, and not for max pooling.
+
+        XLA's second derivative of max pooling is wrong.
+        """
+        library = (node for f in self._definition.library.function for node in f.node_def)
+        operations = itertools.chain(self._definition.node, library)
+        return num_bytes(self._values) is not None and not any(
+            operation.op.startswith("MaxPool") for operation in operations
+        )
+
+    @property
+    def num_operations(self) -> int:
+        """Operations of `second`."""
+        return len(self._second.graph.get_operations())
+
     def second(self, vector: tf.Tensor, values: Sequence[tf.Tensor]) -> tf.Tensor:
         """The product with `vector`, from the values of `first`."""
-        return self._second(vector, *values)[0]
+        return (self._compiled if self.compiled else self._second)(vector, *values)[0]
 
     def whole(self, vector: tf.Tensor, *rest: tf.Tensor) -> tf.Tensor:
         """The product with `vector`, without kept values."""
@@ -89,6 +109,10 @@ class PartialEvaluation:
     @functools.cached_property
     def _second(self) -> ConcreteFunction:
         return self._part([self._vector, *self._values], [self._product])
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[..., list[tf.Tensor]]:
+        return tf.function(self._second, jit_compile=True, autograph=False)
 
     @functools.cached_property
     def _whole(self) -> ConcreteFunction:
