@@ -56,12 +56,12 @@ class PartialEvaluation:
     def num_bytes(self, *rest: tf.Tensor) -> int:
         """Bytes of the values of `first`, known before they are computed.
 
-        Exact where the graph knows the shapes, and for the first `rest` given. For others it is in
-        proportion to the inputs of which the graph doesn't know the shape.
+        Where the graph doesn't know their shapes, it is exact for the first `rest` given, and for
+        others in proportion to the inputs whose shapes it doesn't know.
         """
-        size = num_bytes(self._values)
-        if size is not None:
-            return size
+        known = sum(num_bytes([value]) or 0 for value in self._values)
+        if num_bytes(self._values) is not None:
+            return known
         shapes = {
             fed.name: given.shape
             for fed, given in zip(self._rest, rest, strict=False)  # captures come after `rest`
@@ -70,8 +70,9 @@ class PartialEvaluation:
         num_entries = sum(shape.num_elements() for shape in shapes.values())
         if self._density is None:
             values = self._part(self._rest, self._values, shapes).outputs
-            self._density = sum(num_bytes([v]) or 0 for v in values) / max(1, num_entries)
-        return int(self._density * num_entries)
+            size = sum(num_bytes([value]) or 0 for value in values)
+            self._density = (size - known) / max(1, num_entries)
+        return known + round(self._density * num_entries)
 
     @property
     def compilable(self) -> bool:

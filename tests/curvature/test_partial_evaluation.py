@@ -180,6 +180,20 @@ def test_kept_values_never_exceed_the_limit(monkeypatch):
         assert len(again.linearise()._kept) == min(num_examples // 2, 3)
 
 
+@pytest.mark.parametrize("name", ["max_pooled", "batch_normalised", "embedding", "noisy"])
+@pytest.mark.parametrize("batch_size", [5, 4])  # of 12 examples: shapes unknown, and known
+def test_size_of_kept_values_is_known_before_they_are_computed(name, batch_size, monkeypatch):
+    """Their sizes are linear in the number of examples here."""
+    objective = objective_of(*compiled(name), batch_size)
+    hessian = objective.linearise()
+    foretold = [objective.parts.num_bytes(*given) for given in hessian._arguments()]
+    sizes = kept_bytes(hessian)
+    assert foretold == pytest.approx(sizes, rel=0.01)  # but for shapes that are values themselves
+    monkeypatch.delattr(type(objective.parts), "first")
+    keep(monkeypatch, sizes[0] - 1)
+    assert objective.linearise()._kept == []
+
+
 def test_kept_values_are_used_and_the_others_computed_anew(monkeypatch):
     """Kept micro-batches are not gone through again for a product; the others are."""
     model, x, y = compiled("dense")
