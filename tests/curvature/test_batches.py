@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from keras_aeos.curvature import batches as batches_module
 from keras_aeos.curvature import device_memory
+from keras_aeos.curvature import objective as objective_module
 from keras_aeos.curvature.batches import from_data, from_list, smaller
+from keras_aeos.curvature.objective import Objective
 
 ROWS, SIZE = 10, 4  # three micro-batches, the last of them smaller
 X, Y = np.arange(3.0 * ROWS, dtype="float32").reshape(ROWS, 3), np.arange(ROWS)
@@ -126,6 +128,27 @@ def test_an_error_of_the_source_comes_out(accelerator):
     next(iterator)
     with pytest.raises(OSError, match="no such file"):
         next(iterator)
+
+
+@pytest.mark.parametrize("num_fitting", [0, 1, 5])
+@pytest.mark.parametrize("kept", [0, 2**20])
+def test_measurement_is_the_same_on_a_device(num_fitting, kept, accelerator, monkeypatch):
+    """The loss, the gradient and a product, bit for bit, at parameters that lie on the device."""
+    accelerator(num_fitting)
+    monkeypatch.setattr(objective_module, "room", lambda device: kept)
+    measured = []
+    for device in (HOST, DEVICE):
+        keras.utils.set_random_seed(1)
+        with tf.device(device):
+            model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(ROWS, "tanh")])
+            model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+            hessian = Objective(model, from_data((X, Y), SIZE)).linearise()
+            product = hessian.hessian_product(hessian.gradient)
+        assert product.device == device
+        measured.append((hessian.loss, hessian.gradient.numpy(), product.numpy()))
+        assert len(hessian._kept) == (3 if kept else 0)
+    for on_host, on_device in zip(*measured, strict=True):
+        np.testing.assert_array_equal(on_device, on_host)
 
 
 def test_room_is_a_share_of_what_is_free(monkeypatch):

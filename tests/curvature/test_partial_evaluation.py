@@ -184,7 +184,8 @@ def test_kept_values_never_exceed_the_limit(monkeypatch):
 @pytest.mark.parametrize("batch_size", [5, 4])  # of 12 examples: shapes unknown, and known
 def test_size_of_kept_values_is_known_before_they_are_computed(name, batch_size, monkeypatch):
     """Their sizes are linear in the number of examples here."""
-    objective = objective_of(*compiled(name), batch_size)
+    model, x, y = compiled(name)
+    objective = objective_of(model, x, y, batch_size)
     hessian = objective.linearise()
     foretold = [objective.parts.num_bytes(*given) for given in hessian._arguments()]
     sizes = kept_bytes(hessian)
