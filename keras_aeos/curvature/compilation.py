@@ -10,7 +10,8 @@ from keras_aeos.curvature.device_memory import is_host
 from keras_aeos.curvature.partial_evaluation import PartialEvaluation
 
 # Products of a row with one solve, the share of their time that compiling saves at best, and the
-# seconds that compiling an operation takes: what decides when it is tried.
+# seconds that compiling an operation takes (`python tools/benchmark.py xla`): what decides when it
+# is tried.
 _PRODUCTS_PER_ROW = 10
 _SAVED = 0.4
 _SECONDS_PER_OPERATION = 0.02
@@ -28,8 +29,9 @@ class CompilationTrial:
     have saved, compiled, as much time as it is expected to take: so it never costs more than about
     twice what the wiser choice would. It is kept if the products are equal to rounding and faster.
 
-    On a CPU it is never tried, because it was slower there or saved less than it took
-    (docs/benchmark.md). Max pooling is left out: XLA's second derivative of it is wrong.
+    On a CPU it is never tried: compiled products are slower there, or wrong
+    (`python tools/benchmark.py xla`). Max pooling is left out, because XLA's second derivative of
+    it is wrong.
 
     Args:
         parts: The `PartialEvaluation` whose `compiled` is set.
