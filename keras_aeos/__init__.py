@@ -6,6 +6,7 @@ from keras_aeos.curvature import (
     Eigensolver,
     allow_reduced_precision,
     check_second_derivatives,
+    limit_memory,
     top_eigenpairs,
 )
 from keras_aeos.optimizers.dynamics import (
@@ -25,6 +26,7 @@ __all__ = [
     "FreezePreconditioner",
     "allow_reduced_precision",
     "check_second_derivatives",
+    "limit_memory",
     "optimizers",
     "preconditioner",
     "register_dynamics",

@@ -140,6 +140,7 @@ ARGUMENTS: dict[str, Constraint] = {
         lambda value: value is None or hasattr(value, "apply_gradients"),
         ("adam", 1, True),
     ),
+    "share": _SHARE,
     "step": _COUNT,
     "seed": _integer("an integer", lambda value: True),
     # Solvers

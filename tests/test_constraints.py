@@ -31,6 +31,7 @@ PUBLIC: dict[str, tuple[Callable, Callable]] = {
 } | {
     "AEoSMonitor": (keras_aeos.AEoSMonitor, keras_aeos.AEoSMonitor),
     "FreezePreconditioner": (keras_aeos.FreezePreconditioner, keras_aeos.FreezePreconditioner),
+    "limit_memory": (keras_aeos.limit_memory, keras_aeos.limit_memory),
     "Eigensolver": (keras_aeos.Eigensolver, keras_aeos.Eigensolver),
     "EdgeMeter": (keras_aeos.EdgeMeter, _on_model(keras_aeos.EdgeMeter)),
     "top_eigenpairs": (keras_aeos.top_eigenpairs, _on_model(keras_aeos.top_eigenpairs)),

@@ -86,6 +86,19 @@ def global_generators():
     assert module("tensorflow.python.eager.context").context()._rng.getstate() != before
 
 
+def device_sizes():
+    """The devices of the context are listed with their names and their memory."""
+    listed = module("tensorflow.python.pywrap_tfe").TFE_ContextListDevices
+    session = module("tensorflow.python.client.pywrap_tf_session")
+    devices = listed(module("tensorflow.python.eager.context").context()._handle)
+    names = [
+        session.TF_DeviceListName(devices, index)
+        for index in range(session.TF_DeviceListCount(devices))
+    ]
+    assert tf.ones([]).device in names
+    assert session.TF_DeviceListMemoryBytes(devices, 0) > 0
+
+
 def gradient_registry():
     """Gradients are looked up in `ops.gradient_registry` when a tape runs; a copy takes over."""
     ops = module("tensorflow.python.framework.ops")
@@ -366,6 +379,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "custom_gradient, _graph_mode_decorator": custom_gradients,
     "record": recorded_tensors,
     "global_state, context": global_generators,
+    "pywrap_tfe, pywrap_tf_session, _handle": device_sizes,
     "op_def_registry": op_definitions,
     "nn_impl": moments,
     "_pywrap_util_port": onednn,

@@ -6,6 +6,7 @@ prints Markdown tables. Times are ratios within one run. PART is one of
 
 - curvature: a Hessian-vector product, on all examples at once and in micro-batches, in gradients
   of the loss;
+- xla: a product compiled by XLA, relative to the plain one;
 - solves: the top eigenvalue, on natural and on random data. The natural images are those of
   CIFAR-10, which has to be prepared;
 - memory: the peak memory of a product against the number of examples, and of a monitor against
@@ -28,10 +29,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A script has its own directory on the path, not the checkout's root.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.benchmarking import memory, overhead, products, rows, solves, updates
+from tools.benchmarking import (
+    compiled_products,
+    memory,
+    overhead,
+    products,
+    rows,
+    solves,
+    updates,
+)
 
 PARTS = {
     "curvature": products.print_tables,
+    "xla": compiled_products.print_table,
     "solves": solves.print_tables,
     "memory": memory.print_tables,
     "batch": memory.print_batch_table,

@@ -152,9 +152,11 @@ def _fit(
     task: Task, model: keras.Model, feed: Feed, callbacks: _Callbacks, directory: Path
 ) -> None:
     """Train, and write the weights and second moments."""
+    if feed.resident is not None:
+        feed.resident.feed(model)
     with task.broken_example_named():
         model.fit(
-            feed.training,
+            feed.training if feed.resident is None else feed.resident.numbers,
             steps_per_epoch=feed.num_micro_batches,
             epochs=task.config.steps,
             shuffle=False,

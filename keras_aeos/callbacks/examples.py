@@ -52,9 +52,8 @@ def weighted(given: MicroBatches, table: Mapping[int, float]) -> MicroBatches | 
         return None
     x, y, _ = given.spec
     rows = tf.nest.flatten(y)[0].shape[0]
-    return MicroBatches(
-        _Weighted(given, table), (x, y, tf.TensorSpec((rows,), keras.config.floatx()))
-    )
+    spec = (x, y, tf.TensorSpec((rows,), keras.config.floatx()))
+    return MicroBatches(_Weighted(given, table), spec, given.streamed)
 
 
 class _Weighted:

@@ -271,6 +271,7 @@ class EdgeMeter:
 
     def _take_less_memory(self) -> bool:
         """Make a measurement that ran out of memory smaller; False if it can't be."""
+        self._batches.release()
         if not self._economical:
             self._economical = True
             if self._objective is not None:

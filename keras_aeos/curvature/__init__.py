@@ -1,7 +1,14 @@
 """The training loss of a Keras model as a function of its parameters, and its Hessian."""
 
+from keras_aeos.curvature.device_memory import limit_memory
 from keras_aeos.curvature.eigenpairs import Eigensolver, top_eigenpairs
 from keras_aeos.curvature.precision import allow_reduced_precision
 from keras_aeos.curvature.second_derivative_check import check_second_derivatives
 
-__all__ = ["Eigensolver", "allow_reduced_precision", "check_second_derivatives", "top_eigenpairs"]
+__all__ = [
+    "Eigensolver",
+    "allow_reduced_precision",
+    "check_second_derivatives",
+    "limit_memory",
+    "top_eigenpairs",
+]

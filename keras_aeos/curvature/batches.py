@@ -1,7 +1,9 @@
 """The data of a curvature measurement: micro-batches that can be iterated over repeatedly."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -9,13 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_aeos import constraints
+from keras_aeos.curvature.device_memory import is_host, room
 
 # Tensors, arrays or specs in nested lists, tuples and dictionaries; None marks an absent part.
 Nest = Any
 
 DEFAULT_BATCH_SIZE = 1024
-# Arrays up to this size are converted to tensors once, larger ones at each iteration.
-_CACHED_BYTES = 2**28
 
 
 class MicroBatches:
@@ -27,15 +28,82 @@ class MicroBatches:
     Args:
         batches: A re-iterable of micro-batches.
         spec: Common structure of the micro-batches, a nest of `tf.TypeSpec` and None.
+        streamed: Whether the micro-batches come from a pipeline, so that the host's memory never
+            holds all of them. False (default) for those that are in memory anyway.
     """
 
-    def __init__(self, batches: Iterable[Nest], spec: Nest) -> None:
+    def __init__(self, batches: Iterable[Nest], spec: Nest, streamed: bool = False) -> None:
         self.spec = spec
+        self.streamed = streamed
         self._batches = batches
+        self._device = ""
+        self._resident: list[list[tf.Tensor]] = []
+        self._room = 0
+        self._all_resident = False
 
     def __iter__(self) -> Iterator[list[tf.Tensor]]:
-        for batch in self._batches:
+        return self._fetched(0)
+
+    def on(self, device: str, begin: int = 0) -> Generator[list[tf.Tensor]]:
+        """The micro-batches from number `begin` on, on a device.
+
+        The first ones, as many as fit into the device's `room`, are brought there once and stay.
+        The others are fetched anew, each while the one before is in use.
+        """
+        if device != self._device:
+            self.release()
+            self._device = device
+            self._room = 0 if self.streamed and is_host(device) else room(device)
+        yield from self._resident[begin:]
+        if self._all_resident:
+            return
+        index = max(begin, len(self._resident))
+        fetched: Iterator[list[tf.Tensor]] = (_moved(b, device) for b in self._fetched(index))
+        for leaves in fetched if is_host(device) else _one_ahead(fetched):
+            self._keep(index, leaves)
+            yield leaves
+            index += 1
+        self._all_resident = index == len(self._resident)
+
+    def release(self) -> None:
+        """Let no micro-batches stay on a device."""
+        self._device, self._resident, self._all_resident = "", [], False
+
+    def _keep(self, index: int, leaves: list[tf.Tensor]) -> None:
+        """Let a micro-batch stay if it follows those that do, and fits beside them."""
+        if index != len(self._resident) or self._room <= 0:
+            return
+        self._room -= sum(leaf.dtype.size * leaf.shape.num_elements() for leaf in leaves)
+        if self._room >= 0:
+            self._resident.append(leaves)
+
+    def _fetched(self, begin: int) -> Iterator[list[tf.Tensor]]:
+        """The micro-batches from number `begin` on, as they come."""
+        given: Any = self._batches
+        batches: Iterable[Nest]
+        if isinstance(given, tf.data.Dataset):
+            batches = given.skip(begin) if begin else given
+        elif hasattr(given, "__getitem__"):
+            batches = (given[index] for index in range(begin, len(given)))
+        else:
+            batches = itertools.islice(given, begin, None)
+        for batch in batches:
             yield flatten(keras.utils.unpack_x_y_sample_weight(batch))
+
+
+def _moved(leaves: list[tf.Tensor], device: str) -> list[tf.Tensor]:
+    """Tensors on a device."""
+    with tf.device(device):
+        return [leaf if leaf.device == device else tf.identity(leaf) for leaf in leaves]
+
+
+def _one_ahead(batches: Iterator[list[tf.Tensor]]) -> Iterator[list[tf.Tensor]]:
+    """Fetch each micro-batch in a thread of its own while the one before is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, batches, None)
+        while (leaves := following.result()) is not None:
+            following = thread.submit(next, batches, None)
+            yield leaves
 
 
 def from_data(data: Any, batch_size: int | None = None) -> MicroBatches:
@@ -90,7 +158,7 @@ def from_list(batches: "Sequence[Nest] | _PyDatasetBatches") -> MicroBatches:
     for batch in batches:
         batch_spec = spec_of(keras.utils.unpack_x_y_sample_weight(batch))
         spec = batch_spec if spec is None else tf.nest.map_structure(_common, spec, batch_spec)
-    return MicroBatches(batches, spec)
+    return MicroBatches(batches, spec, streamed=isinstance(batches, _PyDatasetBatches))
 
 
 def smaller(given: MicroBatches, num_rows: int) -> MicroBatches | None:
@@ -101,7 +169,7 @@ def smaller(given: MicroBatches, num_rows: int) -> MicroBatches | None:
     spec = tf.nest.map_structure(
         lambda s: None if s is None else tf.TensorSpec((None, *s.shape[1:]), s.dtype), given.spec
     )
-    return MicroBatches(_Pieces(given, num_rows), spec)
+    return MicroBatches(_Pieces(given, num_rows), spec, given.streamed)
 
 
 def flatten(batch: Nest) -> list[Any]:
@@ -172,6 +240,7 @@ def _from_dataset(dataset: tf.data.Dataset) -> MicroBatches:
     return MicroBatches(
         dataset,
         keras.utils.unpack_x_y_sample_weight(tuple(spec) if isinstance(spec, list) else spec),
+        streamed=True,
     )
 
 
@@ -200,39 +269,43 @@ def _dtype(array: Any) -> tf.DType:
     return tf.as_dtype(keras.config.floatx()) if dtype == tf.float64 else dtype
 
 
-class _ArrayBatches:
+class _Numbered(ABC):
+    """Micro-batches that are made one at a time, by their number."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Nest: ...
+
+    def __iter__(self) -> Iterator[Nest]:
+        return (self[index] for index in range(len(self)))
+
+
+class _ArrayBatches(_Numbered):
     """Consecutive slices of arrays, converted to tensors one at a time."""
 
     def __init__(self, arrays: Nest, num_rows: int, batch_size: int) -> None:
         self._arrays, self._num_rows, self._batch_size = arrays, num_rows, batch_size
-        sizes = [int(np.prod(a.shape)) * _dtype(a).size for a in parts(arrays)]
-        self._cacheable = sum(sizes) <= _CACHED_BYTES
-        self._cache: list[Nest] = []
 
-    def __iter__(self) -> Iterator[Nest]:
-        if not self._cacheable:
-            return self._slices()
-        if not self._cache:
-            self._cache = list(self._slices())
-        return iter(self._cache)
+    def __len__(self) -> int:
+        return -(-self._num_rows // self._batch_size)
 
-    def _slices(self) -> Iterator[Nest]:
-        for begin in range(0, self._num_rows, self._batch_size):
-            yield tf.nest.map_structure(
-                lambda a, begin=begin: (
-                    None
-                    if a is None
-                    else tf.convert_to_tensor(
-                        np.asarray(a[begin : begin + self._batch_size]).astype(
-                            _dtype(a).as_numpy_dtype, copy=False
-                        )
-                    )
-                ),
-                self._arrays,
-            )
+    def __getitem__(self, index: int) -> Nest:
+        rows = slice(index * self._batch_size, (index + 1) * self._batch_size)
+        return tf.nest.map_structure(
+            lambda a: (
+                None
+                if a is None
+                else tf.convert_to_tensor(
+                    np.asarray(a[rows]).astype(_dtype(a).as_numpy_dtype, copy=False)
+                )
+            ),
+            self._arrays,
+        )
 
 
-class _PyDatasetBatches:
+class _PyDatasetBatches(_Numbered):
     """The batches of a `keras.utils.PyDataset`, converted to tensors one at a time."""
 
     def __init__(self, dataset: keras.utils.PyDataset) -> None:
@@ -246,12 +319,11 @@ class _PyDatasetBatches:
     def __len__(self) -> int:
         return self._dataset.num_batches or 0
 
-    def __iter__(self) -> Iterator[Nest]:
-        for i in range(len(self)):
-            yield tf.nest.map_structure(
-                lambda a: None if a is None else tf.convert_to_tensor(a, _dtype(_as_array(a))),
-                keras.utils.unpack_x_y_sample_weight(self._dataset[i]),
-            )
+    def __getitem__(self, index: int) -> Nest:
+        return tf.nest.map_structure(
+            lambda a: None if a is None else tf.convert_to_tensor(a, _dtype(_as_array(a))),
+            keras.utils.unpack_x_y_sample_weight(self._dataset[index]),
+        )
 
 
 class _Pieces:

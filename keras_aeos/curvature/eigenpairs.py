@@ -135,6 +135,7 @@ def top_eigenpairs(
             max_hvps,
             seed=seed,
         )
+    objective.batches.release()  # the model holds the objective
     return dataclasses.replace(
         result, eigenvectors=[objective.unpack(scale * v) for v in result.eigenvectors]
     )

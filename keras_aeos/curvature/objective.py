@@ -1,6 +1,7 @@
 """The training loss of a Keras model as a function of its parameters, and its derivatives."""
 
 import functools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -8,8 +9,10 @@ import keras
 import tensorflow as tf
 
 from keras_aeos.curvature.batches import MicroBatches, Nest, flatten, num_rows, unflatten
+from keras_aeos.curvature.compilation import CompilationTrial
+from keras_aeos.curvature.device_memory import is_host, room
 from keras_aeos.curvature.loss_scaling import loss_scale
-from keras_aeos.curvature.partial_evaluation import PartialEvaluation
+from keras_aeos.curvature.partial_evaluation import PartialEvaluation, num_bytes
 from keras_aeos.curvature.second_derivatives import exact_second_derivatives, refuse_inexact
 from keras_aeos.solvers.vectors import Matvec
 
@@ -17,9 +20,6 @@ from keras_aeos.solvers.vectors import Matvec
 LossFunction = Callable[[Any, Nest], tf.Tensor]
 # Called with the gradient of a micro-batch and its product with a vector.
 Visitor = Callable[[tf.Tensor, Matvec], None]
-# Bytes of intermediate values that a linearisation keeps, for as many micro-batches as fit. The
-# values of the others are computed again for each product.
-_KEPT_BYTES = 2**30
 
 
 class Objective:
@@ -49,7 +49,8 @@ class Objective:
             trainable variables.
 
     Attributes:
-        kept_bytes: Bytes of intermediate values that a linearisation may keep; None for 1 GiB.
+        kept_bytes: Bytes of intermediate values that a linearisation may keep; None for the `room`
+            of the device.
 
     Raises:
         ValueError: If the model is not built or not compiled, has nothing to train, or has
@@ -101,7 +102,19 @@ class Objective:
         Returns:
             A `Linearisation`.
         """
-        return Linearisation(self, visitors)
+        made = Linearisation(self, visitors)
+        self._trial.consider(made.gradient, made._kept)
+        return made
+
+    def room_for_values(self, device: str) -> int:
+        """Bytes of intermediate values that a linearisation may keep on a device."""
+        if self.kept_bytes is not None:
+            return self.kept_bytes
+        free = room(device)
+        if not is_host(device):
+            # The peak of memory is that of training only until something has been measured.
+            self.kept_bytes = free
+        return free
 
     def pack(self, tensors: Iterable[tf.Tensor]) -> tf.Tensor:
         """Flat vector (n,) of a list of tensors, one per trainable variable."""
@@ -121,6 +134,10 @@ class Objective:
         function = self._traced.get_concrete_function()
         refuse_inexact(function.graph)
         return PartialEvaluation(function)
+
+    @functools.cached_property
+    def _trial(self) -> CompilationTrial:
+        return CompilationTrial(self.parts)
 
     def _product_of_batch(
         self,
@@ -188,8 +205,9 @@ class Linearisation:
 
     The Hessian is applied to a vector as the derivative of the gradient along it, reverse over
     reverse. What does not depend on the vector is computed once, here, and kept for as many
-    micro-batches as `kept_bytes` hold: a product then costs less than a gradient of a gradient,
-    and memory does not grow with the number of examples.
+    micro-batches as `kept_bytes` hold; for the others it is computed again. A product
+    then costs less than a gradient of a gradient, and memory does not grow with the number of
+    examples.
 
     Attributes:
         loss: f(x), a float.
@@ -202,23 +220,22 @@ class Linearisation:
         self._parts = parts = objective.parts
         self._batches = objective.batches
         self._parameters = [tf.convert_to_tensor(v.value) for v in objective.variables]
+        self._device = _device_of(self._parameters)
         self._kept: list[list[tf.Tensor]] = []
-        counts: list[float] = []
-        loss = 0.0
+        sizes: list[tf.Tensor] = []
+        losses: list[tf.Tensor] = []
         gradient: Any = 0.0
-        room, size = _KEPT_BYTES if objective.kept_bytes is None else objective.kept_bytes, 0
+        left = objective.room_for_values(self._device)
         for arguments in self._arguments():
             values = None
-            if parts.linearisable and size <= room:
+            if parts.linearisable and parts.num_bytes(*arguments) <= left:
                 (count, batch_loss, batch_gradient), values = parts.first(*arguments)
-                size = sum(value.dtype.size * int(tf.size(value)) for value in values)
+                left -= num_bytes(values) or 0
             else:
                 count, batch_loss, batch_gradient = parts.fixed(*arguments)
-            if values is not None and size <= room:
+                left = -1
+            if values is not None and left >= 0:
                 self._kept.append(values)
-                room -= size
-            else:
-                room = -1
             product = (
                 functools.partial(parts.second, values=values)
                 if values is not None
@@ -226,9 +243,12 @@ class Linearisation:
             )
             for visit in visitors:
                 visit(batch_gradient, product)
-            counts.append(float(count))
-            loss += float(count) * float(batch_loss)
+            sizes.append(count)
+            losses.append(batch_loss)
             gradient += tf.cast(count, objective.dtype) * batch_gradient
+        # Only now does the host wait for the device.
+        counts = tf.stack(sizes).numpy().tolist() if sizes else []
+        loss = sum(map(operator.mul, counts, tf.stack(losses).numpy().tolist() if losses else []))
         num_examples = float(sum(counts))
         if not num_examples:
             raise ValueError(
@@ -253,9 +273,8 @@ class Linearisation:
 
     def _arguments(self, begin: int = 0) -> Iterator[list[tf.Tensor]]:
         """What the parts take after the vector, a list for each micro-batch from `begin` on."""
-        for index, leaves in enumerate(self._batches):
-            if index >= begin:
-                yield [*self._parameters, tf.constant(index, tf.int64), *leaves]
+        for index, leaves in enumerate(self._batches.on(self._device, begin), begin):
+            yield [*self._parameters, tf.constant(index, tf.int64), *leaves]
 
 
 def training_loss(
@@ -289,6 +308,12 @@ def training_loss(
         )
     # Keras divides by the number of replicas, to sum over them later; here there is just one.
     return value * float(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def _device_of(tensors: Sequence[tf.Tensor]) -> str:
+    """The device of the parameters; an accelerator, if any of them is on one."""
+    devices = [tensor.device for tensor in tensors]
+    return next((device for device in devices if not is_host(device)), devices[0])
 
 
 def _check(

@@ -1,7 +1,9 @@
 """Partial evaluation of a traced function: values independent of one argument are computed once."""
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import tensorflow as tf
 from tensorflow.types.experimental import ConcreteFunction
@@ -28,6 +30,7 @@ class PartialEvaluation:
     Attributes:
         linearisable: Whether `first` and `second` can be used. They cannot if an intermediate value
             is bound to its graph, as the stacks of loops are.
+        compiled: Whether `second` is compiled by XLA, False at first.
     """
 
     def __init__(self, function: ConcreteFunction) -> None:
@@ -38,6 +41,8 @@ class PartialEvaluation:
         *self._outputs, self._product = function.graph.outputs
         self._values = _values(self._graph, self._vector, self._product)
         self.linearisable = not any(value.dtype in _BOUND for value in self._values)
+        self.compiled = False
+        self._density: float | None = None  # bytes of values for an entry of the inputs
 
     def fixed(self, *rest: tf.Tensor) -> list[tf.Tensor]:
         """The outputs that do not depend on v."""
@@ -48,9 +53,47 @@ class PartialEvaluation:
         outputs = self._first(*rest, *self._captures)
         return outputs[: len(self._outputs)], outputs[len(self._outputs) :]
 
+    def num_bytes(self, *rest: tf.Tensor) -> int:
+        """Bytes of the values of `first`, known before they are computed.
+
+        Where the graph doesn't know their shapes, it is exact for the first `rest` given, and for
+        others in proportion to the inputs whose shapes it doesn't know.
+        """
+        known = sum(num_bytes([value]) or 0 for value in self._values)
+        if num_bytes(self._values) is not None:
+            return known
+        shapes = {
+            fed.name: given.shape
+            for fed, given in zip(self._rest, rest, strict=False)  # captures come after `rest`
+            if not fed.shape.is_fully_defined()
+        }
+        num_entries = sum(shape.num_elements() for shape in shapes.values())
+        if self._density is None:
+            values = self._part(self._rest, self._values, shapes).outputs
+            size = sum(num_bytes([value]) or 0 for value in values)
+            self._density = (size - known) / max(1, num_entries)
+        return known + round(self._density * num_entries)
+
+    @property
+    def compilable(self) -> bool:
+        """Whether XLA may compile `second`: it does so for each shape, and not for max pooling.
+
+        XLA's second derivative of max pooling is wrong.
+        """
+        library = (node for f in self._definition.library.function for node in f.node_def)
+        operations = itertools.chain(self._definition.node, library)
+        return num_bytes(self._values) is not None and not any(
+            operation.op.startswith("MaxPool") for operation in operations
+        )
+
+    @property
+    def num_operations(self) -> int:
+        """Operations of `second`."""
+        return len(self._second.graph.get_operations())
+
     def second(self, vector: tf.Tensor, values: Sequence[tf.Tensor]) -> tf.Tensor:
         """The product with `vector`, from the values of `first`."""
-        return self._second(vector, *values)[0]
+        return (self._compiled if self.compiled else self._second)(vector, *values)[0]
 
     def whole(self, vector: tf.Tensor, *rest: tf.Tensor) -> tf.Tensor:
         """The product with `vector`, without kept values."""
@@ -69,11 +112,20 @@ class PartialEvaluation:
         return self._part([self._vector, *self._values], [self._product])
 
     @functools.cached_property
+    def _compiled(self) -> Callable[..., list[tf.Tensor]]:
+        return tf.function(self._second, jit_compile=True, autograph=False)
+
+    @functools.cached_property
     def _whole(self) -> ConcreteFunction:
         return self._part([self._vector, *self._rest], [self._product])
 
-    def _part(self, feeds: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]) -> ConcreteFunction:
-        """A concrete function that computes `fetches` from `feeds`.
+    def _part(
+        self,
+        feeds: Sequence[tf.Tensor],
+        fetches: Sequence[tf.Tensor],
+        shapes: Mapping[str, tf.TensorShape] = MappingProxyType({}),
+    ) -> ConcreteFunction:
+        """A concrete function that computes `fetches` from `feeds`, some of them of given `shapes`.
 
         Control edges are left out, so operations with side effects run only if the fetches need
         their results.
@@ -113,10 +165,20 @@ class PartialEvaluation:
             results = {**given, **dict(zip(computed, imported, strict=True))}
             return [results[tensor.name] for tensor in fetches]
 
-        signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in feeds]
+        signature = [tf.TensorSpec(shapes.get(t.name, t.shape), t.dtype) for t in feeds]
         return tf.function(
             compute, input_signature=signature, autograph=False
         ).get_concrete_function()
+
+
+def num_bytes(tensors: Iterable[tf.Tensor]) -> int | None:
+    """Bytes of tensors, from their shapes alone; None if these aren't all known."""
+    total = 0
+    for tensor in tensors:
+        if not tensor.shape.is_fully_defined():
+            return None
+        total += tensor.dtype.size * tensor.shape.num_elements()
+    return total
 
 
 def _values(graph: tf.Graph, vector: tf.Tensor, product: tf.Tensor) -> list[tf.Tensor]:

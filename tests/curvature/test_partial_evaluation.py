@@ -63,6 +63,11 @@ def direction(objective, seed=0):
     return tf.constant(generator.standard_normal(objective.num_parameters))
 
 
+def keep(monkeypatch, limit):
+    """Let linearisations keep so many bytes."""
+    monkeypatch.setattr(objective_module, "room", lambda device: limit)
+
+
 def kept_bytes(hessian):
     """Bytes of each micro-batch whose intermediate values are kept."""
     return [sum(value.numpy().nbytes for value in values) for values in hessian._kept]
@@ -93,7 +98,7 @@ def test_products_are_those_of_the_dense_hessian_however_much_is_kept(name, monk
 
     assert len(sizes) == 3
     for limit, num_kept in ((sum(sizes[:2]), 2), (sizes[0] + 1, 1), (sizes[0] - 1, 0), (0, 0)):
-        monkeypatch.setattr(objective_module, "_KEPT_BYTES", limit)
+        keep(monkeypatch, limit)
         hessian = objective.linearise()
         assert len(hessian._kept) == num_kept
         np.testing.assert_allclose(
@@ -106,7 +111,7 @@ def test_products_are_those_of_the_dense_hessian_however_much_is_kept(name, monk
 
 @pytest.mark.parametrize("limit", [2**30, 0])
 def test_product_is_linear_and_symmetric(limit, monkeypatch):
-    monkeypatch.setattr(objective_module, "_KEPT_BYTES", limit)
+    keep(monkeypatch, limit)
     objective = objective_of(*compiled("noisy"))
     hessian = objective.linearise()
     u, v = direction(objective, 1), direction(objective, 2)
@@ -125,7 +130,7 @@ def test_nothing_of_the_model_changes(monkeypatch):
     before = [v.numpy().copy() for v in everything]
     objective = objective_of(model, x, y)
     for limit in (2**30, 0):
-        monkeypatch.setattr(objective_module, "_KEPT_BYTES", limit)
+        keep(monkeypatch, limit)
         hessian = objective.linearise([lambda gradient, product: product(gradient)])
         hessian.hessian_product(direction(objective))
         for variable, old in zip(everything, before, strict=True):
@@ -134,7 +139,7 @@ def test_nothing_of_the_model_changes(monkeypatch):
 
 @pytest.mark.parametrize(("name", "limit"), [("noisy", 2**30), ("dense", 0)])
 def test_it_stays_at_its_parameters_while_the_model_trains_on(name, limit, monkeypatch):
-    monkeypatch.setattr(objective_module, "_KEPT_BYTES", limit)
+    keep(monkeypatch, limit)
     model, x, y = compiled(name)
     objective = objective_of(model, x, y)
     hessian, vector = objective.linearise(), direction(objective)
@@ -161,7 +166,7 @@ def test_kept_values_never_exceed_the_limit(monkeypatch):
     [size] = set(sizes)
     products = []
     for limit in (0, size - 1, size, int(3.5 * size), 19 * size, 20 * size):
-        monkeypatch.setattr(objective_module, "_KEPT_BYTES", limit)
+        keep(monkeypatch, limit)
         hessian = objective.linearise()
         assert sum(kept_bytes(hessian)) <= limit
         assert len(hessian._kept) == limit // size
@@ -169,10 +174,25 @@ def test_kept_values_never_exceed_the_limit(monkeypatch):
     for product in products[1:]:
         np.testing.assert_allclose(product, products[0], rtol=1e-9, atol=1e-12)
 
-    monkeypatch.setattr(objective_module, "_KEPT_BYTES", int(3.5 * size))
+    keep(monkeypatch, int(3.5 * size))
     for num_examples in (4, 40):
         again = objective_of(model, x[:num_examples], y[:num_examples], batch_size=2)
         assert len(again.linearise()._kept) == min(num_examples // 2, 3)
+
+
+@pytest.mark.parametrize("name", ["max_pooled", "batch_normalised", "embedding", "noisy"])
+@pytest.mark.parametrize("batch_size", [5, 4])  # of 12 examples: shapes unknown, and known
+def test_size_of_kept_values_is_known_before_they_are_computed(name, batch_size, monkeypatch):
+    """Their sizes are linear in the number of examples here."""
+    model, x, y = compiled(name)
+    objective = objective_of(model, x, y, batch_size)
+    hessian = objective.linearise()
+    foretold = [objective.parts.num_bytes(*given) for given in hessian._arguments()]
+    sizes = kept_bytes(hessian)
+    assert foretold == pytest.approx(sizes, rel=0.01)  # but for shapes that are values themselves
+    monkeypatch.delattr(type(objective.parts), "first")
+    keep(monkeypatch, sizes[0] - 1)
+    assert objective.linearise()._kept == []
 
 
 def test_kept_values_are_used_and_the_others_computed_anew(monkeypatch):
@@ -195,7 +215,7 @@ def test_kept_values_are_used_and_the_others_computed_anew(monkeypatch):
     seen.clear()
     everything.hessian_product(vector)
     assert seen == []
-    monkeypatch.setattr(objective_module, "_KEPT_BYTES", 2 * size)
+    keep(monkeypatch, 2 * size)
     some = objective.linearise()
     assert len(some._kept) == 2
     counted = []
@@ -216,7 +236,7 @@ def test_visits_see_each_micro_batch(monkeypatch):
     vector = direction(objective)
     alone = [objective_of(model, a, b, batch_size=None).linearise() for a, b in micro_batches(x, y)]
     for limit in (2**30, 0):
-        monkeypatch.setattr(objective_module, "_KEPT_BYTES", limit)
+        keep(monkeypatch, limit)
         visits: list[tuple] = []
         hessian = objective.linearise([lambda g, hvp, to=visits: to.append((g, hvp(vector)))])
         assert hessian.num_products == 0

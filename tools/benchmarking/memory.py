@@ -34,12 +34,12 @@ def print_batch_table() -> None:
 @contextlib.contextmanager
 def limited(num_bytes: int) -> Iterator[None]:
     """Limit what linearisations keep to `num_bytes` within this context."""
-    usual = objective._KEPT_BYTES
-    objective._KEPT_BYTES = num_bytes
+    usual = objective.room
+    objective.room = lambda device: num_bytes
     try:
         yield
     finally:
-        objective._KEPT_BYTES = usual
+        objective.room = usual
 
 
 def of_product(num_batches: int) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from trainers import schema
+from trainers.data.resident import ResidentBatch
 from trainers.data.source import Source
 from trainers.micro_batches import micro_batch_size
 
@@ -15,6 +16,7 @@ class Feed:
 
     Attributes:
         training: Endless; `num_micro_batches` consecutive elements are one update.
+        resident: The same micro-batches on the device; None if they are fetched for each update.
         num_micro_batches: Micro-batches of an update.
         updates_per_epoch: Updates that see as many examples as there are, 1 or more.
         measured: Finite, the same each time; micro-batches of the size of training where its
@@ -23,6 +25,7 @@ class Feed:
     """
 
     training: tf.data.Dataset
+    resident: ResidentBatch | None
     num_micro_batches: int
     updates_per_epoch: int
     measured: tf.data.Dataset
@@ -51,9 +54,11 @@ def load(config: schema.Config, source: Source) -> Feed:
         training = measured.repeat()
     else:
         training = source.ordered(source.num_examples, size).repeat()
+    full_batch = section.batch_size is None
     evaluated = config.evaluation.freq is not None or config.evaluation.loss_threshold is not None
     return Feed(
-        training=training,
+        training=training.prefetch(1) if full_batch else training,
+        resident=source.full_batch(size) if full_batch else None,
         num_micro_batches=batch // size,
         updates_per_epoch=source.num_examples // batch,
         measured=measured,

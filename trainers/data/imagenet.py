@@ -43,6 +43,9 @@ class ImageNet:
         centres = self._centres(f"train[:{num_examples}]", size)
         return centres.cache() if num_examples * 12 * self._side**2 <= _CACHED_BYTES else centres
 
+    def full_batch(self, size: int) -> None:
+        """None: the micro-batches are made while the model trains."""
+
     def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
         """Endless random crops of images in random order."""
         seed = self._config.seed

@@ -1,12 +1,14 @@
 """Small images, all in memory, as standardised float32 arrays."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from trainers import schema
 from trainers.data import tfds
+from trainers.data.resident import ResidentBatch, resident
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,29 @@ class ImagesInMemory:
         self._config = config
         self._examples, self._standardise = load(config.data)
         self.num_examples = len(self._examples.labels)
+        # A full batch is measured as it is trained: both have the same tensors.
+        self._last_cut: tuple[Any, tuple[tf.Tensor, ...]] = (None, ())
 
     def ordered(self, num_examples: int, size: int) -> tf.data.Dataset:
         """The first `num_examples` in micro-batches of `size`."""
-        examples = Examples(
-            self._examples.inputs[:num_examples], self._examples.labels[:num_examples]
-        )
-        cut = [
-            np.reshape(array, (-1, size, *array.shape[1:]))
-            for array in (examples.inputs, targets(self._config, examples.labels))
-        ]
-        return tf.data.Dataset.from_tensor_slices(tuple(cut))
+        return tf.data.Dataset.from_tensor_slices(self._cut(num_examples, size))
+
+    def full_batch(self, size: int) -> ResidentBatch | None:
+        """All examples in micro-batches of `size`, if the device has room for them."""
+        return resident(self._cut(self.num_examples, size))
+
+    def _cut(self, num_examples: int, size: int) -> tuple[tf.Tensor, ...]:
+        """Inputs and targets of the first examples, (micro-batches, size, ...), on the host."""
+        if self._last_cut[0] != (num_examples, size):
+            inputs = self._examples.inputs[:num_examples]
+            wanted = targets(self._config, self._examples.labels[:num_examples])
+            with tf.device("CPU:0"):
+                parts = [
+                    tf.constant(np.reshape(array, (-1, size, *array.shape[1:])))
+                    for array in (inputs, wanted)
+                ]
+            self._last_cut = (num_examples, size), tuple(parts)
+        return self._last_cut[1]
 
     def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
         """Endless random batches, each in micro-batches of `size`."""

@@ -80,6 +80,9 @@ class Sentences:
         scale = len(rows) / self._pairs.num_labels[:num_examples].sum()
         return self._batches(tf.data.Dataset.from_tensor_slices(rows), np.float32(scale))
 
+    def full_batch(self, size: int) -> None:
+        """None: the micro-batches are made while the model trains."""
+
     def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
         """Endless random batches, each sorted by length and cut into micro-batches of `size`."""
         lengths = tf.constant(self._pairs.lengths)

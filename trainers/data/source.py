@@ -4,6 +4,8 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from trainers.data.resident import ResidentBatch
+
 
 class Source(Protocol):
     """Where the examples of a run come from, as data sets of micro-batches.
@@ -16,6 +18,9 @@ class Source(Protocol):
 
     def ordered(self, num_examples: int, size: int) -> tf.data.Dataset:
         """The first `num_examples` in micro-batches of `size`, in the same order each time."""
+
+    def full_batch(self, size: int) -> ResidentBatch | None:
+        """All examples in micro-batches of `size`, on the device; None if they can't be there."""
 
     def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
         """Endless random batches of `batch` examples, each in micro-batches of `size`."""
