@@ -16,7 +16,8 @@ DEFAULT = (
     "preconditioner_norm_squared",
     "largest_stable_learning_rate",
 )
-# Those of the default that take a solve of their own: they are measured in every fifth row.
+# Those of the default that take a solve of their own: they are measured in the second row and
+# every fifth after it: the first number comes soon, and a short run has one of each.
 OCCASIONAL = ("sharpness",)
 OCCASIONAL_FREQ = 5
 DENSITY_COLUMNS = ["step", "operator", "low", "high", "fraction", "error"]
@@ -118,8 +119,8 @@ def _trace(operator: str, column: str) -> Quantity:
 
 QUANTITIES: dict[str, Quantity] = {
     "sharpness": Quantity(
-        "λ₁(H); in every fifth row and NaN between, unless it is named in `quantities` or there "
-        "is no other solve: where P is 1 or not known",
+        "λ₁(H); in the second row, every fifth after it and NaN between, unless it is named in "
+        "`quantities` or there is no other solve: where P is 1 or not known",
         ("sharpness",),
         lambda m, *_: (float(m.raw.eigenpairs.eigenvalues[0]),),
     ),

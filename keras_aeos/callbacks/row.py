@@ -37,7 +37,8 @@ class EdgeMeter:
         model: A built Keras model, compiled with the loss and the optimizer that train it.
         data: The examples to measure on, as for `keras_aeos.top_eigenpairs`.
         quantities: List of strings or None. The quantities to measure beside the preconditioned
-            sharpness; None (default) for those of `AEoSMonitor`, ``sharpness`` in every fifth row.
+            sharpness; None (default) for those of `AEoSMonitor`, ``sharpness`` in the second row
+            and every fifth after it.
         num_eigenvalues: Positive integer. Number of eigenvalues of P⁻¹H, 1 by default.
         solver: String or `Eigensolver`. ``"lanczos"`` by default.
         batch_size: Positive integer or None. Rows per micro-batch if `data` are arrays; None
@@ -222,7 +223,7 @@ class EdgeMeter:
     def _quantities_now(self, measurement: Measurement) -> list[str]:
         """The quantities of this row: by default, seldom those that take a solve of their own."""
         one_solve = measurement.preconditioned in (None, measurement.raw)
-        if not self._sparing or one_solve or (self._num_rows + 1) % OCCASIONAL_FREQ == 0:
+        if not self._sparing or one_solve or self._num_rows % OCCASIONAL_FREQ == 1:
             return self._quantities
         return [name for name in self._quantities if name not in OCCASIONAL]
 

@@ -48,13 +48,13 @@ def test_row_of_an_own_loop_is_that_of_the_monitor():
             assert found[name] == pytest.approx(expected[name], rel=1e-4), name
 
 
-EVERY_ROW, FIFTH_ROWS = list(range(1, 11)), [5, 10]
+EVERY_ROW, FEW_ROWS = list(range(1, 13)), [2, 7, 12]
 
 
 @pytest.mark.parametrize(
     ("optimizer", "quantities", "expected"),
     [
-        ("adam", None, FIFTH_ROWS),
+        ("adam", None, FEW_ROWS),
         ("adam", DEFAULT, EVERY_ROW),
         ("adam", ["sharpness"], EVERY_ROW),
         ("sgd", None, EVERY_ROW),  # P = 1, one solve for both
@@ -70,7 +70,7 @@ def test_raw_sharpness_is_left_to_few_rows_by_default(optimizer, quantities, exp
     found = []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Only the raw sharpness")
-        for number, _ in enumerate(loop(model, x, y, 10, 4), 1):
+        for number, _ in enumerate(loop(model, x, y, 12, 4), 1):
             row = meter.measure()
             assert list(row) == meter.columns
             assert row["converged"]
