@@ -1,0 +1,429 @@
+"""Thick-restart Lanczos with full re-orthogonalisation, written so that one graph can hold it.
+
+Every number is a tensor, and no shape depends on the operator: each function is traced once for a
+precision. `solve` runs them with the operator's products, in a graph or from Python. Small tensors
+are float64 and stay on the CPU. Once a product, one vector of them leaves the device of the basis.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_aeos.solvers.certificate import Basis, Certificate, certificate, describe
+from keras_aeos.solvers.rounding import Rounding, zero
+from keras_aeos.solvers.vectors import Matvec, norm, random_direction, remove, unit
+
+# Norm of the random part of a warm start. The part from old Ritz vectors has norm 1.
+_FRESH_NORM = 1.0
+# A sum of both that is shorter would be mostly rounding.
+_LEAST_NORM = 1e-3
+# Ritz vectors below the wanted ones that are passed to the next solve.
+_NUM_GUARDS = 2
+# Bytes to which rows are aligned, so that TensorFlow uses the first rows without a copy.
+_ALIGNMENT = 64
+
+
+class Settings(NamedTuple):
+    """What a solve is asked for, scalar tensors.
+
+    Attributes:
+        num_eigenvalues: Number k of eigenpairs.
+        num_checked: Number of eigenvalues above which none may be missed.
+        max_hvps: Largest number of products.
+        capacity: Number of vectors of a full basis.
+        rtol: Relative tolerance of each eigenvalue.
+        margin: Relative margin of the certificate.
+        seed: Seed of the random directions.
+    """
+
+    num_eigenvalues: Any
+    num_checked: Any
+    max_hvps: Any
+    capacity: Any
+    rtol: Any
+    margin: Any
+    seed: Any
+
+
+class State(NamedTuple):
+    """A solve after some of its products.
+
+    Attributes:
+        rows: The basis vectors and room for others, shape (c, n'). Each is padded with zeros to
+            ``n' ≥ n``. The tensor is changed in place.
+        vector: The last basis vector, which is multiplied next, shape (n,).
+        length: Number of basis vectors.
+        projection: The lower triangle of T, shape (m, m), for m vectors of a full basis.
+        coupling: Components of the next image along the basis as symmetry makes them, shape (m,).
+        asymmetry: Largest difference between such components and computed ones.
+        values: Eigenvalues of T, descending, shape (length,).
+        vectors: Eigenvectors of T, the columns of a tensor of shape (length, length).
+        beta: Coefficient β.
+        begin: Index of the basis vector from which the basis was expanded.
+        certificate: The `Certificate` of the full bases before this one.
+        num_hvps: Number of products.
+        num_exhausted: Number of times that the Krylov space was exhausted.
+        num_random: Number of random directions drawn.
+        certified: Whether no eigenvalue is missed.
+        finite: Whether all products were finite.
+        running: Whether another product is needed.
+    """
+
+    rows: tf.Tensor
+    vector: tf.Tensor
+    length: tf.Tensor
+    projection: tf.Tensor
+    coupling: tf.Tensor
+    asymmetry: tf.Tensor
+    values: tf.Tensor
+    vectors: tf.Tensor
+    beta: tf.Tensor
+    begin: tf.Tensor
+    certificate: Certificate
+    num_hvps: tf.Tensor
+    num_exhausted: tf.Tensor
+    num_random: tf.Tensor
+    certified: tf.Tensor
+    finite: tf.Tensor
+    running: tf.Tensor
+
+
+class Outcome(NamedTuple):
+    """What a solve found; of the k wanted pairs only those that the basis holds.
+
+    Attributes:
+        values: Ritz values, descending, shape (m,).
+        norms: Norms of their residuals in exact arithmetic, shape (m,).
+        met: Whether each met the tolerance, shape (m,).
+        rounding: The `Rounding` of the products.
+        certified: Whether no eigenvalue is missed.
+        upper_bound: Number that no eigenvalue exceeds, but for the rounding of the products.
+        vectors: Unit Ritz vectors of the wanted pairs, of two more and of the lowest, as far as
+            the basis holds them, shape (j, n).
+        num_hvps: Number of products.
+        finite: Whether all products were finite. If not, nothing else is of use.
+    """
+
+    values: tf.Tensor
+    norms: tf.Tensor
+    met: tf.Tensor
+    rounding: Rounding
+    certified: tf.Tensor
+    upper_bound: tf.Tensor
+    vectors: tf.Tensor
+    num_hvps: tf.Tensor
+    finite: tf.Tensor
+
+
+def solve(product: Matvec, start: tf.Tensor, settings: Settings) -> Outcome:
+    """Run a whole solve: in the graph that calls it, or from Python with one question a product.
+
+    Args:
+        product: Function from a tensor of shape (n,) to its product with A.
+        start: Vectors of an earlier solve, shape (s, n).
+        settings: What is asked for.
+    """
+    begin, advance, finish = _traced(start.dtype)
+    state = tf.while_loop(
+        lambda state: state.running,
+        lambda state: (advance(state, product(state.vector), settings),),
+        (begin(start, settings),),
+        (tf.nest.map_structure(lambda spec: spec.shape, _specs(start.dtype)),),
+        parallel_iterations=1,
+    )
+    return finish(*state, settings)
+
+
+def signature(dtype: tf.DType) -> tuple[tf.TensorSpec, Settings]:
+    """The specs of the arguments of `solve` after the product."""
+    count, number = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float64)
+    seed = tf.TensorSpec([], tf.int64)
+    settings = Settings(count, count, count, count, number, number, seed)
+    return tf.TensorSpec([None, None], dtype), settings
+
+
+@functools.cache
+def _traced(dtype: tf.DType) -> tuple[Callable[..., Any], ...]:
+    """The three parts of a solve, traced for a precision."""
+    start, settings = signature(dtype)
+    state, image = _specs(dtype), tf.TensorSpec([None], dtype)
+    signatures = ((_begin, [start, settings]), (_advance, [state, image, settings]))
+    return tuple(
+        tf.function(function, input_signature=specs, autograph=False)
+        for function, specs in (*signatures, (_finish, [state, settings]))
+    )
+
+
+def _specs(dtype: tf.DType) -> State:
+    count, flag = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.bool)
+    number = tf.TensorSpec([], tf.float64)
+    array = tf.TensorSpec([None], tf.float64)
+    matrix = tf.TensorSpec([None, None], tf.float64)
+    return State(
+        rows=tf.TensorSpec([None, None], dtype),
+        vector=tf.TensorSpec([None], dtype),
+        length=count,
+        projection=matrix,
+        coupling=array,
+        asymmetry=number,
+        values=array,
+        vectors=matrix,
+        beta=number,
+        begin=count,
+        certificate=Certificate(number, matrix, matrix),
+        num_hvps=count,
+        num_exhausted=count,
+        num_random=count,
+        certified=flag,
+        finite=flag,
+        running=flag,
+    )
+
+
+def _begin(start: tf.Tensor, settings: Settings) -> State:
+    """The state before the first product."""
+    size, dtype = tf.shape(start)[1], start.dtype
+    vector, fraction = _start_vector(start, settings)
+    alignment = _ALIGNMENT // dtype.size
+    width = -(-size // alignment) * alignment
+    num_rows = tf.minimum(settings.capacity, settings.max_hvps)
+    rows = tf.raw_ops.Empty(shape=[num_rows, width], dtype=dtype)
+    with tf.device("CPU:0"):
+        zero, one = tf.constant(0), tf.constant(1)
+        nothing = tf.zeros([settings.capacity], tf.float64)
+        square = tf.zeros([settings.capacity, settings.capacity], tf.float64)
+        return State(
+            rows=_written(rows, zero, vector),
+            vector=vector,
+            length=one,
+            projection=square,
+            coupling=nothing,
+            asymmetry=tf.constant(0.0, tf.float64),
+            values=nothing,
+            vectors=square,
+            beta=tf.constant(0.0, tf.float64),
+            begin=zero,
+            certificate=certificate(size, fraction, settings.capacity),
+            num_hvps=zero,
+            num_exhausted=zero,
+            num_random=one,
+            certified=tf.constant(False),
+            finite=tf.constant(True),
+            running=tf.constant(True),
+        )
+
+
+def _start_vector(start: tf.Tensor, settings: Settings) -> tuple[tf.Tensor, tf.Tensor]:
+    """A unit vector and the norm of its random part."""
+    fresh = _random_direction(start, settings.seed, tf.constant(1))
+    one = tf.constant(1.0, start.dtype)
+
+    def warm() -> tuple[tf.Tensor, tf.Tensor]:
+        below = tf.maximum(tf.range(tf.shape(start)[0]) - settings.num_eigenvalues + 1, 0)
+        weights = 0.5 ** tf.cast(below, start.dtype)
+        vector = unit(tf.matmul(weights[None], start)[0]) + _FRESH_NORM * fresh
+        length = norm(vector)
+        # In a space of few dimensions they may cancel.
+        return tf.cond(
+            length < _LEAST_NORM,
+            lambda: (fresh, one),
+            lambda: (vector / length, _FRESH_NORM / length),
+        )
+
+    return tf.cond(tf.shape(start)[0] == 0, lambda: (fresh, one), warm)
+
+
+def _advance(state: State, image: tf.Tensor, settings: Settings) -> State:
+    """The state after another product, `image`; ready for the next one if it is `running`."""
+    size = tf.size(image)
+    rest, beta, coefficients = _orthogonalise(state, image)
+    with tf.device("CPU:0"):
+        finite = tf.math.is_finite(beta) & tf.reduce_all(tf.math.is_finite(coefficients))
+        coefficients = tf.where(finite, coefficients, 0.0)
+        last, length = state.length - 1, state.length
+        expected = tf.abs(coefficients - state.coupling)[:last]
+        asymmetry = tf.maximum(state.asymmetry, tf.reduce_max(tf.pad(expected, [[0, 1]])))
+        projection = tf.tensor_scatter_nd_update(state.projection, [[last]], [coefficients])
+        values, vectors = tf.linalg.eigh(projection[:length, :length])
+        state = state._replace(
+            asymmetry=asymmetry,
+            projection=projection,
+            values=values[::-1],
+            vectors=vectors[:, ::-1],
+            beta=beta,
+            num_hvps=state.num_hvps + 1,
+            finite=finite,
+        )
+        exhausted = beta <= _floor(state)
+        state = state._replace(num_exhausted=state.num_exhausted + tf.cast(exhausted, tf.int32))
+        certified = _certified(state, size, settings)
+        norms = _norms(state, size)
+        rounding = _rounding(state)
+        reached = rounding.met(norms, state.values, settings.rtol) | rounding.reached(norms)
+        found = tf.reduce_all(reached[: settings.num_eigenvalues])
+        found &= (length >= settings.num_eigenvalues) & certified
+        state = state._replace(
+            certified=certified, running=finite & ~found & (state.num_hvps < settings.max_hvps)
+        )
+    return tf.cond(
+        state.running, lambda: _expand(state, size, rest, exhausted, settings), lambda: state
+    )
+
+
+def _orthogonalise(state: State, vector: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The rest of a vector (n,) beside the basis, its norm, and the components, shape (m,)."""
+    basis = state.rows[: state.length]
+    rest = tf.pad(vector, [[0, tf.shape(basis)[1] - tf.size(vector)]])
+    rest, first = remove(basis, rest)
+    rest, second = remove(basis, rest)
+    found = tf.concat([first, second, norm(rest)[None]], 0)
+    with tf.device("CPU:0"):
+        first, second, beta = tf.split(
+            tf.cast(found, tf.float64), tf.stack([state.length, state.length, 1]), num=3
+        )
+        missing = tf.shape(state.coupling)[0] - state.length
+        components = tf.pad(first + second, [[0, missing]])
+    return rest[: tf.size(vector)], beta[0], components
+
+
+def _expand(
+    state: State, size: tf.Tensor, rest: tf.Tensor, exhausted: tf.Tensor, settings: Settings
+) -> State:
+    """Append the next basis vector, after a restart if the basis is full."""
+    with tf.device("CPU:0"):
+        before = state
+        capacity = tf.shape(state.coupling)[0]
+        state = state._replace(
+            coupling=state.beta * tf.one_hot(state.length - 1, capacity, dtype=tf.float64)
+        )
+    length = tf.cast(state.beta, rest.dtype)
+
+    def fresh() -> tuple[State, tf.Tensor, tf.Tensor]:
+        """Only a fresh direction leads out of an invariant subspace."""
+        num_random = state.num_random + 1
+        direction = _random_direction(state.rows[:, :size], settings.seed, num_random)
+        rest, beta, _ = _orthogonalise(state, direction)
+        changed = state._replace(
+            certificate=certificate(size, tf.constant(1.0), capacity),
+            begin=state.length,
+            coupling=tf.zeros_like(state.coupling),
+            num_random=num_random,
+        )
+        return changed, rest, tf.cast(beta, rest.dtype)
+
+    state, rest, length = tf.cond(exhausted, fresh, lambda: (state, rest, length))
+    vector = rest / length
+
+    def restart() -> State:
+        """Replace the basis by its best Ritz vectors."""
+        num_kept = tf.minimum(settings.num_eigenvalues + 4, capacity - 1)
+        with tf.device("CPU:0"):
+            basis = describe(before.values, before.vectors, before.beta, before.begin)
+            kept = state.vectors[:, :num_kept]
+            coupling = tf.linalg.matvec(kept, state.coupling, transpose_a=True)
+            missing = capacity - num_kept
+            diagonal = tf.linalg.diag(tf.pad(state.values[:num_kept], [[0, missing]]))
+        ritz = _combine(state, kept)
+        with tf.control_dependencies([ritz, vector]):  # they read the rows that are overwritten
+            rows = tf.raw_ops.InplaceUpdate(x=state.rows, i=tf.range(num_kept), v=ritz)
+        return state._replace(
+            rows=rows,
+            length=num_kept,
+            projection=diagonal,
+            coupling=tf.pad(coupling, [[0, missing]]),
+            begin=num_kept,
+            certificate=tf.cond(
+                exhausted, lambda: state.certificate, lambda: state.certificate.restart(basis)
+            ),
+        )
+
+    state = tf.cond(state.length == capacity, restart, lambda: state)
+    return state._replace(
+        rows=_written(state.rows, state.length, vector), vector=vector, length=state.length + 1
+    )
+
+
+def _finish(state: State, settings: Settings) -> Outcome:
+    """What the state after the last product shows."""
+    size = tf.size(state.vector)
+    with tf.device("CPU:0"):
+        norms, rounding = _norms(state, size), _rounding(state)
+        bound = state.certificate.upper_bound(_described(state))
+        shown = tf.minimum(settings.num_eigenvalues + _NUM_GUARDS, state.length)
+        columns = tf.concat([state.vectors[:, :shown], state.vectors[:, shown:][:, -1:]], 1)
+    ritz = _combine(state, columns)
+    lengths = tf.norm(ritz, axis=1, keepdims=True)
+    with tf.device("CPU:0"):
+        return Outcome(
+            values=state.values,
+            norms=norms,
+            met=rounding.met(norms, state.values, settings.rtol),
+            rounding=rounding,
+            certified=state.certified,
+            upper_bound=tf.where(state.length == size, state.values[0], bound),
+            vectors=(ritz / lengths)[:, :size],
+            num_hvps=state.num_hvps,
+            finite=state.finite,
+        )
+
+
+def _certified(state: State, size: tf.Tensor, settings: Settings) -> tf.Tensor:
+    """Whether no eigenvalue above the found ones is missed, by the margin."""
+    floor = _floor(state)
+    excluded = state.certificate.excludes(
+        _above(state.values[: settings.num_checked], settings.margin, floor), _described(state)
+    )
+    # An invariant subspace holds one eigenvector per eigenvalue, which may be k-fold.
+    repeated = state.num_exhausted >= settings.num_eigenvalues
+    certified = tf.where(state.beta <= floor, repeated, tf.reduce_all(excluded))
+    return certified | (state.length == size)
+
+
+def _above(values: tf.Tensor, margin: tf.Tensor, floor: tf.Tensor) -> tf.Tensor:
+    """Numbers above descending values, by the margin or halfway to the next larger value."""
+    steps = tf.maximum(margin * tf.abs(values), floor)
+    halves = (values[:-1] - values[1:]) / 2.0
+    return values + tf.minimum(steps, tf.pad(halves, [[1, 0]], constant_values=np.inf))
+
+
+def _described(state: State) -> Basis:
+    return describe(state.values, state.vectors, state.beta, state.begin)
+
+
+def _norms(state: State, size: tf.Tensor) -> tf.Tensor:
+    """Norms of the residuals, 0 in a basis of the whole space."""
+    partial = tf.cast(state.length < size, tf.float64)
+    return partial * state.beta * tf.abs(state.vectors[-1])
+
+
+def _rounding(state: State) -> Rounding:
+    largest = tf.reduce_max(tf.abs(state.values))
+    return Rounding(state.asymmetry, zero(largest, _epsilon(state)))
+
+
+def _floor(state: State) -> tf.Tensor:
+    """Coefficient β below which the Krylov space is exhausted."""
+    return 100.0 * _epsilon(state) * tf.reduce_max(tf.abs(state.values))
+
+
+def _epsilon(state: State) -> float:
+    return float(np.finfo(state.rows.dtype.as_numpy_dtype).eps)
+
+
+def _combine(state: State, columns: tf.Tensor) -> tf.Tensor:
+    """Combinations of the basis vectors with columns of coefficients, as rows (j, n')."""
+    columns = tf.cast(columns, state.rows.dtype)
+    return tf.matmul(columns, state.rows[: state.length], transpose_a=True)
+
+
+def _written(rows: tf.Tensor, index: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+    """The same tensor, with a vector (n,) as its row number `index`."""
+    row = tf.pad(vector, [[0, tf.shape(rows)[1] - tf.size(vector)]])
+    return tf.raw_ops.InplaceUpdate(x=rows, i=index[None], v=row[None])
+
+
+def _random_direction(like: tf.Tensor, seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    return random_direction(tf.shape(like)[1], like.dtype, seed, tf.cast(index, tf.int64))
