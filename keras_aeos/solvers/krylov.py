@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_aeos.solvers.certificate import Basis, Certificate, certificate, describe
+from keras_aeos.solvers.operators import Operator
 from keras_aeos.solvers.rounding import Rounding, zero
 from keras_aeos.solvers.vectors import Matvec, norm, random_direction, remove, unit
 
@@ -118,37 +119,46 @@ class Outcome(NamedTuple):
     finite: tf.Tensor
 
 
-def solve(product: Matvec, start: tf.Tensor, settings: Settings) -> Outcome:
-    """Run a whole solve: in the graph that calls it, or from Python with one question a product.
+def solve(matvec: Matvec, start: tf.Tensor, settings: Settings) -> Outcome:
+    """Run a whole solve: the products of an `Operator` in one graph, others from Python.
+
+    From Python there is one question a product.
 
     Args:
-        product: Function from a tensor of shape (n,) to its product with A.
+        matvec: Function from a tensor of shape (n,) to its product with A.
         start: Vectors of an earlier solve, shape (s, n).
         settings: What is asked for.
     """
-    begin, advance, finish = _traced(start.dtype)
-    state = tf.while_loop(
+    begin, _, finish = _traced(start.dtype)
+    state = begin(start, settings)
+    if isinstance(matvec, Operator):
+        state = matvec.run(_loop, [_specs(start.dtype), _settings()], state, settings)
+    else:
+        state = _loop(matvec, state, settings)
+    return finish(state, settings)
+
+
+def _loop(product: Matvec, state: State, settings: Settings) -> State:
+    _, advance, _ = _traced(state.rows.dtype)
+    (state,) = tf.while_loop(
         lambda state: state.running,
         lambda state: (advance(state, product(state.vector), settings),),
-        (begin(start, settings),),
-        (tf.nest.map_structure(lambda spec: spec.shape, _specs(start.dtype)),),
+        (state,),
+        (tf.nest.map_structure(lambda spec: spec.shape, _specs(state.rows.dtype)),),
         parallel_iterations=1,
     )
-    return finish(*state, settings)
+    return state
 
 
-def signature(dtype: tf.DType) -> tuple[tf.TensorSpec, Settings]:
-    """The specs of the arguments of `solve` after the product."""
+def _settings() -> Settings:
     count, number = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float64)
-    seed = tf.TensorSpec([], tf.int64)
-    settings = Settings(count, count, count, count, number, number, seed)
-    return tf.TensorSpec([None, None], dtype), settings
+    return Settings(count, count, count, count, number, number, tf.TensorSpec([], tf.int64))
 
 
 @functools.cache
 def _traced(dtype: tf.DType) -> tuple[Callable[..., Any], ...]:
     """The three parts of a solve, traced for a precision."""
-    start, settings = signature(dtype)
+    start, settings = tf.TensorSpec([None, None], dtype), _settings()
     state, image = _specs(dtype), tf.TensorSpec([None], dtype)
     signatures = ((_begin, [start, settings]), (_advance, [state, image, settings]))
     return tuple(
@@ -192,11 +202,11 @@ def _begin(start: tf.Tensor, settings: Settings) -> State:
     num_rows = tf.minimum(settings.capacity, settings.max_hvps)
     rows = tf.raw_ops.Empty(shape=[num_rows, width], dtype=dtype)
     with tf.device("CPU:0"):
-        zero, one = tf.constant(0), tf.constant(1)
+        none, one = tf.constant(0), tf.constant(1)
         nothing = tf.zeros([settings.capacity], tf.float64)
         square = tf.zeros([settings.capacity, settings.capacity], tf.float64)
         return State(
-            rows=_written(rows, zero, vector),
+            rows=_written(rows, tf.zeros([1], tf.int32), vector),
             vector=vector,
             length=one,
             projection=square,
@@ -205,10 +215,10 @@ def _begin(start: tf.Tensor, settings: Settings) -> State:
             values=nothing,
             vectors=square,
             beta=tf.constant(0.0, tf.float64),
-            begin=zero,
+            begin=none,
             certificate=certificate(size, fraction, settings.capacity),
-            num_hvps=zero,
-            num_exhausted=zero,
+            num_hvps=none,
+            num_exhausted=none,
             num_random=one,
             certified=tf.constant(False),
             finite=tf.constant(True),
@@ -265,12 +275,9 @@ def _advance(state: State, image: tf.Tensor, settings: Settings) -> State:
         reached = rounding.met(norms, state.values, settings.rtol) | rounding.reached(norms)
         found = tf.reduce_all(reached[: settings.num_eigenvalues])
         found &= (length >= settings.num_eigenvalues) & certified
-        state = state._replace(
-            certified=certified, running=finite & ~found & (state.num_hvps < settings.max_hvps)
-        )
-    return tf.cond(
-        state.running, lambda: _expand(state, size, rest, exhausted, settings), lambda: state
-    )
+        running = finite & ~found & (state.num_hvps < settings.max_hvps)
+        state = state._replace(certified=certified, running=running)
+    return _expanded(state, size, rest, exhausted & running, settings)
 
 
 def _orthogonalise(state: State, vector: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -289,60 +296,65 @@ def _orthogonalise(state: State, vector: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     return rest[: tf.size(vector)], beta[0], components
 
 
-def _expand(
+def _expanded(
     state: State, size: tf.Tensor, rest: tf.Tensor, exhausted: tf.Tensor, settings: Settings
 ) -> State:
-    """Append the next basis vector, after a restart if the basis is full."""
+    """The next basis vector is appended, after a restart if the basis is full; if `running`."""
+    capacity = tf.shape(state.coupling)[0]
     with tf.device("CPU:0"):
-        before = state
-        capacity = tf.shape(state.coupling)[0]
-        state = state._replace(
-            coupling=state.beta * tf.one_hot(state.length - 1, capacity, dtype=tf.float64)
-        )
-    length = tf.cast(state.beta, rest.dtype)
+        coupling = state.beta * tf.one_hot(state.length - 1, capacity, dtype=tf.float64)
+        full = state.running & (state.length == capacity)
 
-    def fresh() -> tuple[State, tf.Tensor, tf.Tensor]:
+    def fresh() -> tuple[Any, ...]:
         """Only a fresh direction leads out of an invariant subspace."""
         num_random = state.num_random + 1
         direction = _random_direction(state.rows[:, :size], settings.seed, num_random)
         rest, beta, _ = _orthogonalise(state, direction)
-        changed = state._replace(
-            certificate=certificate(size, tf.constant(1.0), capacity),
-            begin=state.length,
-            coupling=tf.zeros_like(state.coupling),
-            num_random=num_random,
-        )
-        return changed, rest, tf.cast(beta, rest.dtype)
+        whole = certificate(size, tf.constant(1.0), capacity)
+        return rest, beta, tf.zeros_like(coupling), whole, state.length, num_random
 
-    state, rest, length = tf.cond(exhausted, fresh, lambda: (state, rest, length))
-    vector = rest / length
+    rest, length, coupling, proof, begin, num_random = tf.cond(
+        exhausted,
+        fresh,
+        lambda: (
+            rest,
+            state.beta,
+            coupling,
+            state.certificate,
+            state.begin,
+            state.num_random,
+        ),
+    )
+    vector = rest / tf.cast(length, rest.dtype)
 
-    def restart() -> State:
+    def restart() -> tuple[Any, ...]:
         """Replace the basis by its best Ritz vectors."""
         num_kept = tf.minimum(settings.num_eigenvalues + 4, capacity - 1)
         with tf.device("CPU:0"):
-            basis = describe(before.values, before.vectors, before.beta, before.begin)
-            kept = state.vectors[:, :num_kept]
-            coupling = tf.linalg.matvec(kept, state.coupling, transpose_a=True)
-            missing = capacity - num_kept
+            kept, missing = state.vectors[:, :num_kept], capacity - num_kept
             diagonal = tf.linalg.diag(tf.pad(state.values[:num_kept], [[0, missing]]))
+            along = tf.pad(tf.linalg.matvec(kept, coupling, transpose_a=True), [[0, missing]])
+            after = tf.cond(exhausted, lambda: proof, lambda: proof.restart(_described(state)))
         ritz = _combine(state, kept)
         with tf.control_dependencies([ritz, vector]):  # they read the rows that are overwritten
             rows = tf.raw_ops.InplaceUpdate(x=state.rows, i=tf.range(num_kept), v=ritz)
-        return state._replace(
-            rows=rows,
-            length=num_kept,
-            projection=diagonal,
-            coupling=tf.pad(coupling, [[0, missing]]),
-            begin=num_kept,
-            certificate=tf.cond(
-                exhausted, lambda: state.certificate, lambda: state.certificate.restart(basis)
-            ),
-        )
+        return rows, num_kept, diagonal, along, num_kept, after
 
-    state = tf.cond(state.length == capacity, restart, lambda: state)
+    rows, length, projection, coupling, begin, proof = tf.cond(
+        full,
+        restart,
+        lambda: (state.rows, state.length, state.projection, coupling, begin, proof),
+    )
+    after = length + tf.cast(state.running, tf.int32)
     return state._replace(
-        rows=_written(state.rows, state.length, vector), vector=vector, length=state.length + 1
+        rows=_written(rows, tf.range(length, after), vector),
+        vector=vector,
+        length=after,
+        projection=projection,
+        coupling=coupling,
+        begin=begin,
+        certificate=proof,
+        num_random=num_random,
     )
 
 
@@ -420,9 +432,9 @@ def _combine(state: State, columns: tf.Tensor) -> tf.Tensor:
 
 
 def _written(rows: tf.Tensor, index: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
-    """The same tensor, with a vector (n,) as its row number `index`."""
+    """The same tensor, with a vector (n,) as the row that `index` (1,) names; (0,) for none."""
     row = tf.pad(vector, [[0, tf.shape(rows)[1] - tf.size(vector)]])
-    return tf.raw_ops.InplaceUpdate(x=rows, i=index[None], v=row[None])
+    return tf.raw_ops.InplaceUpdate(x=rows, i=index, v=row[None][: tf.size(index)])
 
 
 def _random_direction(like: tf.Tensor, seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:

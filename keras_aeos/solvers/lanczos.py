@@ -4,7 +4,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_aeos.solvers import krylov
-from keras_aeos.solvers.operators import Operator
 from keras_aeos.solvers.result import Eigenpairs, not_available, relative, spectral_gap
 from keras_aeos.solvers.vectors import Matvec
 
@@ -69,10 +68,7 @@ def lanczos(
         margin=tf.constant(_COLD_MARGIN * rtol if margin is None else margin, tf.float64),
         seed=tf.constant(seed, tf.int64),
     )
-    if isinstance(matvec, Operator):
-        outcome = matvec.run(krylov.solve, krylov.signature(start.dtype), start, settings)
-    else:
-        outcome = krylov.solve(matvec, start, settings)
+    outcome = krylov.solve(matvec, start, settings)
     return _eigenpairs(outcome, num_eigenvalues)
 
 

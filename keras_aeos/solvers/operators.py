@@ -60,6 +60,6 @@ class Operator:
                 return function(lambda vector: product(vector, *state), *given)
 
             self.program.traces[key] = tf.function(
-                traced, input_signature=[specs, state], autograph=False
+                traced, input_signature=[tuple(specs), state], autograph=False
             )
         return self.program.traces[key](arguments, self.state)
