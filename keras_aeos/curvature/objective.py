@@ -131,7 +131,7 @@ class Objective:
         parts = self.parts
 
         def product(vector: tf.Tensor, scale: tf.Tensor, *state: tf.Tensor) -> tf.Tensor:
-            vector = scale * vector
+            vector = tf.ensure_shape(scale * vector, scale.shape)
             total = tf.zeros_like(scale)
             length = 1 + parts.num_values
             for begin in range(0, len(state), length):
