@@ -21,7 +21,7 @@ class Program:
     """
 
     product: Callable[..., tf.Tensor]
-    traces: dict[Any, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+    traces: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -324,7 +324,12 @@ def test_basis_of_a_solve_is_bounded(count, max_hvps, monkeypatch):
     """By the vectors of a full basis, and by the products."""
     states = []
     loop = krylov._loop
-    monkeypatch.setattr(krylov, "_loop", lambda *given: states.append(loop(*given)) or states[-1])
+
+    def recorded(*given):
+        states.append(loop(*given))
+        return states[-1]
+
+    monkeypatch.setattr(krylov, "_loop", recorded)
     matvec, _ = operator(np.linspace(0.0, 1.0, SIZE))
     result = lanczos(matvec, no_start(SIZE), count, 1e-6, max_hvps)
     assert result.num_hvps == max_hvps
