@@ -37,12 +37,17 @@ def lanczos(
     A warm start adds a random direction to the given vectors. Otherwise an old eigenvector, even an
     exact one, could hide an eigenvector that has overtaken it.
 
-    Memory: a solve holds at most ``C = max(20, 2k + 10)`` basis vectors, and never more than
-    products. While a full basis is restarted, its ``k + 4`` Ritz vectors are added, otherwise at
-    most 8 vectors of work. It returns k + 3 vectors.
+    Memory: room for at most ``C = max(20, 2k + 10)`` basis vectors is taken at the start, and never
+    for more than `max_hvps`. While a full basis is restarted, its ``k + 4`` Ritz vectors are added,
+    otherwise at most 8 vectors of work. The solve returns k + 3 vectors.
+
+    The products of an `Operator` run in one graph with everything else, and the host is asked once.
+    Another function is called from Python, with one question a product. Both ways perform the same
+    operations.
 
     Args:
-        matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
+        matvec: An `Operator`, or a function from a tensor of shape (n,) to its product with A, of
+            the same shape and dtype.
         start: Vectors of an earlier solve, best first: a tensor of shape (s, n), or (0, n) for a
             cold start.
         num_eigenvalues: Number k of eigenpairs, at most n.

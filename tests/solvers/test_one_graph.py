@@ -129,31 +129,23 @@ def test_operators_of_one_program_are_traced_once():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("after", [0, 4])
+@pytest.mark.parametrize("after", [None, 0, 4])
 def test_product_that_is_not_finite_ends_the_loop(bad, after):
-    """The Krylov space of a unit vector of a shift reaches the bad entry after so many products."""
-
-    def product(vector, diagonal):
-        return tf.roll(vector, 1, 0) + tf.roll(vector, -1, 0) + diagonal * vector
-
-    diagonal = np.zeros(SIZE)
-    diagonal[0] = bad
-    operator = Operator(Program(product), [tf.constant(diagonal)])
-    if after:
-        operator = after_some(operator, after, bad)
-    result = lanczos(operator, tf.zeros([0, SIZE], tf.float64), 2, 1e-9, 50)
-    assert result.num_hvps == after + 1
+    """In the graph (None); from Python at once, and after some good products."""
+    operator = DIAGONAL.operator(np.append(outliers([20.0, 15.0])[1:], bad))
+    good = tf.constant(outliers([20.0, 15.0]))
+    count = iter(range(after or 0))
+    matvec = (
+        operator
+        if after is None
+        else (lambda vector: operator(vector) if next(count, None) is None else good * vector)
+    )
+    result = lanczos(matvec, tf.zeros([0, SIZE], tf.float64), 2, 1e-9, 50)
+    assert result.num_hvps == (after or 0) + 1
     assert np.isnan(result.eigenvalues).all()
     assert np.isnan(result.upper_bound)
     assert not result.converged.any()
     assert result.eigenvectors == []
-
-
-def after_some(operator, num_products, bad):
-    """From Python: products that are good at first."""
-    count = iter(range(num_products))
-    good = tf.constant(outliers([20.0, 15.0]))
-    return lambda vector: vector * (bad if next(count, None) is None else good)
 
 
 def test_vectors_given_to_a_function_are_its_own():
