@@ -5,6 +5,8 @@ import tensorflow as tf
 
 from keras_aeos.solvers import krylov
 from keras_aeos.solvers.result import Eigenpairs, not_available, relative, spectral_gap
+from keras_aeos.solvers.rounding import Rounding
+from keras_aeos.solvers.state import Outcome, Settings
 from keras_aeos.solvers.vectors import Matvec
 
 # Margin of the certificate of a cold start, in units of `rtol`.
@@ -64,7 +66,7 @@ def lanczos(
         Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", 2000.
     """
     size = int(start.shape[1])
-    settings = krylov.Settings(
+    settings = Settings(
         num_eigenvalues=tf.constant(num_eigenvalues),
         num_checked=tf.constant(num_eigenvalues if margin is None else 1),
         max_hvps=tf.constant(max_hvps),
@@ -77,12 +79,12 @@ def lanczos(
     return _eigenpairs(outcome, num_eigenvalues)
 
 
-def _eigenpairs(outcome: krylov.Outcome, num_eigenvalues: int) -> Eigenpairs:
+def _eigenpairs(outcome: Outcome, num_eigenvalues: int) -> Eigenpairs:
     num_hvps = int(outcome.num_hvps)
     if not outcome.finite:
         return not_available(num_eigenvalues, num_hvps)
     values, norms, met = (np.asarray(part) for part in (outcome.values, outcome.norms, outcome.met))
-    rounding = krylov.Rounding(*(float(part) for part in outcome.rounding))
+    rounding = Rounding(*(float(part) for part in outcome.rounding))
     found = min(num_eigenvalues, len(values))
     missing = [np.nan] * (num_eigenvalues - found)
     residuals = relative(norms + rounding.of_residuals, values)
