@@ -43,37 +43,41 @@ class CompilationTrial:
         self._next = _FIRST_TIMED
         self._decided = False
 
-    def consider(self, vector: tf.Tensor, kept: Sequence[Sequence[tf.Tensor]]) -> None:
+    def consider(self, vector: tf.Tensor, kept: Sequence[Sequence[tf.Tensor]]) -> bool:
         """Take note of a linearisation, and try to compile its products if it is time.
 
         Args:
             vector: A vector to multiply.
             kept: The values of each micro-batch.
+
+        Returns:
+            Whether the products are compiled from now on, and were not before.
         """
         if self._decided or not kept:
-            return
+            return False
         parts = self._parts
         if is_host(vector.device) or not parts.compilable:
             self._decided = True
-            return
+            return False
         self._num_linearisations += 1
         if self._num_linearisations < self._next:
-            return
+            return False
         self._next *= 2
         expected, plain = _timed(lambda: parts.second(vector, kept[0]))
         spent = self._num_linearisations * _PRODUCTS_PER_ROW * len(kept) * plain
         if _SAVED * spent < _SECONDS_PER_OPERATION * parts.num_operations:
-            return
+            return False
         self._decided = True
         parts.compiled = True
         try:
             product, compiled = _timed(lambda: parts.second(vector, kept[0]))
         except tf.errors.OpError:  # an operation that XLA doesn't know, or no memory for it
             parts.compiled = False
-            return
+            return False
         rounding = _ROUNDING * np.finfo(vector.dtype.as_numpy_dtype).eps
         error = float(tf.norm(product - expected))
         parts.compiled = compiled < plain and error <= rounding * float(tf.norm(expected))
+        return parts.compiled
 
 
 def _timed(call: Callable[[], tf.Tensor]) -> tuple[tf.Tensor, float]:

@@ -126,9 +126,8 @@ def top_eigenpairs(
     check_num_eigenvalues(num_eigenvalues, objective)
     scale = inverse_root(objective, preconditioner)
     with full_precision():
-        hessian = objective.linearise()
         result = SOLVERS[method](
-            lambda v: scale * hessian.hessian_product(scale * v),
+            objective.linearise().operator(scale),
             tf.zeros([0, objective.num_parameters], objective.dtype),
             num_eigenvalues,
             rtol,

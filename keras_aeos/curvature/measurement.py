@@ -174,7 +174,9 @@ class Curvature:
     @functools.cached_property
     def eigenpairs(self) -> Eigenpairs:
         """The largest eigenpairs, an `Eigenpairs` with vectors (n,)."""
-        return self._solve(self.matvec)
+        pairs = self._solve(self._hessian.operator(self._scale))
+        self._hessian.num_products += pairs.num_hvps
+        return pairs
 
     @functools.cached_property
     def gradient(self) -> tf.Tensor:

@@ -14,6 +14,7 @@ from keras_aeos.curvature.device_memory import is_host, room
 from keras_aeos.curvature.loss_scaling import loss_scale
 from keras_aeos.curvature.partial_evaluation import PartialEvaluation, num_bytes
 from keras_aeos.curvature.second_derivatives import exact_second_derivatives, refuse_inexact
+from keras_aeos.solvers.operators import Operator, Program
 from keras_aeos.solvers.vectors import Matvec
 
 # Maps a model and a batch ``(x, y, sample_weight)`` to a scalar loss.
@@ -103,7 +104,8 @@ class Objective:
             A `Linearisation`.
         """
         made = Linearisation(self, visitors)
-        self._trial.consider(made.gradient, made._kept)
+        if self._trial.consider(made.gradient, made._kept):
+            del self.program  # its traces hold the products as they were
         return made
 
     def room_for_values(self, device: str) -> int:
@@ -138,6 +140,26 @@ class Objective:
     @functools.cached_property
     def _trial(self) -> CompilationTrial:
         return CompilationTrial(self.parts)
+
+    @functools.cached_property
+    def program(self) -> Program:
+        """How ``S H S`` multiplies a vector, given the state that `Linearisation.operator` packs.
+
+        The state is the diagonal of S, then of each micro-batch its weight and kept values.
+        """
+        parts = self.parts
+
+        def product(vector: tf.Tensor, scale: tf.Tensor, *state: tf.Tensor) -> tf.Tensor:
+            vector = tf.ensure_shape(scale * vector, scale.shape)
+            total = tf.zeros_like(scale)
+            length = 1 + parts.num_values
+            for begin in range(0, len(state), length):
+                weight, *values = state[begin : begin + length]
+                with tf.control_dependencies([total]):  # one micro-batch at a time, for memory
+                    total += weight * parts.second(vector, values)
+            return scale * total
+
+        return Program(product)
 
     def _product_of_batch(
         self,
@@ -212,11 +234,12 @@ class Linearisation:
     Attributes:
         loss: f(x), a float.
         gradient: ∇f(x), a tensor (n,).
-        num_products: Products over all examples that were asked for.
+        num_products: Products over all examples. A solve of an `operator` has to be added.
     """
 
     def __init__(self, objective: Objective, visitors: Sequence[Visitor] = ()) -> None:
         self.num_products = 0
+        self._program = objective.program
         self._parts = parts = objective.parts
         self._batches = objective.batches
         self._parameters = [tf.convert_to_tensor(v.value) for v in objective.variables]
@@ -258,9 +281,28 @@ class Linearisation:
         self.gradient: tf.Tensor = gradient / num_examples
         self._weights = [tf.constant(count / num_examples, objective.dtype) for count in counts]
 
+    def operator(self, scale: tf.Tensor) -> Matvec:
+        """``S H S`` with a diagonal S, for a solver; its products are not counted here.
+
+        Args:
+            scale: Diagonal of S, shape (n,).
+
+        Returns:
+            An `Operator` if the values of all micro-batches are kept, otherwise a function.
+        """
+        if len(self._kept) < len(self._weights):
+            return lambda vector: scale * self._product(scale * vector)
+        state = [scale]
+        for weight, values in zip(self._weights, self._kept, strict=True):
+            state += [weight, *values]
+        return Operator(self._program, state)
+
     def hessian_product(self, vector: tf.Tensor) -> tf.Tensor:
         """``H v`` for a vector of shape (n,)."""
         self.num_products += 1
+        return self._product(vector)
+
+    def _product(self, vector: tf.Tensor) -> tf.Tensor:
         total = tf.zeros_like(vector)
         for weight, values in zip(self._weights, self._kept, strict=False):
             total += weight * self._parts.second(vector, values)

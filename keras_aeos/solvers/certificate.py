@@ -1,17 +1,44 @@
 """Upper bound on the eigenvalues that a Krylov space from a random start may have missed."""
 
-import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 # Probability that an eigenvalue exceeds the bound.
 _RISK = 0.01
-# Relative precision of the distance between the bound and the largest Ritz value.
-_PRECISION = 1e-3
+# Factors above the largest Ritz value between which the bound is looked for, and the numbers of
+# intervals of each search. The distance of the bound is accurate to a factor of 1e24^(40^-3).
+_RANGE = 1e24
+_NUM_INTERVALS, _NUM_SEARCHES = 40, 3
 
 
-class Certificate:
+class Basis(NamedTuple):
+    """The facts that a `Certificate` needs about an orthonormal basis with ``AV = VT + β q eᵀ``.
+
+    Attributes:
+        values: Eigenvalues θ of T, a float64 tensor of shape (m,).
+        weights: ``β |s_begin s_last|`` with its sign, for the eigenvectors s of T, shape (m,).
+    """
+
+    values: tf.Tensor
+    weights: tf.Tensor
+
+
+def describe(values: tf.Tensor, vectors: tf.Tensor, beta: tf.Tensor, begin: tf.Tensor) -> Basis:
+    """The `Basis` with a matrix T.
+
+    Args:
+        values: Eigenvalues of T, shape (m,).
+        vectors: Eigenvectors of T, the columns of a tensor of shape (m, m).
+        beta: Coefficient β.
+        begin: Index of the basis vector from which the basis was expanded.
+    """
+    return Basis(values, beta * vectors[begin] * vectors[-1])
+
+
+class Certificate(NamedTuple):
     """Probabilistic upper bound on the largest eigenvalue of A, from a Lanczos process.
 
     Let V be an orthonormal basis with ``AV = VT + β q eᵀ``, and u an eigenvector whose eigenvalue
@@ -25,9 +52,12 @@ class Certificate:
     probability of at least 1 - δ. With this probability, λ does not lie where the growth exceeds
     ``√(2n/π)/(δ b)``. δ is 1%.
 
-    Args:
-        size: Number n of parameters.
-        fraction: Norm b of the random part of the unit start vector.
+    `certificate` makes one of the start vector.
+
+    Attributes:
+        needed: Logarithm of the growth that excludes an eigenvalue.
+        values: Ritz values of the full bases before the present one, shape (r, m).
+        weights: Their weights, shape (r, m).
 
     References:
         van Dorsselaer, Hochstenbach and van der Vorst, "Computing probabilistic bounds for extreme
@@ -35,63 +65,71 @@ class Certificate:
         2000. The extension to restarted bases is ours.
     """
 
-    def __init__(self, size: int, fraction: float) -> None:
-        self._needed = 0.5 * math.log(2.0 * size / math.pi) - math.log(_RISK * fraction)
-        self._cycles: list[Basis] = []
+    needed: tf.Tensor
+    values: tf.Tensor
+    weights: tf.Tensor
 
-    def restart(self, basis: "Basis") -> None:
+    def restart(self, basis: Basis) -> "Certificate":
         """Account for a `Basis` that is replaced by its Ritz vectors and the next vector q."""
-        self._cycles.append(basis)
+        return Certificate(
+            self.needed,
+            tf.concat([self.values, basis.values[None]], 0),
+            tf.concat([self.weights, basis.weights[None]], 0),
+        )
 
-    def excludes(self, value: float, basis: "Basis") -> bool:
-        """Whether `value` is excluded as an eigenvalue, given the current `Basis`.
+    def excludes(self, numbers: tf.Tensor, basis: Basis) -> tf.Tensor:
+        """Whether numbers, shape (q,), are excluded as eigenvalues, given the current `Basis`.
 
-        Above all Ritz values the growth rises with the value. Every number above an excluded value
+        Above all Ritz values the growth rises with the number. Every number above an excluded one
         is therefore excluded, too.
         """
-        return sum(cycle.log_growth(value) for cycle in (*self._cycles, basis)) >= self._needed
+        before = tf.reduce_sum(log_growth(numbers[:, None], Basis(self.values, self.weights)), -1)
+        return before + log_growth(numbers, basis) >= self.needed
 
-    def upper_bound(self, basis: "Basis") -> float:
+    def upper_bound(self, basis: Basis) -> tf.Tensor:
         """Smallest excluded number, given the current `Basis`.
 
-        Its distance from the largest Ritz value is accurate to `_PRECISION`.
+        Its distance from the largest Ritz value is accurate to a thousandth.
 
         Returns:
-            A float; inf if nothing is excluded yet.
+            A scalar; inf if nothing is excluded yet.
         """
-        top = max(float(cycle.values.max()) for cycle in (*self._cycles, basis))
-        scale = max(float(np.abs(basis.values).max()), np.finfo(float).tiny)
-        low, high = 1e-12 * scale, 1e12 * scale
-        if not self.excludes(top + high, basis):
-            return math.inf
-        while high > (1.0 + _PRECISION) * low:
-            middle = math.sqrt(low * high)
-            if self.excludes(top + middle, basis):
-                high = middle
-            else:
-                low = middle
-        return top + high
+        top = tf.maximum(tf.reduce_max(self.values), tf.reduce_max(basis.values))
+        scale = tf.maximum(tf.reduce_max(tf.abs(basis.values)), np.finfo(float).tiny)
+        low, ratio = scale / math.sqrt(_RANGE), _RANGE
+        for _ in range(_NUM_SEARCHES):
+            ratio **= 1.0 / _NUM_INTERVALS
+            candidates = low * ratio ** tf.range(1, _NUM_INTERVALS + 1, dtype=tf.float64)
+            excluded = self.excludes(top + candidates, basis)
+            low = candidates[tf.argmax(excluded)] / ratio
+        high = low * ratio
+        return tf.where(self.excludes((top + high)[None], basis)[0], top + high, math.inf)
 
 
-@dataclasses.dataclass(frozen=True)
-class Basis:
-    """The facts that a `Certificate` needs about an orthonormal basis with ``AV = VT + β q eᵀ``.
+def certificate(size: tf.Tensor, fraction: tf.Tensor, capacity: tf.Tensor) -> Certificate:
+    """The `Certificate` of a process that starts.
 
-    Attributes:
-        values: Eigenvalues θ of T, shape (m,).
-        vectors: Eigenvectors of T, the columns of an array of shape (m, m).
-        beta: Coefficient β.
-        begin: Index of the basis vector from which the basis was expanded.
+    Args:
+        size: Number n of parameters.
+        fraction: Norm b of the random part of the unit start vector.
+        capacity: Number m of the vectors of a full basis.
     """
+    size, fraction = tf.cast(size, tf.float64), tf.cast(fraction, tf.float64)
+    needed = 0.5 * tf.math.log(2.0 * size / math.pi) - tf.math.log(_RISK * fraction)
+    none = tf.zeros([0, capacity], tf.float64)
+    return Certificate(needed, none, none)
 
-    values: np.ndarray
-    vectors: np.ndarray
-    beta: float
-    begin: int
 
-    def log_growth(self, value: float) -> float:
-        """Logarithm of an eigenvector's growth from basis vector `begin` to q."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            parts = self.vectors[self.begin] * self.vectors[-1] / (value - self.values)
-            component = self.beta * abs(float(np.sum(parts)))
-        return -math.log(component) if component > 0.0 else math.inf
+def log_growth(numbers: tf.Tensor, basis: Basis) -> tf.Tensor:
+    """Logarithm of an eigenvector's growth from the vector where a basis begins to q.
+
+    Args:
+        numbers: Eigenvalues, shape (...).
+        basis: A `Basis` of shape (m,), or several of shape (r, m) for numbers of shape (..., 1).
+
+    Returns:
+        A tensor of shape (...), or (..., r) for several.
+    """
+    parts = basis.weights / (numbers[..., None] - basis.values)
+    component = tf.abs(tf.reduce_sum(parts, -1))
+    return tf.where(component > 0.0, -tf.math.log(component), math.inf)

@@ -3,17 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_aeos.solvers.certificate import Basis, Certificate
+from keras_aeos.solvers import krylov
 from keras_aeos.solvers.result import Eigenpairs, not_available, relative, spectral_gap
 from keras_aeos.solvers.rounding import Rounding
-from keras_aeos.solvers.vectors import Matvec, RandomDirections, Vectors, norm, unit
+from keras_aeos.solvers.state import Outcome, Settings
+from keras_aeos.solvers.vectors import Matvec
 
-# Norm of the random part of a warm start. The part from old Ritz vectors has norm 1.
-_FRESH_NORM = 1.0
-# A sum of both that is shorter would be mostly rounding.
-_LEAST_NORM = 1e-3
-# Ritz vectors below the wanted ones that are passed to the next solve.
-_NUM_GUARDS = 2
 # Margin of the certificate of a cold start, in units of `rtol`.
 _COLD_MARGIN = 30.0
 
@@ -44,12 +39,17 @@ def lanczos(
     A warm start adds a random direction to the given vectors. Otherwise an old eigenvector, even an
     exact one, could hide an eigenvector that has overtaken it.
 
-    Memory: a solve holds at most ``C = max(20, 2k + 10)`` basis vectors, and never more than
-    products. While a full basis is restarted, its ``k + 4`` Ritz vectors are added, otherwise at
-    most 8 vectors of work. It returns k + 3 vectors.
+    Memory: room for at most ``C = max(20, 2k + 10)`` basis vectors is taken at the start, and never
+    for more than `max_hvps`. While a full basis is restarted, its ``k + 4`` Ritz vectors are added,
+    otherwise at most 8 vectors of work. The solve returns k + 3 vectors.
+
+    The products of an `Operator` run in one graph with everything else, and the host is asked once.
+    Another function is called from Python, with one question a product. Both ways perform the same
+    operations.
 
     Args:
-        matvec: Function from a tensor of shape (n,) to its product with A, same shape and dtype.
+        matvec: An `Operator`, or a function from a tensor of shape (n,) to its product with A, of
+            the same shape and dtype.
         start: Vectors of an earlier solve, best first: a tensor of shape (s, n), or (0, n) for a
             cold start.
         num_eigenvalues: Number k of eigenpairs, at most n.
@@ -65,113 +65,42 @@ def lanczos(
     References:
         Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", 2000.
     """
-    size = start.shape[1]
-    tiny = 100.0 * np.finfo(start.dtype.as_numpy_dtype).eps
-    num_checked = num_eigenvalues if margin is None else 1
-    margin = _COLD_MARGIN * rtol if margin is None else margin
-    capacity = min(max(20, 2 * num_eigenvalues + 10), size)
-    num_kept = min(num_eigenvalues + 4, capacity - 1)
-    random = RandomDirections(size, start.dtype, seed)
+    size = int(start.shape[1])
+    settings = Settings(
+        num_eigenvalues=tf.constant(num_eigenvalues),
+        num_checked=tf.constant(num_eigenvalues if margin is None else 1),
+        max_hvps=tf.constant(max_hvps),
+        capacity=tf.constant(min(max(20, 2 * num_eigenvalues + 10), size)),
+        rtol=tf.constant(rtol, tf.float64),
+        margin=tf.constant(_COLD_MARGIN * rtol if margin is None else margin, tf.float64),
+        seed=tf.constant(seed, tf.int64),
+    )
+    outcome = krylov.solve(matvec, start, settings)
+    return _eigenpairs(outcome, num_eigenvalues)
 
-    vector, fraction = _start_vector(start, num_eigenvalues, random)
-    basis = Vectors([vector])
-    projection = np.zeros((capacity, capacity))
-    certificate, begin = Certificate(size, fraction), 0
-    rounding, coupling = Rounding(start.dtype), np.zeros(0)
-    num_hvps = num_exhausted = 0
-    while True:
-        last = len(basis) - 1
-        product, beta, coefficients = basis.orthogonalise(matvec(vector))
-        num_hvps += 1
-        projection[last, : last + 1] = projection[: last + 1, last] = coefficients
-        if not np.isfinite(beta) or not np.all(np.isfinite(coefficients)):
-            return not_available(num_eigenvalues, num_hvps)
-        rounding.compare(coefficients[:last], coupling)
 
-        values, vectors = np.linalg.eigh(projection[: last + 1, : last + 1])
-        values, vectors = values[::-1], vectors[:, ::-1]
-        complete = len(basis) == size
-        norms = np.zeros(len(values)) if complete else beta * np.abs(vectors[-1])
-        floor = tiny * np.abs(values).max()
-        met = rounding.met(norms, values, rtol)
-        reached = met | rounding.reached(norms, values)
-        exhausted = beta <= floor
-        num_exhausted += exhausted
-        state = Basis(values, vectors, beta, begin)
-        if complete:
-            certified = True
-        elif exhausted:
-            # An invariant subspace holds one eigenvector per eigenvalue, which may be k-fold.
-            certified = num_exhausted >= num_eigenvalues
-        else:
-            certified = all(
-                certificate.excludes(value, state)
-                for value in _above(values[:num_checked], margin, floor)
-            )
-        found = min(num_eigenvalues, len(values))
-        if found == num_eigenvalues and reached[:found].all() and certified:
-            break
-        if num_hvps >= max_hvps:
-            break
-
-        # Components of the next vector's image along the basis, as symmetry makes them.
-        coupling = np.append(np.zeros(last), beta)
-        if exhausted:
-            # Only a fresh direction leads out of an invariant subspace.
-            product, beta, _ = basis.orthogonalise(random())
-            certificate, begin = Certificate(size, 1.0), len(basis)
-            coupling[:] = 0.0
-        if len(basis) == capacity:
-            if not exhausted:
-                certificate.restart(state)
-            coupling = coupling @ vectors[:, :num_kept]
-            basis = Vectors(basis.combine(vectors[:, :num_kept]))
-            projection[:] = 0.0
-            projection[range(num_kept), range(num_kept)] = values[:num_kept]
-            begin = num_kept
-        vector = product / beta
-        basis.append(vector)
-
-    shown = min(found + _NUM_GUARDS, len(values))
-    ritz = basis.combine(np.hstack([vectors[:, :shown], vectors[:, shown:][:, -1:]]))
+def _eigenpairs(outcome: Outcome, num_eigenvalues: int) -> Eigenpairs:
+    num_hvps = int(outcome.num_hvps)
+    if not outcome.finite:
+        return not_available(num_eigenvalues, num_hvps)
+    values, norms, met = (np.asarray(part) for part in (outcome.values, outcome.norms, outcome.met))
+    rounding = Rounding(*(float(part) for part in outcome.rounding))
+    found = min(num_eigenvalues, len(values))
     missing = [np.nan] * (num_eigenvalues - found)
-    error = rounding.of_values(values)
+    residuals = relative(norms + rounding.of_residuals, values)
+    error_bounds = relative(norms + rounding.of_values, values)
+    converged = np.append(met[:found], np.zeros(len(missing), bool))
+    converged[0] &= bool(outcome.certified)
+    ritz = tf.unstack(outcome.vectors)
     return Eigenpairs(
         eigenvalues=np.append(values[:found], missing),
-        eigenvectors=[unit(vector) for vector in ritz[:found]],
-        residuals=np.append(
-            relative(norms + rounding.of_residuals(values), values)[:found], missing
-        ),
-        error_bounds=np.append(relative(norms + error, values)[:found], missing),
-        upper_bound=error + (values[0] if complete else certificate.upper_bound(state)),
-        converged=np.append(met[:found], np.zeros(len(missing), bool))
-        & np.append(certified, np.ones(num_eigenvalues - 1, bool)),
+        eigenvectors=ritz[:found],
+        residuals=np.append(residuals[:found], missing),
+        error_bounds=np.append(error_bounds[:found], missing),
+        upper_bound=float(outcome.upper_bound) + rounding.of_values,
+        converged=converged,
         num_hvps=num_hvps,
         ritz_values=values,
-        guard_vectors=[unit(vector) for vector in ritz[found:]],
+        guard_vectors=ritz[found:],
         spectral_gap=spectral_gap(values, met),
     )
-
-
-def _above(values: np.ndarray, margin: float, floor: float) -> np.ndarray:
-    """Numbers above descending values, by the margin or halfway to the next larger value."""
-    steps = np.maximum(margin * np.abs(values), floor)
-    steps[1:] = np.minimum(steps[1:], -np.diff(values) / 2.0)
-    return values + steps
-
-
-def _start_vector(
-    start: tf.Tensor, num_eigenvalues: int, random: RandomDirections
-) -> tuple[tf.Tensor, float]:
-    """A unit vector and the norm of its random part."""
-    if start.shape[0] == 0:
-        return random(), 1.0
-    order = np.arange(start.shape[0])
-    weights = 0.5 ** np.maximum(order - num_eigenvalues + 1, 0)
-    old = unit(tf.linalg.matvec(start, tf.constant(weights, start.dtype), transpose_a=True))
-    fresh = random()
-    vector = old + _FRESH_NORM * fresh
-    length = norm(vector)
-    if length < _LEAST_NORM:  # they cancel, in a space of few dimensions
-        return fresh, 1.0
-    return vector / length, _FRESH_NORM / length

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_aeos.solvers.result import Eigenpairs, not_available, relative, spectral_gap
-from keras_aeos.solvers.rounding import Rounding
+from keras_aeos.solvers.rounding import Rounding, zero
 from keras_aeos.solvers.vectors import Matvec, RandomDirections, Vectors, norm, unit
 
 # Iterations after which the guard column has revealed an eigenvector that the others miss.
@@ -56,7 +56,7 @@ def power(
     block = _orthonormal(old + [random() for _ in range(width - len(old))])
 
     shift, num_hvps, iteration = 0.0, 0, 0
-    rounding = Rounding(start.dtype)
+    epsilon, asymmetry = float(np.finfo(start.dtype.as_numpy_dtype).eps), 0.0
     while True:
         images = [matvec(column) for column in block]
         num_hvps += width
@@ -64,16 +64,17 @@ def power(
         projection = np.array([[float(tf.reduce_sum(v * w)) for w in images] for v in block])
         if not np.all(np.isfinite(projection)):
             return not_available(num_eigenvalues, num_hvps)
-        rounding.compare(projection, projection.T)
+        asymmetry = max(asymmetry, float(np.abs(projection - projection.T).max()))
         values, rotation = np.linalg.eigh((projection + projection.T) / 2.0)
         values, rotation = values[::-1], rotation[:, ::-1]
         block, images = (Vectors(rows).combine(rotation) for rows in (block, images))
 
         norms = np.array(
-            [norm(w - v * float(t)) for t, v, w in zip(values, block, images, strict=True)]
+            [float(norm(w - v * float(t))) for t, v, w in zip(values, block, images, strict=True)]
         )
+        rounding = Rounding(asymmetry, zero(np.abs(values).max(), epsilon))
         met = rounding.met(norms, values, rtol)
-        reached = (met | rounding.reached(norms, values))[:num_eigenvalues]
+        reached = (met | rounding.reached(norms))[:num_eigenvalues]
         settled = iteration >= _MIN_ITERATIONS and np.all(
             norms[num_eigenvalues:] <= _GUARD_TOLERANCE * rtol * abs(values[num_eigenvalues - 1])
         )
@@ -88,12 +89,11 @@ def power(
             [w + v * float(shift) for v, w in zip(block, images, strict=True)], random
         )
 
-    error = rounding.of_values(values)
     return Eigenpairs(
         eigenvalues=values[:num_eigenvalues],
         eigenvectors=[unit(v) for v in block[:num_eigenvalues]],
-        residuals=relative(norms + rounding.of_residuals(values), values)[:num_eigenvalues],
-        error_bounds=relative(norms + error, values)[:num_eigenvalues],
+        residuals=relative(norms + rounding.of_residuals, values)[:num_eigenvalues],
+        error_bounds=relative(norms + rounding.of_values, values)[:num_eigenvalues],
         upper_bound=np.nan,
         converged=met[:num_eigenvalues],
         num_hvps=num_hvps,
@@ -111,7 +111,7 @@ def _orthonormal(
     columns: list[tf.Tensor] = []
     for vector in vectors:
         rest, left, _ = basis.orthogonalise(vector)
-        if random is not None and left <= 1e-6 * norm(vector):
+        if random is not None and left <= 1e-6 * float(norm(vector)):
             rest, left, _ = basis.orthogonalise(random())
         columns.append(rest / left)
         basis.append(columns[-1])

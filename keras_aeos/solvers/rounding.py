@@ -1,10 +1,9 @@
 """The rounding of an operator's products, measured while they are used."""
 
-import numpy as np
-import tensorflow as tf
+from typing import Any, NamedTuple
 
 
-class Rounding:
+class Rounding(NamedTuple):
     """What is measured of the rounding of an operator's products, during a solve.
 
     In exact arithmetic ``VᵀAV`` is symmetric. Of computed products, the largest difference a of two
@@ -12,37 +11,41 @@ class Rounding:
     happens inside the operator: half precision, TF32, cancellation. The
     factors below are empirical: they cover small networks in float32, float16 and bfloat16.
 
-    Args:
-        dtype: Precision of the vectors.
+    All numbers are either NumPy's or tensors.
+
+    Attributes:
+        asymmetry: Largest difference a.
+        zero: Magnitude below which an eigenvalue is zero to rounding, `zero` of the Ritz values.
     """
 
-    def __init__(self, dtype: tf.DType) -> None:
-        self._epsilon = float(np.finfo(dtype.as_numpy_dtype).eps)
-        self._asymmetry = 0.0
+    asymmetry: Any
+    zero: Any
 
-    def compare(self, found: np.ndarray, expected: np.ndarray) -> None:
-        """Take note of entries of ``VᵀAV`` and of what symmetry makes of them."""
-        self._asymmetry = max(self._asymmetry, float(np.abs(found - expected).max(initial=0.0)))
-
-    def zero(self, values: np.ndarray) -> float:
-        """Magnitude below which an eigenvalue is zero to rounding, ``10 ε ‖A‖``."""
-        return 10.0 * self._epsilon * float(np.abs(values).max())
-
-    def of_values(self, values: np.ndarray) -> float:
+    @property
+    def of_values(self) -> Any:
         """Error of the Ritz values, ``15 a + 10 ε ‖A‖``."""
-        return 15.0 * self._asymmetry + self.zero(values)
+        return 15.0 * self.asymmetry + self.zero
 
-    def of_residuals(self, values: np.ndarray) -> float:
+    @property
+    def of_residuals(self) -> Any:
         """Norm of the error of a residual, three times that of the values."""
-        return 3.0 * self.of_values(values)
+        return 3.0 * self.of_values
 
-    def met(self, norms: np.ndarray, values: np.ndarray, rtol: float) -> np.ndarray:
+    def met(self, norms: Any, values: Any, rtol: Any) -> Any:
         """Whether each error bound is at most `rtol`, or its value is zero to rounding."""
-        errors = norms + self.of_values(values)
-        zero = self.zero(values)
-        nothing = (np.abs(values) <= zero) & (norms <= zero)
-        return (errors <= rtol * np.abs(values)) | nothing
+        nothing = (abs(values) <= self.zero) & (norms <= self.zero)
+        return (norms + self.of_values <= rtol * abs(values)) | nothing
 
-    def reached(self, norms: np.ndarray, values: np.ndarray) -> np.ndarray:
+    def reached(self, norms: Any) -> Any:
         """Whether each residual norm is so small that further products improve nothing."""
-        return norms <= self.of_values(values)
+        return norms <= self.of_values
+
+
+def zero(largest: Any, epsilon: float) -> Any:
+    """Magnitude below which an eigenvalue is zero to rounding, ``10 ε ‖A‖``.
+
+    Args:
+        largest: Largest magnitude of the Ritz values, for ``‖A‖``.
+        epsilon: Spacing ε of the vectors' precision.
+    """
+    return 10.0 * epsilon * largest

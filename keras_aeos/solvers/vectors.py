@@ -1,7 +1,7 @@
 """Small linear algebra on vectors of shape (n,), shared by the eigensolvers."""
 
-import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,9 +12,9 @@ _BLOCK = 4
 Matvec = Callable[[tf.Tensor], tf.Tensor]
 
 
-def norm(vector: tf.Tensor) -> float:
-    """Euclidean norm."""
-    return math.sqrt(2.0 * float(tf.nn.l2_loss(vector)))
+def norm(vector: tf.Tensor) -> tf.Tensor:
+    """Euclidean norm, a scalar of the vector's precision."""
+    return tf.sqrt(2.0 * tf.nn.l2_loss(vector))
 
 
 def unit(vector: tf.Tensor) -> tf.Tensor:
@@ -62,7 +62,7 @@ class Vectors:
         for _ in range(2):
             parts = []
             for block in self._blocks:
-                vector, removed = _remove(block, vector)
+                vector, removed = _removed(block, vector)
                 parts.append(removed)
             passes.append(parts)
         components = [
@@ -70,7 +70,11 @@ class Vectors:
             for parts in passes
             if parts
         ]
-        return vector, norm(vector), np.sum(components, axis=0) if components else np.zeros(0)
+        return (
+            vector,
+            float(norm(vector)),
+            np.sum(components, axis=0) if components else np.zeros(0),
+        )
 
     def combine(self, coefficients: np.ndarray) -> list[tf.Tensor]:
         """Vectors ``Σᵢ cᵢ vᵢ``, one for each column c of an array of shape (j, m)."""
@@ -84,11 +88,13 @@ class Vectors:
         return total
 
 
-@tf.function(reduce_retracing=True, autograph=False)
-def _remove(matrix: tf.Tensor, vector: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def remove(matrix: tf.Tensor, vector: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The vector without its components along the rows, and the components."""
     removed = tf.linalg.matvec(matrix, vector)
-    return vector - tf.linalg.matvec(matrix, removed, transpose_a=True), removed
+    return vector - tf.matmul(removed[None], matrix)[0], removed
+
+
+_removed = tf.function(remove, reduce_retracing=True, autograph=False)
 
 
 class RandomDirections:
@@ -100,8 +106,9 @@ class RandomDirections:
     def __call__(self) -> tf.Tensor:
         """Draw the next direction, a tensor of shape (n,)."""
         self._count += 1
-        return unit(
-            tf.random.stateless_normal(
-                [self._size], seed=[self._seed, self._count], dtype=self._dtype
-            )
-        )
+        return random_direction(self._size, self._dtype, self._seed, self._count)
+
+
+def random_direction(size: Any, dtype: tf.DType, seed: Any, index: Any) -> tf.Tensor:
+    """Number `index` of the random unit vectors of a seed, a tensor of shape (n,)."""
+    return unit(tf.random.stateless_normal([size], seed=[seed, index], dtype=dtype))

@@ -9,6 +9,8 @@ from keras import layers
 from keras_aeos.curvature import objective as objective_module
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
+from keras_aeos.solvers.lanczos import lanczos
+from keras_aeos.solvers.operators import Operator
 from tests.cases import MODELS, dense_hessian
 
 NUM_EXAMPLES, BATCH_SIZE = 12, 5  # three micro-batches, the last of them smaller
@@ -107,6 +109,35 @@ def test_products_are_those_of_the_dense_hessian_however_much_is_kept(name, monk
         assert hessian.loss == pytest.approx(everything.loss, rel=1e-12)
         np.testing.assert_allclose(hessian.gradient, everything.gradient, rtol=1e-9, atol=1e-14)
     assert objective.num_traces == 1
+
+
+@pytest.mark.parametrize("name", ["max_pooled", "recurrent", "noisy"])
+def test_solves_at_several_points_share_one_graph_if_everything_is_kept(name, monkeypatch):
+    """Of ``S H S``; the dense matrix of products is the oracle."""
+    model, x, y = compiled(name)
+    objective = objective_of(model, x, y)
+    size = objective.num_parameters
+    start = tf.zeros([0, size], tf.float64)
+    scale = tf.constant(np.random.default_rng(2).uniform(0.5, 2.0, size))
+    for learning_rate, limit in ((0.0, 2**30), (1.0, 2**30), (1.0, 0)):
+        model.optimizer.learning_rate = learning_rate
+        model.train_on_batch(x, y)
+        monkeypatch.setattr(objective_module, "_KEPT_BYTES", limit)
+        hessian = objective.linearise()
+        operator = hessian.operator(scale)
+        assert isinstance(operator, Operator) == (limit > 0 and name != "recurrent")
+        result = lanczos(operator, start, 2, 1e-6, 100)
+        assert hessian.num_products == 0
+        matrix = np.stack(
+            [hessian.hessian_product(row).numpy() for row in tf.eye(size, dtype=scale.dtype)]
+        )
+        matrix = scale.numpy()[:, None] * matrix * scale.numpy()
+        expected = np.linalg.eigvalsh(matrix)[::-1]
+        np.testing.assert_allclose(result.eigenvalues, expected[:2], rtol=1e-6)
+    traces = list(objective.program.traces.values())
+    assert [trace.experimental_get_tracing_count() for trace in traces] == [1] * (
+        name != "recurrent"
+    )
 
 
 @pytest.mark.parametrize("limit", [2**30, 0])
