@@ -8,8 +8,15 @@ from keras_aeos.solvers.result import Eigenpairs, not_available, relative, spect
 from keras_aeos.solvers.rounding import Rounding
 from keras_aeos.solvers.vectors import Matvec, RandomDirections, Vectors, norm, unit
 
-# Norm of the random part of a warm start. The part from old Ritz vectors has norm 1.
-_FRESH_NORM = 1.0
+_Mixture = tuple[tuple[float, ...], float]
+# Of a warm start: weights of the guards, where an old eigenvector has weight 1, and norm of the
+# random part, where the part from old vectors has norm 1. Found with `tools/adversary.py`. A small
+# residual hides less of an overtaking eigenvector the more the start vector holds of it. At a loose
+# tolerance a large random part buys that for the fewest products, at a tight one the first guard.
+_TIGHT_MIXTURE: _Mixture = (1.0,), 0.5
+_LOOSE_MIXTURE: _Mixture = (), 3.0
+_LOOSE_TOLERANCE = 1e-2
+_MIXTURE_OF_SEVERAL: _Mixture = (0.5, 0.25, 0.125), 1.0
 # A sum of both that is shorter would be mostly rounding.
 _LEAST_NORM = 1e-3
 # Ritz vectors below the wanted ones that are passed to the next solve.
@@ -73,7 +80,7 @@ def lanczos(
     num_kept = min(num_eigenvalues + 4, capacity - 1)
     random = RandomDirections(size, start.dtype, seed)
 
-    vector, fraction = _start_vector(start, num_eigenvalues, random)
+    vector, fraction = _start_vector(start, num_eigenvalues, rtol, random)
     basis = Vectors([vector])
     projection = np.zeros((capacity, capacity))
     certificate, begin = Certificate(size, fraction), 0
@@ -161,17 +168,25 @@ def _above(values: np.ndarray, margin: float, floor: float) -> np.ndarray:
 
 
 def _start_vector(
-    start: tf.Tensor, num_eigenvalues: int, random: RandomDirections
+    start: tf.Tensor, num_eigenvalues: int, rtol: float, random: RandomDirections
 ) -> tuple[tf.Tensor, float]:
     """A unit vector and the norm of its random part."""
     if start.shape[0] == 0:
         return random(), 1.0
-    order = np.arange(start.shape[0])
-    weights = 0.5 ** np.maximum(order - num_eigenvalues + 1, 0)
-    old = unit(tf.linalg.matvec(start, tf.constant(weights, start.dtype), transpose_a=True))
+    guards, fresh_norm = _mixture(num_eigenvalues, rtol)
+    weights = np.array([1.0] * num_eigenvalues + list(guards))[: start.shape[0]]
+    used = start[: len(weights)]
+    old = unit(tf.linalg.matvec(used, tf.constant(weights, start.dtype), transpose_a=True))
     fresh = random()
-    vector = old + _FRESH_NORM * fresh
+    vector = old + fresh_norm * fresh
     length = norm(vector)
     if length < _LEAST_NORM:  # they cancel, in a space of few dimensions
         return fresh, 1.0
-    return vector / length, _FRESH_NORM / length
+    return vector / length, fresh_norm / length
+
+
+def _mixture(num_eigenvalues: int, rtol: float) -> _Mixture:
+    """Weights of the guards and norm of the random part of a warm start."""
+    if num_eigenvalues > 1:
+        return _MIXTURE_OF_SEVERAL
+    return _LOOSE_MIXTURE if rtol >= _LOOSE_TOLERANCE else _TIGHT_MIXTURE
