@@ -18,8 +18,6 @@ from keras_aeos.solvers.rounding import Rounding, zero
 from keras_aeos.solvers.state import Outcome, Settings, State, settings_specs, state_specs
 from keras_aeos.solvers.vectors import Matvec, norm, random_direction, remove, unit
 
-# Norm of the random part of a warm start. The part from old Ritz vectors has norm 1.
-_FRESH_NORM = 1.0
 # A sum of both that is shorter would be mostly rounding.
 _LEAST_NORM = 1e-3
 # Ritz vectors below the wanted ones that are passed to the next solve.
@@ -41,7 +39,8 @@ def solve(matvec: Matvec, start: tf.Tensor, settings: Settings) -> Outcome:
     begin, _, finish = _traced(start.dtype)
     state = begin(start, settings)
     if isinstance(matvec, Operator):
-        state = matvec.run(_loop, [state_specs(start.dtype), settings_specs()], state, settings)
+        specs = [state_specs(start.dtype), settings_specs(start.dtype)]
+        state = matvec.run(_loop, specs, state, settings)
     else:
         state = _loop(matvec, state, settings)
     return finish(state, settings)
@@ -62,7 +61,7 @@ def _loop(product: Matvec, state: State, settings: Settings) -> State:
 @functools.cache
 def _traced(dtype: tf.DType) -> tuple[Callable[..., Any], ...]:
     """The three parts of a solve, traced for a precision."""
-    start, settings = tf.TensorSpec([None, None], dtype), settings_specs()
+    start, settings = tf.TensorSpec([None, None], dtype), settings_specs(dtype)
     state, image = state_specs(dtype), tf.TensorSpec([None], dtype)
     signatures = ((_begin, [start, settings]), (_advance, [state, image, settings]))
     return tuple(
@@ -110,15 +109,15 @@ def _start_vector(start: tf.Tensor, settings: Settings) -> tuple[tf.Tensor, tf.T
     one = tf.constant(1.0, start.dtype)
 
     def warm() -> tuple[tf.Tensor, tf.Tensor]:
-        below = tf.maximum(tf.range(tf.shape(start)[0]) - settings.num_eigenvalues + 1, 0)
-        weights = 0.5 ** tf.cast(below, start.dtype)
-        vector = unit(tf.matmul(weights[None], start)[0]) + _FRESH_NORM * fresh
+        used = start[: tf.size(settings.weights)]
+        old = unit(tf.matmul(settings.weights[None], used)[0])
+        vector = old + settings.fresh_norm * fresh
         length = norm(vector)
         # In a space of few dimensions they may cancel.
         return tf.cond(
             length < _LEAST_NORM,
             lambda: (fresh, one),
-            lambda: (vector / length, _FRESH_NORM / length),
+            lambda: (vector / length, settings.fresh_norm / length),
         )
 
     return tf.cond(tf.shape(start)[0] == 0, lambda: (fresh, one), warm)

@@ -9,7 +9,7 @@ from keras_aeos.solvers.rounding import Rounding
 
 
 class Settings(NamedTuple):
-    """What a solve is asked for, scalar tensors.
+    """What a solve is asked for, tensors; scalars but for `weights`.
 
     Attributes:
         num_eigenvalues: Number k of eigenpairs.
@@ -19,6 +19,8 @@ class Settings(NamedTuple):
         rtol: Relative tolerance of each eigenvalue.
         margin: Relative margin of the certificate.
         seed: Seed of the random directions.
+        weights: Weights in the start vector of the first vectors of an earlier solve.
+        fresh_norm: Norm of its random part, where the part from earlier vectors has norm 1.
     """
 
     num_eigenvalues: Any
@@ -28,6 +30,8 @@ class Settings(NamedTuple):
     rtol: Any
     margin: Any
     seed: Any
+    weights: Any
+    fresh_norm: Any
 
 
 class State(NamedTuple):
@@ -100,10 +104,20 @@ class Outcome(NamedTuple):
     finite: tf.Tensor
 
 
-def settings_specs() -> Settings:
-    """The specs of the `Settings`."""
+def settings_specs(dtype: tf.DType) -> Settings:
+    """The specs of the `Settings` of a solve with vectors of a precision."""
     count, number = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.float64)
-    return Settings(count, count, count, count, number, number, tf.TensorSpec([], tf.int64))
+    return Settings(
+        num_eigenvalues=count,
+        num_checked=count,
+        max_hvps=count,
+        capacity=count,
+        rtol=number,
+        margin=number,
+        seed=tf.TensorSpec([], tf.int64),
+        weights=tf.TensorSpec([None], dtype),
+        fresh_norm=tf.TensorSpec([], dtype),
+    )
 
 
 def state_specs(dtype: tf.DType) -> State:

@@ -1,6 +1,7 @@
 """The eigensolvers on operators that are made to mislead, fewer of them than the tool runs."""
 
 import numpy as np
+import pytest
 
 from tools.benchmarking import misses
 
@@ -16,12 +17,13 @@ def test_cold_solves_are_rarely_wrong_and_nearly_never_by_much():
     assert table["bounded"].mean() >= 0.98
 
 
-def test_warm_solves_find_what_overtakes_or_rises():
-    table = misses.solve_warm(NUM_SEQUENCES, 1e-3)
+@pytest.mark.parametrize(("rtol", "num_sequences"), [(1e-2, 15), (1e-3, NUM_SEQUENCES)])
+def test_warm_solves_find_what_overtakes_or_rises(rtol, num_sequences):
+    table = misses.solve_warm(num_sequences, rtol)
     assert set(table["kind"]) == {"turning", "crossing", "newcomer"}
     assert table["converged"].all()
-    assert (table["error"] > 1e-2).mean() <= 0.03
-    assert (table["error"] > 5e-2).mean() == 0.0
+    assert (table["error"] > 10.0 * rtol).mean() <= 0.03
+    assert (table["error"] > 50.0 * rtol).mean() == 0.0
     assert table["bounded"].mean() >= 0.98
 
 
@@ -50,7 +52,7 @@ def test_spectra_are_what_their_names_say():
 
 def test_a_miss_is_counted_only_where_convergence_is_claimed():
     rows = [("a", 5, True, 0.0, True), ("a", 7, True, 0.02, False), ("a", 100, False, 0.5, True)]
-    row = misses.summary("cold", 1e-3, misses._table(rows))
+    row = misses.summary("cold", 1e-3, misses.as_table(rows))
     assert row["off by more than 1.0%"] == "50.00%"
     assert row["off by more than 5.0%"] == "0.00%"
     assert row["above `upper_bound`"] == "33.33%"
