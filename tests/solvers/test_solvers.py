@@ -87,15 +87,14 @@ def test_warm_start_finds_an_eigenvector_that_has_overtaken(solver, rtol):
 @pytest.mark.parametrize(("count", "rtol"), [(1, 1e-2), (1, 1e-3), (3, 1e-3)])
 def test_random_part_of_a_start_is_what_the_certificate_is_told(count, rtol, num_old):
     """The rest of the start vector lies in the space of the old vectors."""
-    _, basis = operator(outliers([10.0]))
-    old = basis[:, :num_old]
+    old = operator(outliers([10.0], size=40))[1][:, :num_old]
     start = tf.constant(old.T)
     vector, fraction = _start_vector(start, _settings(start, count, rtol, 200, 3, 4.0))
-    rest = vector - fraction * RandomDirections(SIZE, tf.float64, 3)()
+    rest = (vector - fraction * RandomDirections(40, tf.float64, 3)()).numpy()
     assert 0.0 < fraction < 1.0
     assert np.linalg.norm(vector) == pytest.approx(1.0)
     np.testing.assert_allclose(old @ (old.T @ rest), rest, atol=1e-12)
-    assert np.linalg.norm(rest) > 0.2
+    assert np.linalg.norm(rest) > 0.1
 
 
 @pytest.mark.parametrize("count", [1, 3])
