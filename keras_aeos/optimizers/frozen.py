@@ -171,8 +171,8 @@ def _read_file(path: pathlib.Path) -> list[np.ndarray]:
     try:
         if path.suffix == ".keras":
             return _arrays(_second_moments(keras.saving.load_model(path).optimizer))
-        with np.load(path) as file:
-            return [file[name] for name in file.files]
+        with path.open("rb") as opened, np.load(opened) as file:
+            return [np.asarray(file[name]) for name in file.files]
     except (EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             "Expected a file that `save_second_moments` or `model.save` has written; this one is "
