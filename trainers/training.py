@@ -214,4 +214,7 @@ def compile_accumulating(model: keras.Model, task: Task, num_batches: int) -> No
     )
     model.compile(optimizer, loss=task.loss(), steps_per_execution=num_batches)
     # With its variables built, the step is traced once, not twice: minutes on a deep network.
-    optimizer.build(model.trainable_variables)
+    try:
+        optimizer.build(model.trainable_variables)
+    except ValueError as error:  # second moments of another network
+        raise UserError(f"optimizer: {error}") from error

@@ -1,6 +1,8 @@
 """Adam with a preconditioner that is given and does not change."""
 
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -128,7 +130,8 @@ def read_second_moments(source: SecondMoments) -> list[np.ndarray]:
         source: An optimizer, a list of arrays or the path of a file, as for `FrozenAdam`.
 
     Raises:
-        ValueError: If there are none in `source`, or one is negative or not finite.
+        ValueError: If there are none in `source`, it is a file that can't be read, or one is not
+            a number, negative or not finite.
     """
     if isinstance(source, (str, pathlib.Path)):
         moments = _read_file(pathlib.Path(source))
@@ -142,6 +145,11 @@ def read_second_moments(source: SecondMoments) -> list[np.ndarray]:
             f"second moment, a list of arrays or a file of them. Received: {source!r}"
         )
     for number, moment in enumerate(moments):
+        if not np.can_cast(moment.dtype, np.float64):
+            raise ValueError(
+                "Second moments are real numbers. "
+                f"Received: second_moments[{number}] of dtype {moment.dtype}"
+            )
         if not (np.isfinite(moment).all() and (moment >= 0).all()):
             raise ValueError(
                 "Second moments are averages of squares: expected finite numbers >= 0. "
@@ -157,12 +165,19 @@ def save_second_moments(optimizer: keras.optimizers.Optimizer, path: str | pathl
 
 
 def _read_file(path: pathlib.Path) -> list[np.ndarray]:
-    if path.suffix == ".keras":
-        return _arrays(_second_moments(keras.saving.load_model(path).optimizer))
-    if path.suffix == ".npz":
-        with np.load(path) as file:
-            return [file[name] for name in file.files]
-    raise ValueError(f"Expected an .npz or a .keras file. Received: second_moments={str(path)!r}")
+    received = f"Received: second_moments={str(path)!r}"
+    if path.suffix not in (".keras", ".npz"):
+        raise ValueError(f"Expected an .npz or a .keras file. {received}")
+    try:
+        if path.suffix == ".keras":
+            return _arrays(_second_moments(keras.saving.load_model(path).optimizer))
+        with path.open("rb") as opened, np.load(opened) as file:
+            return [np.asarray(file[name]) for name in file.files]
+    except (EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            "Expected a file that `save_second_moments` or `model.save` has written; this one is "
+            f"of another kind or damaged: {error or type(error).__name__}. {received}"
+        ) from error
 
 
 def _second_moments(optimizer: keras.optimizers.Optimizer) -> Sequence[Any]:

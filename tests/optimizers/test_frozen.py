@@ -1,5 +1,7 @@
 """A preconditioner that stays: what it holds, where it comes from, how stable it is."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -203,6 +205,37 @@ ONES = [np.ones(shape) for shape in SHAPES]
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def damage(path, how):
+    """An ``.npz`` file that is damaged, or of another kind."""
+    np.savez(path, *ONES)
+    content = path.read_bytes()
+    if how == "flipped":
+        path.write_bytes(content[:150] + bytes([content[150] ^ 255]) + content[151:])
+    elif how in ("str", "complex", "object"):
+        np.savez(path, np.ones(3).astype(how))
+    elif how == "array":
+        np.save(path.with_suffix(".npy"), np.ones(3))
+        path.write_bytes(path.with_suffix(".npy").read_bytes())
+    elif how == "other archive":
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("readme.txt", "hello")
+    else:
+        path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"hello"}[how])
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".keras"])
+@pytest.mark.parametrize(
+    "how",
+    ["cut", "empty", "text", "flipped", "str", "complex", "object", "array", "other archive"],
+)
+def test_damaged_file_is_a_value_error_of_one_line(tmp_path, how, suffix):
+    damage(tmp_path / "moments.npz", how)
+    path = (tmp_path / "moments.npz").rename(tmp_path / f"moments{suffix}")
+    with pytest.raises(ValueError, match=r"Received: second_moments") as caught:
+        FrozenAdam(RATE, path)
+    assert "\n" not in str(caught.value)
 
 
 def test_callback_refuses_an_optimizer_that_cannot_be_frozen():

@@ -362,10 +362,16 @@ def test_freeze_step_freezes_the_preconditioner(tmp_path):
     assert norms[4] == norms[6] == norms[8]
 
 
-def test_missing_second_moments_are_said_before_anything_is_replaced(tmp_path):
-    training.train(config(), tmp_path, {})
-    before = (tmp_path / "metrics.csv").read_text()
-    section = schema.OPTIMIZERS["frozen_adam"](second_moments=str(tmp_path / "absent.npz"))
-    with pytest.raises(UserError, match=r"optimizer: .*absent\.npz"):
-        training.train(config(optimizer=section), tmp_path, {})
-    assert (tmp_path / "metrics.csv").read_text() == before
+@pytest.mark.parametrize("fault", ["absent", "damaged", "of another network"])
+def test_bad_second_moments_are_said_before_anything_is_replaced(tmp_path, fault):
+    moments = tmp_path / "moments.npz"
+    if fault == "damaged":
+        moments.write_bytes(b"PK")
+    elif fault == "of another network":
+        np.savez(moments, np.ones((2, 3)))
+    section = schema.OPTIMIZERS["frozen_adam"](second_moments=str(moments))
+    named = r"shapes \[\(2, 3\)\]" if fault == "of another network" else r"moments\.npz"
+    with pytest.raises(UserError, match=f"optimizer: .*{named}") as caught:
+        training.train(config(optimizer=section), tmp_path / "run", {})
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()

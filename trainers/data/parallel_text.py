@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import tensorflow as tf
-
 from trainers import schema
 from trainers.data import number_words, tfds
 from trainers.errors import UserError
@@ -82,7 +80,7 @@ def _read_tfds(section: schema.Translation, split: str, count: int | None) -> li
             f"a sentence of the split '{split}' in {builder.data_path} is not valid UTF-8: "
             f"{error.object!r:.80}"
         ) from error
-    except tf.errors.DataLossError as error:
+    except tfds.DAMAGED as error:
         raise tfds.damaged_file(section, builder, error) from error
     if not pairs:
         raise UserError(

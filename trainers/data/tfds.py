@@ -13,6 +13,9 @@ import tensorflow as tf
 from trainers import schema
 from trainers.errors import UserError
 
+# What TensorFlow raises for a file that is damaged, missing or too short.
+DAMAGED = (tf.errors.DataLossError, tf.errors.FailedPreconditionError, tf.errors.NotFoundError)
+
 
 def prepared(section: schema.Data) -> Any:
     """The builder of a data set that is on this machine.
@@ -24,7 +27,10 @@ def prepared(section: schema.Data) -> Any:
 
     _quiet()
     data_dir = _data_dir(section)
-    builder = tensorflow_datasets.builder(section.name, data_dir=data_dir)
+    try:
+        builder = tensorflow_datasets.builder(section.name, data_dir=data_dir)
+    except Exception as error:  # what describes the data set may be damaged in any way
+        raise _unreadable(section.name, data_dir, error) from error
     if not builder.is_prepared():
         raise _unprepared(section.name, builder.data_path, data_dir)
     return builder
@@ -48,6 +54,8 @@ def prepared_pair(section: schema.Translation) -> Any:
             builder = tensorflow_datasets.builder(f"{name}/{candidate}", data_dir=data_dir)
         except (tensorflow_datasets.core.DatasetNotFoundError, ValueError):
             continue  # a data set without this pair
+        except Exception as error:
+            raise _unreadable(f"{name}/{candidate}", data_dir, error) from error
         if builder.is_prepared():
             return builder
     place = Path(data_dir or tensorflow_datasets.core.constants.DATA_DIR).expanduser() / name
@@ -84,7 +92,7 @@ def broken_image_named(section: schema.Data) -> Iterator[None]:
     """
     try:
         yield
-    except tf.errors.DataLossError as error:
+    except DAMAGED as error:
         raise damaged_file(section, prepared(section), error) from error
     except tf.errors.InvalidArgumentError as error:
         broken = _undecodable(section, error)
@@ -93,10 +101,10 @@ def broken_image_named(section: schema.Data) -> Iterator[None]:
         raise broken from error
 
 
-def damaged_file(section: schema.Data, builder: Any, error: tf.errors.DataLossError) -> UserError:
+def damaged_file(section: schema.Data, builder: Any, error: tf.errors.OpError) -> UserError:
     """The error to raise when TensorFlow finds a file of a prepared data set damaged."""
     return UserError(
-        f"a file of {section.name} in {builder.data_path} is damaged ({error.message}). "
+        f"a file of {section.name} in {builder.data_path} is damaged or missing ({error.message}). "
         "Prepare the data set again"
     )
 
@@ -141,6 +149,15 @@ def _unprepared(name: str, place: os.PathLike | str, data_dir: str | None) -> Us
         f"the data set {name} is not prepared: nothing in {place}. Prepare it with 'python "
         f"tools/prepare_data.py {name}{where}', or name the directory that has it with "
         "data.data_dir=DIR or the environment variable TFDS_DATA_DIR"
+    )
+
+
+def _unreadable(name: str, data_dir: str | None, error: Exception) -> UserError:
+    place = Path(data_dir or "~/tensorflow_datasets").expanduser() / name
+    first = str(error).split("\n", maxsplit=1)[0]
+    return UserError(
+        f"the description of the data set {name} in {place} can't be read "
+        f"({type(error).__name__}: {first:.200}). Prepare the data set again"
     )
 
 

@@ -47,6 +47,28 @@ def test_damaged_file_is_named(tmp_path):
         training.train(run("cifar10", tmp_path, 120), tmp_path / "run", {})
 
 
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\x00"])
+def test_damaged_description_is_named(tmp_path, content):
+    write_cifar(tmp_path)
+    [file] = tmp_path.glob("cifar10/*/dataset_info.json")
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"description of .* cifar10 in .*cifar10 can't") as caught:
+        images.load(run("cifar10", tmp_path, 120).data)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_missing_file_is_named(tmp_path, how):
+    write_cifar(tmp_path)
+    [file] = tmp_path.glob("cifar10/*/*train.tfrecord*")
+    file.unlink()
+    if how == "empty":
+        file.touch()
+    with pytest.raises(UserError, match=r"a file of cifar10 in .*3\.0\.2 is .*missing") as caught:
+        training.train(run("cifar10", tmp_path, 120), tmp_path / "run", {})
+    assert "\n" not in str(caught.value)
+
+
 def test_missing_split_is_named(tmp_path):
     only = write_imagenet(tmp_path, splits=("train",))
     settings = run("imagenet2012", only, 9, evaluation=schema.Evaluation(freq=5))
