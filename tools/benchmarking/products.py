@@ -15,6 +15,8 @@ from tools.benchmarking.timing import medians, seconds
 
 # "gradient" is one of a training step; "linearise" and the products are in units of it.
 PRODUCT_FORMATS = {
+    "parameters": "{:,}",
+    "examples": "{:,}",
     "gradient, ms": "{:.1f}",
     "gradient by XLA, ms": "{:.1f}",
     "linearise": "{:.2f}",
@@ -59,6 +61,8 @@ def products(name: str) -> dict[str, Any]:
     times = medians(calls)
     unit, by_xla = times["gradient"], times.get("gradient by XLA")
     return {
+        "parameters": made.num_parameters,
+        "examples": len(x),
         "gradient, ms": 1e3 * unit,
         "gradient by XLA, ms": None if by_xla is None else 1e3 * by_xla,
         "gradient by XLA fails": reason,

@@ -59,7 +59,8 @@ class Slow:
 
 
 def test_what_the_budget_has_no_time_for_is_left(monkeypatch):
-    benchmarks: Any = {"b": plan.Benchmark(lambda case: {}, lambda: ["a", "done", "fails", "c", "d"], str)}
+    cases = ["a", "done", "fails", "c", "d"]
+    benchmarks: Any = {"b": plan.Benchmark(lambda case: {}, lambda: cases, str)}
     stores: Any = {"b": Kept()}
     jobs = plan.pending(benchmarks, stores)
     assert jobs == [("b", "a"), ("b", "fails"), ("b", "c"), ("b", "d")]
