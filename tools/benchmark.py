@@ -35,13 +35,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A script has its own directory on the path, not the checkout's root.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.benchmarking import page, plan
-from tools.benchmarking.benchmarks import BENCHMARKS
-from tools.benchmarking.store import Store
+# The processes of a comparison import this file, and must not import TensorFlow with it.
 
 
 def main() -> None:
     """Measure what the command line names, and draw the tables."""
+    from tools.benchmarking import page
+    from tools.benchmarking.benchmarks import BENCHMARKS
+
     parser = argparse.ArgumentParser(
         prog="python tools/benchmark.py",
         description=__doc__,
@@ -59,6 +60,10 @@ def main() -> None:
 
 def measure(name: str, cases: list[str], minutes: float | None) -> None:
     """Measure one benchmark, or all that have no numbers of the present source."""
+    from tools.benchmarking import plan
+    from tools.benchmarking.benchmarks import BENCHMARKS
+    from tools.benchmarking.store import Store
+
     stores = {benchmark: Store(benchmark) for benchmark in BENCHMARKS}
     if name == "all":
         jobs = plan.pending(BENCHMARKS, stores, cases)

@@ -34,12 +34,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools import benchmark
-from tools.benchmarking import page
-from tools.benchmarking.problems import BUILDERS
 
 
 def main() -> None:
     """Compare on each network."""
+    from tools.benchmarking import page
+    from tools.benchmarking.problems import BUILDERS
+
     parser = argparse.ArgumentParser(
         prog="python tools/peers.py",
         description=__doc__,

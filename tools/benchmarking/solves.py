@@ -149,9 +149,18 @@ def solve(
     return tracker.solve("H", hessian.hessian_product, like, num_eigenvalues, seed)
 
 
-def train(model: keras.Model, x: np.ndarray, y: np.ndarray, rows: int, steps: int) -> None:
-    """Train for some epochs, an update each if all examples make up one batch."""
-    model.fit(x, y, batch_size=rows, epochs=steps, shuffle=False, verbose=0)
+def train(model: keras.Model, x: np.ndarray, y: np.ndarray, rows: int, epochs: int) -> None:
+    """Train for some epochs, an update each if all examples make up one batch.
+
+    The examples are copied to the device once, which `fit` does in every epoch.
+    """
+    batches = [
+        (tf.constant(x[begin : begin + rows]), tf.constant(y[begin : begin + rows]))
+        for begin in range(0, len(x), rows)
+    ]
+    for _ in range(epochs):
+        for batch in batches:
+            model.train_on_batch(*batch)
 
 
 def reference_run(product: Product, start: tf.Tensor) -> np.ndarray:
