@@ -10,7 +10,7 @@ docs/benchmark.md from all that is stored there. NAME is one of
 - curvature: a Hessian-vector product and a gradient of the loss;
 - solves: the top eigenvalue, cold and warm. Natural images are those of CIFAR-10, which has to be
   prepared; otherwise the data are random;
-- rows: the rows of a monitor with its default columns;
+- row: the cost of a later row of a monitor with its default columns;
 - peers: the top eigenvalue by other packages (`python tools/peers.py --help`);
 - micro_batches: products and gradients in micro-batches;
 - optimizers: an update of each optimizer, relative to the Keras optimizer of the same name;

@@ -107,8 +107,8 @@ def _rows() -> list[Bar]:
     return [
         Bar(
             f"later rows of the default monitor, gradients, {text}",
-            (6.0, of("rows", on_cpu, label)),
-            (6.0, of("rows", on_gpu, label)),
+            (6.0, of("row", on_cpu, label)),
+            (6.0, of("row", on_gpu, label)),
         )
         for text, (on_cpu, on_gpu) in names.items()
     ]
@@ -155,7 +155,7 @@ def _judged(limit: tuple[float, Number] | None, results: Results) -> list[str]:
 def _results(kind: str, directory: Path) -> Results:
     """The results on the first device of a kind."""
     results: dict[str, Any] = {}
-    for benchmark in ("curvature", "solves", "rows", "peers"):
+    for benchmark in ("curvature", "solves", "row", "peers"):
         for file in stored(benchmark, directory):
             if file["device"]["kind"] == kind and benchmark not in results:
                 results[benchmark] = {

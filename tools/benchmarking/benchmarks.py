@@ -9,7 +9,7 @@ from tools.benchmarking import (
     networks,
     overhead,
     products,
-    rows,
+    row_cost,
     solves,
     tables,
     updates,
@@ -39,7 +39,7 @@ def _table(formats: dict[str, str]) -> Callable[..., str]:
 BENCHMARKS: dict[str, Benchmark] = {
     "curvature": Benchmark(products.products, networks.usual, _table(products.PRODUCT_FORMATS)),
     "solves": Benchmark(solves.solves, networks.usual, _table(solves.FORMATS)),
-    "rows": Benchmark(rows.rows, networks.usual, _table(rows.FORMATS)),
+    "row": Benchmark(row_cost.row_cost, networks.usual, _table(row_cost.FORMATS)),
     "peers": Benchmark(comparison.compare, _compared, comparison.draw),
     "micro_batches": Benchmark(
         products.micro_batches, _small, _table(products.MICRO_BATCH_FORMATS)

@@ -25,7 +25,7 @@ FORMATS = {
 }
 
 
-def rows(name: str) -> dict[str, Any]:
+def row_cost(name: str) -> dict[str, Any]:
     """Measure the later rows of a full-batch training by Adam, in gradients of their examples."""
     model, kind, x, y = compiled(name, available_examples)
     size = batch_size(name, len(x))
