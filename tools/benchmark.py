@@ -26,6 +26,7 @@ those that are usual on the device are measured: the large networks on a GPU alo
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def measure(name: str, cases: list[str], minutes: float | None) -> None:
     from tools.benchmarking.benchmarks import BENCHMARKS
     from tools.benchmarking.store import Store
 
+    # The processes that measure are stopped on the way out, which a signal alone would skip.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     stores = {benchmark: Store(benchmark) for benchmark in BENCHMARKS}
     if name == "all":
         jobs = plan.pending(BENCHMARKS, stores, cases)
