@@ -1,61 +1,161 @@
-"""The comparison of solvers on one network: their errors, products and times, as a table."""
+"""The comparison of solvers on one network: their errors, products and times."""
 
+import contextlib
+import multiprocessing
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from tools.benchmarking.contenders import (
-    Contender,
-    Framework,
-    jax_framework,
-    keras_framework,
-    torch_framework,
-)
-from tools.benchmarking.problems import NUM_REPEATS, Problem, refer
-from tools.benchmarking.timing import timed
+from tools.benchmarking import contenders, problems, turns
+from tools.benchmarking.contenders import FRAMEWORKS, Task
+from tools.benchmarking.tables import markdown
+from tools.benchmarking.worker import described
 
-COLUMNS = ("error", "products", "gradients", "time", "first call / s", "certificate")
+SOLVER_FORMATS = {
+    "solver": "{}",
+    "setting": "{}",
+    "error": "{:.1e}",
+    "products": "{:g}",
+    "gradients": "{:.1f}",
+    "time": "{:.2f}",
+    "first call, s": "{:.1f}",
+    "certificate": "{}",
+}
+PRODUCT_FORMATS = {
+    "product": "{}",
+    "ms": "{:.1f}",
+    "gradients of the framework": "{:.2f}",
+    "gradients of the fastest": "{:.2f}",
+    "first call, s": "{:.1f}",
+}
 
 
-def compare(problem: Problem, missing: set[str]) -> None:
-    """Print the table of one network, without the packages that are missing."""
-    exact, residual, matrices = refer(problem)
-    frameworks = [keras_framework(problem)]
-    if "torch" not in missing:
-        frameworks.append(torch_framework(problem, missing, matrices, exact))
-    if "jax" not in missing:
-        frameworks.append(jax_framework(problem, missing, matrices, exact))
-    losses = {framework.name: framework.loss() for framework in frameworks}
-    spectrum = ", ".join(f"{v:.4g}" for v in np.linalg.eigvalsh(matrices[0])[[-1, -2, -3, 0]])
-    print(
-        f"\n{problem.name}: {problem.model.count_params():,} parameters, {len(problem.x):,} "
-        f"examples, loss {losses['TensorFlow']:.6f}; λ₁ = {exact:.8g}, residual {residual:.1e}; "
-        f"λ₁, λ₂, λ₃ and the smallest: {spectrum}\n"
-    )
+def compare(name: str) -> dict[str, Any]:
+    """Measure all contenders on one network, each framework in a process of its own.
+
+    The processes take turns, so that a change of the machine's speed meets all of them alike.
+    """
+    problem = problems.prepare(name)
+    exact, residual, matrices = problems.refer(problem)
+    task = Task(name, problem.weights, problem.x, problem.y, problem.starts, matrices, exact)
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    spawn = multiprocessing.get_context("spawn")
+    initializer = None if on_gpu else contenders.stay_on_one_core
+    with contextlib.ExitStack() as stack:
+        pools = {
+            framework: stack.enter_context(ProcessPoolExecutor(1, spawn, initializer=initializer))
+            for framework in FRAMEWORKS
+        }
+        answers, failed = _turns(pools, task)
+    unit = {name: statistics.median(answer["gradients"]) for name, answer in answers.items()}
+    losses = {name: answer["loss"] for name, answer in answers.items()}
     if disagreement(losses):
-        print(disagreement(losses))
-        return
-    gradients, first, solves = _measure(frameworks)
-    ours = statistics.median(took for took, _, _ in solves[frameworks[0].contenders[0]])
-    rows = {}
-    for framework in frameworks:
-        for contender in framework.contenders:
-            if contender not in solves:
+        raise ValueError(disagreement(losses))
+    spectrum = np.linalg.eigvalsh(matrices[0])
+    return {
+        "parameters": problem.model.count_params(),
+        "examples": len(problem.x),
+        "λ₁": exact,
+        "residual of λ₁": residual,
+        "λ₂": float(spectrum[-2]),
+        "smallest": float(spectrum[0]),
+        "threads": "all of the GPU's host" if on_gpu else "1",
+        "gradient, ms": {name: 1e3 * took for name, took in unit.items()},
+        "device": {name: answer["device"] for name, answer in answers.items()},
+        "solvers": _solver_rows(answers, unit, exact),
+        "products": _product_rows(answers, unit),
+        "left out": failed | {k: v for a in answers.values() for k, v in a["failed"].items()},
+    }
+
+
+def _turns(
+    pools: dict[str, ProcessPoolExecutor], task: Task
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Let the frameworks measure in turns.
+
+    Returns:
+        What each framework measured, and why others did not.
+    """
+    answers: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+
+    def ask(framework: str, function: Callable, *arguments: Any) -> Any:
+        try:
+            return pools[framework].submit(function, *arguments).result()
+        except Exception as error:  # a framework's, of whatever kind, up to the end of its process
+            failed[framework] = described(error)
+            answers.pop(framework, None)
+            return None
+
+    for framework in pools:
+        begun = ask(framework, turns.begin, framework, task)
+        if begun is not None:
+            answers[framework] = begun
+    for repeat in range(len(task.starts)):
+        for framework in list(answers):
+            measured = ask(framework, turns.turn, repeat)
+            if measured is None:
                 continue
-            seconds, values, counts = zip(*solves[contender], strict=True)
-            median = statistics.median(seconds)
-            rows[contender.name, contender.setting] = (
-                max(abs(value / exact - 1.0) for value in values),
-                statistics.median(counts),
-                median / gradients[framework.name],
-                median / ours,
-                max(first[contender] - median, 0.0) if contender in first else None,
-                contender.certificate,
+            answer = answers[framework]
+            answer["gradients"] += measured["gradients"]
+            answer["failed"] |= measured["failed"]
+            for kind in ("solves", "products"):
+                for key, value in measured[kind].items():
+                    answer[kind].setdefault(key, []).append(value)
+    return answers, failed
+
+
+def _solver_rows(
+    answers: dict[str, Any], unit: dict[str, float], exact: float
+) -> list[dict[str, Any]]:
+    """A row of numbers for each contender that solved for every start."""
+    ours = statistics.median(
+        t for t, _, _ in answers["TensorFlow"]["solves"]["keras_aeos", "default"]
+    )
+    rows = []
+    for framework, answer in answers.items():
+        for (name, setting), solves in answer["solves"].items():
+            label = f"{name}, {setting}"
+            if label in answer["failed"]:
+                continue
+            times, values, counts = zip(*solves, strict=True)
+            median = statistics.median(times)
+            rows.append(
+                {
+                    "solver": name,
+                    "setting": setting,
+                    "error": max(abs(value / exact - 1.0) for value in values),
+                    "products": statistics.median(counts),
+                    "seconds": median,
+                    "gradients": median / unit[framework],
+                    "time": median / ours,
+                    "first call, s": max(answer["first"][label] - median, 0.0),
+                    "certificate": answer["certificates"][name, setting],
+                }
             )
-    print(markdown(rows))
-    per_gradient = ", ".join(f"{name} {1e3 * took:.0f}" for name, took in gradients.items())
-    print(f"\nA gradient, in ms: {per_gradient}")
+    return rows
+
+
+def _product_rows(answers: dict[str, Any], unit: dict[str, float]) -> list[dict[str, Any]]:
+    fastest = min(unit.values())
+    rows = []
+    for framework, answer in answers.items():
+        for label, times in answer["products"].items():
+            median = statistics.median(times)
+            rows.append(
+                {
+                    "product": label,
+                    "ms": 1e3 * median,
+                    "gradients of the framework": median / unit[framework],
+                    "gradients of the fastest": median / fastest,
+                    "first call, s": max(answer["first"][label] - median, 0.0),
+                }
+            )
+    return rows
 
 
 def disagreement(losses: dict[str, float]) -> str:
@@ -65,51 +165,21 @@ def disagreement(losses: dict[str, float]) -> str:
     return f"The losses differ, of {', '.join(wrong)}: {losses}" if wrong else ""
 
 
-Solves = dict[Contender, list[tuple[float, float, int]]]
-
-
-def _measure(
-    frameworks: Iterable[Framework],
-) -> tuple[dict[str, float], dict[Contender, float], Solves]:
-    """Time gradients and solves in turns.
-
-    Returns:
-        The median time of a gradient in each framework; the time of each contender's first solve,
-        where frameworks compile; and seconds, eigenvalue and products of each solve. A contender
-        that fails is not among them.
-    """
-    gradients: dict[str, list[float]] = {framework.name: [] for framework in frameworks}
-    first: dict[Contender, float] = {}
-    solves: Solves = {c: [] for framework in frameworks for c in framework.contenders}
-    for framework in frameworks:
-        framework.gradient()
-        if framework.compiles:
-            for contender in framework.contenders:
-                first[contender], _ = timed(contender.solve, 0)
-    for repeat in range(NUM_REPEATS):
-        for framework in frameworks:
-            gradients[framework.name].append(timed(framework.gradient)[0])
-            for contender in framework.contenders:
-                if contender not in solves:
-                    continue
-                try:
-                    took, (value, count) = timed(contender.solve, repeat)
-                except Exception as error:  # a peer's, of whatever kind
-                    del solves[contender]
-                    reason = f"{type(error).__name__}: {error}"
-                    print(f"{contender.name} ({contender.setting}) failed: {reason}\n")
-                else:
-                    solves[contender].append((took, value, count))
-            gradients[framework.name].append(timed(framework.gradient)[0])
-    return {name: statistics.median(times) for name, times in gradients.items()}, first, solves
-
-
-def markdown(rows: dict[tuple[str, str], tuple]) -> str:
-    """Write the rows as a Markdown table, numbers aligned to the right."""
-    lines = ["| solver | setting | " + " | ".join(COLUMNS) + " |"]
-    lines.append("| --- | --- " + "| ---: " * (len(COLUMNS) - 1) + "| --- |")
-    for names, (error, products, gradients, ratio, first, certificate) in rows.items():
-        cells = [*names, f"{error:.1e}", f"{products:g}", f"{gradients:.1f}", f"{ratio:.2f}"]
-        cells += ["none" if first is None else f"{first:.1f}", certificate]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def draw(file: dict[str, Any]) -> str:
+    """The tables of one device."""
+    parts = []
+    for name, case in file["cases"].items():
+        if "results" not in case:
+            continue
+        found = case["results"]
+        times = ", ".join(f"{took:.1f} ms in {k}" for k, took in found["gradient, ms"].items())
+        parts.append(
+            f"`{name}`: {found['parameters']:,} parameters, {found['examples']:,} examples, "
+            f"λ₁ = {found['λ₁']:.4g}, λ₂ = {found['λ₂']:.4g}. A gradient takes {times}."
+        )
+        parts.append(markdown(SOLVER_FORMATS, found["solvers"]))
+        parts.append(markdown(PRODUCT_FORMATS, found["products"]))
+        if found["left out"]:
+            reasons = "; ".join(f"{k} ({reason})" for k, reason in found["left out"].items())
+            parts.append(f"Left out: {reasons}.")
+    return "\n\n".join(parts)

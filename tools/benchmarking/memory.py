@@ -1,53 +1,36 @@
 """Peak memory against the number of examples or rows, each measured in its own process."""
 
-import contextlib
 import multiprocessing
 import resource
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import tensorflow as tf
 
 from keras_aeos import AEoSMonitor, Eigensolver
-from keras_aeos.curvature import objective
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
-from tools.benchmarking.networks import compiled, fully_connected
-from tools.benchmarking.tables import print_rows
+from tools.benchmarking.networks import compiled
 from trainers import schema, training
 from trainers.tasks.base import task_of
 
-
-def print_tables() -> None:
-    """Print the peak memory of one product, then of a monitor's rows."""
-    print_rows(peaks(of_product, (4, 16, 64), "examples", 500))
-    print()
-    print_rows(peaks(of_measurements, (1, 5, 20), "rows"))
+FORMATS = {"peak memory, MB": "{:.0f}"}
 
 
-def print_batch_table() -> None:
-    """Print the peak memory of one update against the batch size."""
-    print_rows(peaks(of_update, (16, 64, 256), "examples", 256))
-
-
-@contextlib.contextmanager
-def limited(num_bytes: int) -> Iterator[None]:
-    """Limit what linearisations keep to `num_bytes` within this context."""
-    usual = objective.room
-    objective.room = lambda device: num_bytes
-    try:
-        yield
-    finally:
-        objective.room = usual
+def peak(case: str) -> dict[str, float]:
+    """Measure a case, a key of `CASES`, in a process of its own."""
+    measure, number = CASES[case]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return {"peak memory, MB": pool.submit(measure, number).result()}
 
 
 def of_product(num_batches: int) -> float:
     """Peak memory, in MB, of a product over this many micro-batches of 500 random examples."""
-    model, _, _ = compiled(fully_connected)
-    with limited(2**26):
-        hessian = Objective(model, from_data(_examples(num_batches, 500, 3072))).linearise()
-        hessian.hessian_product(hessian.gradient)
+    model, _, _ = compiled("fully_connected")
+    objective = Objective(model, from_data(_examples(num_batches, 500, 3072)))
+    objective.kept_bytes = 2**26
+    hessian = objective.linearise()
+    hessian.hessian_product(hessian.gradient)
     return _peak()
 
 
@@ -56,8 +39,8 @@ def of_measurements(number: int) -> float:
 
     Each solve takes four products: it does not converge, and needs the same memory.
     """
-    model, _, _ = compiled(fully_connected)
-    with limited(2**26), tempfile.TemporaryDirectory() as directory:
+    model, _, _ = compiled("fully_connected")
+    with tempfile.TemporaryDirectory() as directory:
         measured, trained = _examples(4, 500, 3072), _examples(1, 500, 3072)
         solver = Eigensolver(max_hvps=4)
         monitor = AEoSMonitor(measured, update_freq=1, solver=solver, log_dir=directory)
@@ -75,17 +58,6 @@ def of_update(num_batches: int) -> float:
     return _peak()
 
 
-def peaks(
-    measure: Callable[[int], float], numbers: Iterable[int], column: str, size: int = 1
-) -> Iterator[dict]:
-    """Yield a row for each number: `size` times the number, and the peak memory of its process."""
-    spawn = multiprocessing.get_context("spawn")
-    for number in numbers:
-        with ProcessPoolExecutor(1, spawn) as pool:
-            peak = pool.submit(measure, number).result()
-        yield {column: str(size * number), "peak memory, MB": f"{peak:.0f}"}
-
-
 def _examples(num_batches: int, *shape: int) -> tf.data.Dataset:
     """Micro-batches of random inputs of a shape, all of class 0."""
 
@@ -97,4 +69,13 @@ def _examples(num_batches: int, *shape: int) -> tf.data.Dataset:
 
 
 def _peak() -> float:
+    if tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+CASES = {
+    **{f"product, {500 * n:,} examples": (of_product, n) for n in (4, 16, 64)},
+    **{f"monitor, {n} rows": (of_measurements, n) for n in (1, 5, 20)},
+    **{f"update, {256 * n:,} examples": (of_update, n) for n in (16, 64, 256)},
+}

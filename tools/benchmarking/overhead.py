@@ -2,27 +2,33 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_aeos import AEoSMonitor
-from tools.benchmarking.networks import NETWORKS, compiled
-from tools.benchmarking.tables import print_rows
+from tools.benchmarking.networks import compiled
 from tools.benchmarking.timing import seconds
 
 # Length of a monitored training, in times of its first row. The monitor's limit holds from fifty.
 LENGTH = 60.0
 
 
-def print_table() -> None:
-    """Print the monitor's share on three networks."""
-    print_rows(overhead(build) for build in NETWORKS[:3])
+FORMATS = {
+    "seconds": "{:.0f}",
+    "steps": "{:,}",
+    "rows": "{}",
+    "first row, s": "{:.1f}",
+    "later rows, s": "{:.2f}",
+    "logged share": "{:.1%}",
+    "share of the whole time": "{:.1%}",
+    "time with / without the monitor": "{:.3f}",
+}
 
 
-def overhead(build: Callable) -> dict[str, str]:
+def overhead(name: str) -> dict[str, Any]:
     """Measure the monitor's share of the wall time, and compare it with the logged one."""
-    model, x, y = compiled(build)
+    model, x, y = compiled(name)
     size = len(x) // 4
     with tempfile.TemporaryDirectory() as directory:
         monitor = AEoSMonitor(log_dir=directory)
@@ -35,15 +41,14 @@ def overhead(build: Callable) -> dict[str, str]:
     unwatched = seconds(lambda: model.fit(x, y, batch_size=size, epochs=few, verbose=0))
     history = monitor.history
     return {
-        "network": build.__name__,
-        "seconds": f"{watched:.0f}",
-        "steps": str(4 * stop.num_epochs),
-        "rows": str(len(history)),
-        "first row, s": f"{history['seconds'][0]:.1f}",
-        "later rows, s": f"{history['seconds'][1:].median():.2f}",
-        "logged share": f"{history['overhead'].iloc[-1]:.1%}",
-        "share of the whole time": f"{history['seconds'].sum() / watched:.1%}",
-        "time with / without the monitor": f"{watched / stop.num_epochs / (unwatched / few):.3f}",
+        "seconds": watched,
+        "steps": 4 * stop.num_epochs,
+        "rows": len(history),
+        "first row, s": float(history["seconds"][0]),
+        "later rows, s": float(history["seconds"][1:].median()),
+        "logged share": float(history["overhead"].iloc[-1]),
+        "share of the whole time": float(history["seconds"].sum() / watched),
+        "time with / without the monitor": watched / stop.num_epochs / (unwatched / few),
     }
 
 

@@ -9,7 +9,7 @@ from keras import layers
 
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
-from tools.benchmarking.networks import natural_examples
+from tools.benchmarking.networks import available_examples
 from tools.benchmarking.reference_solvers import tridiagonal
 
 NUM_REPEATS = 3
@@ -65,7 +65,11 @@ def convolutional(dtype: str = "float32") -> keras.Model:
     )
 
 
-BUILDERS = {"fully_connected": (fully_connected, 5000), "convolutional": (convolutional, 500)}
+BUILDERS = {
+    "fully_connected": (fully_connected, 5000),
+    "fully_connected_50000": (fully_connected, 50_000),
+    "convolutional": (convolutional, 500),
+}
 
 
 def compiled(model: keras.Model) -> keras.Model:
@@ -75,15 +79,11 @@ def compiled(model: keras.Model) -> keras.Model:
 
 
 def prepare(name: str) -> Problem:
-    """Train a network for some steps of full-batch Adam on images of CIFAR-10.
-
-    Raises:
-        UserError: CIFAR-10 is not on this machine.
-    """
+    """Train a network for some steps of full-batch Adam, on CIFAR-10 where it has been prepared."""
     keras.utils.set_random_seed(0)
     build, num_examples = BUILDERS[name]
     model = compiled(build())
-    x, y = natural_examples(model, num_examples)
+    _, x, y = available_examples(model, num_examples)
     y = y.astype(np.int64)  # PyTorch's cross-entropy takes no other integers
     model.fit(x, y, batch_size=num_examples, epochs=NUM_STEPS, shuffle=False, verbose=0)
     generator = np.random.default_rng(0)

@@ -2,29 +2,43 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
-from tools.benchmarking.memory import limited
-from tools.benchmarking.networks import NETWORKS, compiled
-from tools.benchmarking.tables import print_rows
+from tools.benchmarking.networks import batch_size, compiled, gradient
 from tools.benchmarking.timing import medians, seconds
 
+# "gradient" is one of a training step; "linearise" and the products are in units of it.
+PRODUCT_FORMATS = {
+    "parameters": "{:,}",
+    "examples": "{:,}",
+    "gradient, ms": "{:.1f}",
+    "gradient by XLA, ms": "{:.1f}",
+    "linearise": "{:.2f}",
+    "product": "{:.2f}",
+    "product, nothing kept": "{:.2f}",
+    "product / gradient by XLA": "{:.2f}",
+    "tracing, s": "{:.1f}",
+}
+MICRO_BATCH_FORMATS = {
+    "examples": "{:,}",
+    "product in 4": "{:.2f}",
+    "product in 16": "{:.2f}",
+    "gradient in 4": "{:.2f}",
+    "gradient in 16": "{:.2f}",
+}
 
-def print_tables() -> None:
-    """Print the cost of a product on all examples at once, then in micro-batches."""
-    print_rows(products(build) for build in NETWORKS)
-    print()
-    print_rows(micro_batches(build) for build in NETWORKS)
 
-
-def products(build: Callable) -> dict[str, str]:
+def products(name: str) -> dict[str, Any]:
     """Measure what a product costs, in gradients, and what tracing costs."""
-    model, x, y = compiled(build)
-    made = Objective(model, from_data((x, y), len(x)))
+    model, x, y = compiled(name)
+    rows = batch_size(name, len(x))
+    made = Objective(model, from_data((x, y), rows))
     ones = tf.ones([made.num_parameters])
 
     def first() -> None:
@@ -32,53 +46,62 @@ def products(build: Callable) -> dict[str, str]:
 
     tracing = seconds(first) - seconds(first)
     kept = made.linearise()
-    with limited(0):
-        computed = made.linearise()
-    times = medians(
-        {
-            "gradient": _gradient(made),
-            "linearise": made.linearise,
-            "product": lambda: kept.hessian_product(ones),
-            "product, nothing kept": lambda: computed.hessian_product(ones),
-        }
-    )
-    gradient = times.pop("gradient")
+    made.kept_bytes = 0
+    computed = made.linearise()
+    made.kept_bytes = None
+    calls: dict[str, Callable] = {
+        "gradient": gradient(model, x, y, rows),
+        "linearise": made.linearise,
+        "product": lambda: kept.hessian_product(ones),
+        "product, nothing kept": lambda: computed.hessian_product(ones),
+    }
+    compiled_gradient, reason = _compiled_by_xla(model, x, y, rows)
+    if compiled_gradient is not None:
+        calls["gradient by XLA"] = compiled_gradient
+    times = medians(calls)
+    unit, by_xla = times["gradient"], times.get("gradient by XLA")
     return {
-        "network": build.__name__,
-        "gradient, ms": f"{1e3 * gradient:.0f}",
-        **{name: f"{value / gradient:.2f}" for name, value in times.items()},
-        "tracing, s": f"{tracing:.1f}",
+        "parameters": made.num_parameters,
+        "examples": len(x),
+        "gradient, ms": 1e3 * unit,
+        "gradient by XLA, ms": None if by_xla is None else 1e3 * by_xla,
+        "gradient by XLA fails": reason,
+        **{label: times[label] / unit for label in ("linearise", "product")},
+        "product, nothing kept": times["product, nothing kept"] / unit,
+        "product / gradient by XLA": None if by_xla is None else times["product"] / by_xla,
+        "tracing, s": tracing,
     }
 
 
-def micro_batches(build: Callable) -> dict[str, str]:
+def micro_batches(name: str) -> dict[str, Any]:
     """Measure a product and a gradient in micro-batches, relative to all examples at once."""
-    model, x, y = compiled(build)
+    model, x, y = compiled(name)
     data = tuple(np.concatenate([array] * 4) for array in (x, y))
     calls: dict[str, Callable] = {}
     for parts in (1, 4, 16):
-        made = Objective(model, from_data(data, 4 * len(x) // parts))
+        rows = 4 * len(x) // parts
+        made = Objective(model, from_data(data, rows))
         ones = tf.ones([made.num_parameters])
         calls[f"product in {parts}"] = functools.partial(made.linearise().hessian_product, ones)
-        calls[f"gradient in {parts}"] = _gradient(made)
+        calls[f"gradient in {parts}"] = gradient(model, data[0], data[1], rows)
     times = medians(calls)
     return {
-        "network": build.__name__,
-        "examples": str(4 * len(x)),
+        "examples": 4 * len(x),
         **{
-            f"{name} in {parts}": f"{times[f'{name} in {parts}'] / times[f'{name} in 1']:.2f}"
-            for name in ("product", "gradient")
+            f"{label} in {parts}": times[f"{label} in {parts}"] / times[f"{label} in 1"]
+            for label in ("product", "gradient")
             for parts in (4, 16)
         },
     }
 
 
-def _gradient(objective: Objective) -> Callable[[], None]:
-    """A function that computes the loss and the gradient of each micro-batch."""
-    arguments = list(objective.linearise()._arguments())
-
-    def call() -> None:
-        for given in arguments:
-            objective.parts.fixed(*given)
-
-    return call
+def _compiled_by_xla(
+    model: keras.Model, x: np.ndarray, y: np.ndarray, rows: int
+) -> tuple[Callable | None, str | None]:
+    """The gradient compiled by XLA, or why it does not compile."""
+    call = gradient(model, x, y, rows, jit_compile=True)
+    try:
+        call()
+    except (tf.errors.OpError, ValueError, NotImplementedError) as error:
+        return None, type(error).__name__
+    return call, None

@@ -4,7 +4,7 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,8 +12,7 @@ import keras
 from keras_aeos import AEoSMonitor
 from keras_aeos.callbacks import schedule
 from keras_aeos.curvature.objective import Objective
-from tools.benchmarking.networks import NETWORKS, compiled, natural_examples
-from tools.benchmarking.tables import print_rows
+from tools.benchmarking.networks import available_examples, compiled
 from tools.benchmarking.timing import NUM_REPEATS, seconds
 
 # Lengths of the trainings, in minutes. That of the first one is trained, the others are computed.
@@ -24,14 +23,16 @@ NUM_LATER, UPDATES_BETWEEN = 10, 10
 RESTING, NEAR = 0.1, 1.0
 
 
-def print_table() -> None:
-    """Print the number of rows on each network."""
-    print_rows(rows(build) for build in NETWORKS)
+_LABELS = ("data", "update, ms", "first row, s", "first number after, s", "later rows, median, s")
+_LABELS_OF_ROWS = ("in gradients", "products", "rows in 1 min, counted")
+FORMATS = dict.fromkeys(
+    (*_LABELS, *_LABELS_OF_ROWS, *(f"rows in {minutes} min" for minutes in LENGTHS)), "{}"
+)
 
 
-def rows(build: Callable) -> dict[str, str]:
+def rows(name: str) -> dict[str, str]:
     """Train for a minute; from what its rows and updates take compute the rows of an hour."""
-    model, x, y = compiled(build, natural_examples)
+    model, kind, x, y = compiled(name, available_examples)
     with tempfile.TemporaryDirectory() as directory:
         monitor = AEoSMonitor(log_dir=directory)
         watch = Watch(monitor)
@@ -47,7 +48,7 @@ def rows(build: Callable) -> dict[str, str]:
     meter: Any = monitor._meter.meter
     gradient = _gradient_seconds(meter._current_objective())
     return {
-        "network": build.__name__,
+        "data": kind,
         "update, ms": f"{1e3 * watch.update:.0f}",
         "first row, s": f"{first:.1f}",
         "first number after, s": f"{begins[0][0] + first:.1f}",
@@ -56,7 +57,7 @@ def rows(build: Callable) -> dict[str, str]:
         "products": f"{history['num_hvps'][-NUM_LATER:].median():.0f}",
         "rows in 1 min, counted": str(watch.num_rows),
         **{
-            f"in {minutes} min": " to ".join(
+            f"rows in {minutes} min": " to ".join(
                 str(sum(begin <= 60.0 * minutes for begin in times)) for times in begins
             )
             for minutes in LENGTHS

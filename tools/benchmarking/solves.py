@@ -1,101 +1,169 @@
 """The cost and the error of a solve for the top eigenvalue of the Hessian."""
 
 import statistics
-import time
 from collections.abc import Callable
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_aeos.curvature.batches import from_data
-from keras_aeos.curvature.objective import Objective
-from keras_aeos.solvers.lanczos import lanczos
+from keras_aeos.curvature.objective import Linearisation, Objective
 from keras_aeos.solvers.power import power
+from keras_aeos.solvers.result import Eigenpairs
 from keras_aeos.solvers.tracking import EigenpairTracker
 from keras_aeos.solvers.vectors import RandomDirections, unit
-from tools.benchmarking.networks import NETWORKS, compiled, natural_examples, random_examples
+from tools.benchmarking.networks import available_examples, batch_size, compiled, gradient
 from tools.benchmarking.reference_solvers import TOLERANCE, tridiagonal, tune_lanczos
-from tools.benchmarking.tables import print_rows
-from tools.benchmarking.timing import NUM_REPEATS, seconds, timed
-from trainers.errors import UserError
+from tools.benchmarking.timing import NUM_REPEATS, host_reads, seconds, timed
 
+# Cold solves, each from its own random start, whose median is the cost.
+_NUM_SOLVES = 3
 # Steps of the Lanczos runs that give the errors and the numbers of products in hindsight.
 NUM_REFERENCE_STEPS = 80
+_MAX_PRODUCTS = 100
+# Parameters of the largest network that has such a run.
+_LARGEST_REFERENCE = 2_000_000
 Product = Callable[[tf.Tensor], tf.Tensor]
 
+_OF_A_SOLVE = {
+    "products": "{:.0f}",
+    "products in hindsight": "{:.0f}",
+    "gradients": "{:.1f}",
+    "seconds": "{:.3f}",
+    "error": "{:.0e}",
+    "bound": "{:.0e}",
+    "excluded above": "+{:.1%}",
+    "host reads": "{:.0f}",
+    "five largest, products": "{:.0f}",
+    "five largest, products in hindsight": "{:.0f}",
+}
+FORMATS = {
+    "data": "{}",
+    "gradient, ms": "{:.1f}",
+    **{f"cold: {label}": spec for label, spec in _OF_A_SOLVE.items()},
+    "cold: time beside the products": "{:.1%}",
+    "cold: products of power iteration": "{:.0f}",
+    **{f"warm: {label}": spec for label, spec in _OF_A_SOLVE.items()},
+}
 
-def print_tables() -> None:
-    """Print solves on natural data, then on random data."""
-    for examples in (natural_examples, random_examples):
-        try:
-            print_rows(solves(build, examples) for build in NETWORKS)
-        except UserError as error:
-            print(f"Natural data is left out: {error}")
-        print()
 
-
-def solves(build: Callable, examples: Callable) -> dict[str, str]:
+def solves(name: str) -> dict[str, Any]:
     """Measure cold and warm solves after 30 and 40 steps of Adam, in products and in gradients."""
-    model, x, y = compiled(build, examples)
-    made = Objective(model, from_data((x, y), len(x)))
-    like = tf.zeros([made.num_parameters])
-    trackers = {k: EigenpairTracker("lanczos", TOLERANCE, 100) for k in (1, 5)}
-    row = {"network": build.__name__, "data": examples.__name__.removesuffix("_examples")}
-    random = RandomDirections(made.num_parameters, tf.float32, seed=30)()  # the cold solve's start
-    start = several_start = random
-    for name, steps in (("cold", 30), ("warm", 10)):
-        model.fit(x, y, batch_size=len(x), epochs=steps, verbose=0)
+    model, kind, x, y = compiled(name, available_examples)
+    rows = batch_size(name, len(x))
+    made = Objective(model, from_data((x, y), rows))
+    of_training = gradient(model, x, y, rows)
+    trackers = {k: EigenpairTracker("lanczos", TOLERANCE, _MAX_PRODUCTS) for k in (1, 5)}
+    random = RandomDirections(made.num_parameters, tf.float32, seed=30)()
+    starts = {1: random, 5: random}
+    row: dict[str, Any] = {"data": kind}
+    for phase, steps in (("cold", 30), ("warm", 10)):
+        train(model, x, y, rows, steps)
         hessian = made.linearise()
-        arguments = next(hessian._arguments())
-        gradient = statistics.median(
-            seconds(lambda given=arguments: made.parts.fixed(*given)) for _ in range(NUM_REPEATS)
-        )
-        spent: list[float] = []
-        matvec = _timed(hessian.hessian_product, spent)
-        lanczos(matvec, tf.zeros([0, *like.shape]), 1, TOLERANCE, 3)  # traces
-        spent.clear()
-        linearised = seconds(made.linearise)
-        took, result = timed(trackers[1].solve, "H", matvec, like, 1, steps)
-        reference = reference_run(hessian.hessian_product, random)
-        largest = np.linalg.eigvalsh(reference)
-        exact = largest[-1]
-        own_run, several_run = (
-            reference if begin is random else reference_run(hessian.hessian_product, begin)
-            for begin in (start, several_start)
-        )
-        row[f"{name}: products"] = str(result.num_hvps)
-        row[f"{name}: in hindsight"] = str(tune_lanczos([own_run], exact))
-        start = result.eigenvectors[0]
-        row[f"{name}: gradients"] = f"{(linearised + took) / gradient:.1f}"
-        error = abs(1.0 - result.eigenvalues[0] / exact)
-        row[f"{name}: error"] = f"{error:.0e}"
-        row[f"{name}: bound"] = f"{result.error_bounds[0]:.0e}"
-        above = result.upper_bound / result.eigenvalues[0] - 1.0
-        row[f"{name}: excluded above"] = f"+{above:.1%}"
-        several = trackers[5].solve("H", hessian.hessian_product, like, 5, seed=steps)
-        row[f"{name}: top 5, products"] = str(several.num_hvps)
-        row[f"{name}: top 5, in hindsight"] = str(tune_lanczos([several_run], largest[-5:]))
-        several_start = unit(tf.add_n(several.eigenvectors))
-        if name == "cold":
-            row["solver / products"] = f"{took / sum(spent) - 1.0:.1%}"
-            power_result = power(
-                hessian.hessian_product, tf.zeros([0, *like.shape]), 1, TOLERANCE, 100, 1
-            )
-            row["power: products"] = str(power_result.num_hvps)
+        other = EigenpairTracker("lanczos", TOLERANCE, _MAX_PRODUCTS)
+        for seed in (1, 2):  # traces a cold and a warm solve
+            solve(other, hessian, 1, seed)
+        unit_time = statistics.median(seconds(of_training) for _ in range(NUM_REPEATS + 1))
+        linearised = statistics.median(seconds(made.linearise) for _ in range(_NUM_SOLVES))
+        with host_reads() as reads:
+            took, result = timed(solve, trackers[1], hessian, 1, steps)
+        several = solve(trackers[5], hessian, 5, steps)
+        found = {1: result, 5: several}
+        times, numbers = [took], [result.num_hvps]
+        if phase == "cold":
+            row["gradient, ms"] = 1e3 * unit_time
+            for seed in range(1, _NUM_SOLVES):
+                other = EigenpairTracker("lanczos", TOLERANCE, _MAX_PRODUCTS)
+                spent, another = timed(solve, other, hessian, 1, seed)
+                times.append(spent)
+                numbers.append(another.num_hvps)
+            row |= _beside(hessian, took, result.num_hvps)
+        measured = {
+            "products": statistics.median(numbers),
+            "gradients": (linearised + statistics.median(times)) / unit_time,
+            "seconds": linearised + statistics.median(times),
+            "bound": result.error_bounds[0],
+            "excluded above": result.upper_bound / result.eigenvalues[0] - 1.0,
+            "host reads": reads.number,
+            "five largest, products": several.num_hvps,
+            **_judged(hessian, found, starts, random),
+        }
+        row |= {f"{phase}: {label}": float(number) for label, number in measured.items()}
+        starts = {k: unit(tf.add_n(pairs.eigenvectors)) for k, pairs in found.items()}
     return row
 
 
-def _timed(product: Product, spent: list[float]) -> Product:
-    """Make a product append the seconds that it takes to a list."""
+def _beside(hessian: Linearisation, took: float, num_products: int) -> dict[str, float]:
+    """The share of a cold solve beside its products, and the products of power iteration."""
+    vector = unit(hessian.gradient)
+    product = statistics.median(
+        seconds(lambda: hessian.hessian_product(vector)) for _ in range(NUM_REPEATS)
+    )
+    nothing = tf.zeros([0, *vector.shape])
+    by_power = power(hessian.hessian_product, nothing, 1, TOLERANCE, _MAX_PRODUCTS, 1)
+    return {
+        "cold: time beside the products": 1.0 - num_products * product / took,
+        "cold: products of power iteration": by_power.num_hvps,
+    }
 
-    def timed_product(vector: tf.Tensor) -> tf.Tensor:
-        began = time.perf_counter()
-        image = product(vector)
-        float(image[0])  # waits for the result
-        spent.append(time.perf_counter() - began)
-        return image
 
-    return timed_product
+def _judged(
+    hessian: Linearisation,
+    found: dict[int, Eigenpairs],
+    starts: dict[int, tf.Tensor],
+    random: tf.Tensor,
+) -> dict[str, float]:
+    """The error of λ₁ and the numbers of products in hindsight.
+
+    A textbook Lanczos run in NumPy gives both. It takes too long on a GPU and too much memory for
+    a large network, where the reference is a solve to 1e-5 and nothing is said in hindsight.
+
+    Args:
+        hessian: The Hessian.
+        found: Solves for 1 and for 5 eigenvalues.
+        starts: Their start vectors.
+        random: A random direction.
+    """
+    value = found[1].eigenvalues[0]
+    if len(random) > _LARGEST_REFERENCE or tf.config.list_physical_devices("GPU"):
+        strict = solve(EigenpairTracker("lanczos", 1e-5, 3 * _MAX_PRODUCTS), hessian, 1, 1000)
+        return {"error": abs(1.0 - value / strict.eigenvalues[0])}
+    reference = reference_run(hessian.hessian_product, random)
+    runs = {
+        k: reference if start is random else reference_run(hessian.hessian_product, start)
+        for k, start in starts.items()
+    }
+    largest = np.linalg.eigvalsh(reference)
+    return {
+        "products in hindsight": tune_lanczos([runs[1]], largest[-1]),
+        "error": abs(1.0 - value / largest[-1]),
+        "five largest, products in hindsight": tune_lanczos([runs[5]], largest[-5:]),
+    }
+
+
+def solve(
+    tracker: EigenpairTracker, hessian: Linearisation, num_eigenvalues: int, seed: int
+) -> Eigenpairs:
+    """Solve for the largest eigenvalues as a row of the monitor does."""
+    like = tf.zeros_like(hessian.gradient)
+    operator = hessian.operator(tf.ones_like(like))
+    return tracker.solve("H", operator, like, num_eigenvalues, seed)
+
+
+def train(model: keras.Model, x: np.ndarray, y: np.ndarray, rows: int, epochs: int) -> None:
+    """Train for some epochs, an update each if all examples make up one batch.
+
+    The examples are copied to the device once, which `fit` does in every epoch.
+    """
+    batches = [
+        (tf.constant(x[begin : begin + rows]), tf.constant(y[begin : begin + rows]))
+        for begin in range(0, len(x), rows)
+    ]
+    for _ in range(epochs):
+        for batch in batches:
+            model.train_on_batch(*batch)
 
 
 def reference_run(product: Product, start: tf.Tensor) -> np.ndarray:

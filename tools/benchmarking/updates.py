@@ -1,7 +1,7 @@
 """The time of an optimizer's update, relative to that of the Keras optimizer of the same name."""
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from keras_aeos import optimizers
 from tools.benchmarking.networks import fully_connected
-from tools.benchmarking.tables import print_rows
 from tools.benchmarking.timing import seconds
 
 NUM_PAIRS, NUM_TRACING_PAIRS = 200, 10
@@ -41,14 +40,12 @@ OPTIMIZERS: dict[str, tuple[Callable, Callable]] = {
 }
 
 
-def print_table() -> None:
-    """Print one row for each optimizer."""
-    print_rows(_rows())
+FORMATS = {"update / stock update": "{:.2f}"}
 
 
-def _rows() -> Iterator[dict[str, str]]:
-    for name, (ours, stock) in OPTIMIZERS.items():
-        yield {"optimizer": name, "update / stock update": f"{compare(ours, stock):.2f}"}
+def updates(name: str) -> dict[str, float]:
+    """Measure an update of one of the optimizers, a key of `OPTIMIZERS`."""
+    return {"update / stock update": compare(*OPTIMIZERS[name])}
 
 
 def compare(ours: Callable, stock: Callable) -> float:
