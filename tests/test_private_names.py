@@ -8,6 +8,7 @@ import ast
 import importlib
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def onednn():
     """Whether TensorFlow uses oneDNN; the tests ask it to."""
     port = module("tensorflow.python.util")._pywrap_util_port
     assert port.IsMklEnabled() == (os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1")
+
+
+def frames():
+    """`sys` knows the functions that a thread executes."""
+    assert any(frame.f_code is frames.__code__ for frame in sys._current_frames().values())
 
 
 def recorded_tensors():
@@ -383,6 +389,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "op_def_registry": op_definitions,
     "nn_impl": moments,
     "_pywrap_util_port": onednn,
+    "_current_frames": frames,
     "polymorphic_function": function_call,
     "_get_function": functions_of_a_graph,
     "__internal__": autograph,

@@ -41,7 +41,11 @@ def sharpness(model, x, y, *weights, **options):
 
 
 def monitor(data=None, **options):
-    defaults: dict[str, Any] = {"update_freq": 1, "solver": Eigensolver(rtol=1e-5)}
+    defaults: dict[str, Any] = {
+        "update_freq": 1,
+        "solver": Eigensolver(rtol=1e-5),
+        "quantities": ["sharpness"],
+    }
     return AEoSMonitor(data, **defaults | options)
 
 

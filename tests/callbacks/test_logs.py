@@ -57,7 +57,7 @@ def test_history_csv_and_tensorboard_agree(tmp_path):
     for column in columns:
         steps, values = zip(*measured[column], strict=True)
         # What was left to another row is no event: TensorBoard marks events of NaN.
-        assert list(steps) == ([5] if column == "sharpness" else [1, 2, 3, 4, 5, 6])
+        assert list(steps) == ([2] if column == "sharpness" else [1, 2, 3, 4, 5, 6])
         expected = monitor.history[column][monitor.history["step"].isin(steps)]
         np.testing.assert_allclose(values, expected.astype(float), rtol=1e-6)
     # The threshold stands under the sharpness's tag in a run of its own: one chart, two colours.

@@ -31,12 +31,13 @@ def stochastic(optimizer, **compile_options):
 
 
 # name: (optimizer, compile options, options of the monitor, strategy)
+POWER = keras_aeos.Eigensolver("power", max_hvps=400)
 UNDISTURBED: dict[str, tuple] = {
     "custom adam": (lambda: keras_aeos.optimizers.Adam(RATE), {}, {}, None),
     "custom rmsprop": (lambda: keras_aeos.optimizers.RMSprop(RATE), {}, {}, None),
     "custom gd": (lambda: keras_aeos.optimizers.GradientDescent(RATE), {}, {}, None),
     "adam": (lambda: keras.optimizers.Adam(RATE), {}, {}, None),
-    "power": (lambda: keras.optimizers.Adam(RATE), {}, {"solver": "power"}, None),
+    "power": (lambda: keras.optimizers.Adam(RATE), {}, {"solver": POWER}, None),
     "given data": (lambda: keras.optimizers.AdamW(RATE), {}, {"data": "given"}, None),
     "executions": (lambda: keras.optimizers.RMSprop(RATE), {"steps_per_execution": 4}, {}, None),
     "eager": (lambda: keras.optimizers.SGD(RATE, 0.9), {"run_eagerly": True}, {}, None),

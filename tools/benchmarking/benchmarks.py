@@ -50,9 +50,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         updates.updates, lambda: list(updates.OPTIMIZERS), _table(updates.FORMATS)
     ),
     "memory": Benchmark(memory.peak, lambda: list(memory.CASES), _table(memory.FORMATS)),
-    "xla": Benchmark(
-        compiled_products.compared, networks.usual, _table(compiled_products.FORMATS)
-    ),
+    "xla": Benchmark(compiled_products.compared, networks.usual, _table(compiled_products.FORMATS)),
     "rows": Benchmark(rows.rows, _small, _table(rows.FORMATS)),
     "overhead": Benchmark(overhead.overhead, _monitored, _table(overhead.FORMATS)),
 }

@@ -7,7 +7,6 @@ from keras_aeos.curvature.objective import Objective
 from tools.benchmarking.networks import batch_size, compiled
 from tools.benchmarking.timing import medians, timed
 
-
 FORMATS = {
     "operations": "{}",
     "plain, ms": "{:.0f}",
