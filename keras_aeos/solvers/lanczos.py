@@ -12,13 +12,11 @@ from keras_aeos.solvers.vectors import Matvec
 # Margin of the certificate of a cold start, in units of `rtol`.
 _COLD_MARGIN = 30.0
 # Of a warm start: weights of the guards, where an old eigenvector has weight 1, and norm of the
-# random part, where the part from old vectors has norm 1. Found with `tools/adversary.py`. A small
-# residual hides less of an overtaking eigenvector the more the start vector holds of it. At a loose
-# tolerance a large random part buys that for the fewest products, at a tight one the first guard.
+# random part, where the part from old vectors has norm 1. Found with `tools/adversary.py`: for λ₁
+# alone at a tight tolerance, more of the first guard saves products.
+_MIXTURE = [0.5, 0.25, 0.125], 1.0
 _TIGHT_MIXTURE = [1.0], 0.5
-_LOOSE_MIXTURE: tuple[list[float], float] = [], 3.0
 _LOOSE_TOLERANCE = 1e-2
-_MIXTURE_OF_SEVERAL = [0.5, 0.25, 0.125], 1.0
 
 
 def lanczos(
@@ -45,8 +43,8 @@ def lanczos(
       ``(1 + margin) λᵢ``, or halfway to λᵢ₋₁ if that is closer, for each further pair.
 
     A warm start adds a random direction to the given vectors. Otherwise an old eigenvector, even an
-    exact one, could hide an eigenvector that has overtaken it. For λ₁ alone its norm is three times
-    theirs at an `rtol` of 1e-2 or more and half of theirs below, for several it is the same.
+    exact one, could hide an eigenvector that has overtaken it. Its norm is that of their part or,
+    for λ₁ alone at an `rtol` below 1e-2, half of it.
 
     Memory: room for at most ``C = max(20, 2k + 10)`` basis vectors is taken at the start, and never
     for more than `max_hvps`. While a full basis is restarted, its ``k + 4`` Ritz vectors are added,
@@ -105,9 +103,8 @@ def _settings(
 
 def _mixture(num_eigenvalues: int, rtol: float) -> tuple[list[float], float]:
     """Weights of the guards and norm of the random part of a warm start."""
-    if num_eigenvalues > 1:
-        return _MIXTURE_OF_SEVERAL
-    return _LOOSE_MIXTURE if rtol >= _LOOSE_TOLERANCE else _TIGHT_MIXTURE
+    tight = num_eigenvalues == 1 and rtol < _LOOSE_TOLERANCE
+    return _TIGHT_MIXTURE if tight else _MIXTURE
 
 
 def _eigenpairs(outcome: Outcome, num_eigenvalues: int) -> Eigenpairs:

@@ -68,8 +68,8 @@ def test_largest_means_most_positive(solver, name):
         assert residual == pytest.approx(error, rel=0.05, abs=1e-9)
 
 
-@pytest.mark.parametrize(("solver", "rtol"), [("lanczos", 1e-2), *((s, 1e-3) for s in SOLVERS)])
-def test_warm_start_finds_an_eigenvector_that_has_overtaken(solver, rtol):
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_warm_start_finds_an_eigenvector_that_has_overtaken(solver):
     """Even from exact old eigenvectors, which stay eigenvectors; 20 random cases each."""
     for case in range(20):
         generator = np.random.default_rng(case)
@@ -79,8 +79,8 @@ def test_warm_start_finds_an_eigenvector_that_has_overtaken(solver, rtol):
         values[newcomer] = generator.uniform(10.5, 13.0)
         matvec, basis = operator(values, case)
         old = tf.constant(basis[:, :3].T)
-        result = SOLVERS[solver](matvec, old, 1, rtol, 200, seed=case)
-        np.testing.assert_allclose(result.eigenvalues, values[newcomer], rtol=rtol)
+        result = SOLVERS[solver](matvec, old, 1, 1e-3, 200, seed=case)
+        np.testing.assert_allclose(result.eigenvalues, values[newcomer], rtol=1e-3)
 
 
 @pytest.mark.parametrize("num_old", [1, 2, 4])
