@@ -112,7 +112,7 @@ def test_products_are_those_of_the_dense_hessian_however_much_is_kept(name, monk
 
 
 @pytest.mark.parametrize("name", ["max_pooled", "recurrent", "noisy"])
-def test_solves_at_several_points_share_one_graph_if_everything_is_kept(name, monkeypatch):
+def test_solves_at_several_points_share_one_graph_if_everything_is_kept(name):
     """Of ``S H S``; the dense matrix of products is the oracle."""
     model, x, y = compiled(name)
     objective = objective_of(model, x, y)
@@ -122,7 +122,7 @@ def test_solves_at_several_points_share_one_graph_if_everything_is_kept(name, mo
     for learning_rate, limit in ((0.0, 2**30), (1.0, 2**30), (1.0, 0)):
         model.optimizer.learning_rate = learning_rate
         model.train_on_batch(x, y)
-        monkeypatch.setattr(objective_module, "_KEPT_BYTES", limit)
+        objective.kept_bytes = limit
         hessian = objective.linearise()
         operator = hessian.operator(scale)
         assert isinstance(operator, Operator) == (limit > 0 and name != "recurrent")
