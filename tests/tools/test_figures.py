@@ -16,7 +16,7 @@ from tools import figures
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "reproduction").glob("*.md"))
 COMMAND = re.compile(
-    r"(?:for figure in ([\d ]+); do )?"
+    r"(?:for figure in ([\d ]+); do\s+)?"
     r"python tools/figures\.py fig(\$figure|\d\d) (docs/runs[\w/.]*) --out (docs/figures[\w/]*)"
 )
 DOCUMENTED = [

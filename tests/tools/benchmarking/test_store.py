@@ -4,6 +4,7 @@ import getpass
 import json
 import platform
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def test_the_page_shows_what_is_stored():
 @pytest.mark.parametrize("path", sorted(store.DIRECTORY.glob("*/*.json")), ids=lambda p: p.stem)
 def test_stored_files_tell_nothing_of_the_machine_but_its_device(path):
     text = path.read_text(encoding="utf-8")
-    private = [platform.node(), f"/{getpass.getuser()}", str(Path.home()), "/tmp/", "/work/"]  # noqa: S108
+    paths = [Path.home(), tempfile.gettempdir(), store.DIRECTORY.parents[1]]
+    private = [platform.node(), f"/{getpass.getuser()}", *map(str, paths)]
     assert not [word for word in private if word in text]
     for case in json.loads(text)["cases"].values():
         assert ("results" in case) != ("error" in case)
