@@ -8,13 +8,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_aeos.curvature import programs
 from keras_aeos.curvature.batches import MicroBatches, Nest, flatten, num_rows, unflatten
 from keras_aeos.curvature.compilation import CompilationTrial
 from keras_aeos.curvature.device_memory import is_host, room
 from keras_aeos.curvature.loss_scaling import loss_scale
 from keras_aeos.curvature.partial_evaluation import PartialEvaluation, num_bytes
 from keras_aeos.curvature.second_derivatives import exact_second_derivatives, refuse_inexact
-from keras_aeos.solvers.operators import Operator, Program
+from keras_aeos.solvers.operators import Program
 from keras_aeos.solvers.vectors import Matvec
 
 # Maps a model and a batch ``(x, y, sample_weight)`` to a scalar loss.
@@ -143,23 +144,8 @@ class Objective:
 
     @functools.cached_property
     def program(self) -> Program:
-        """How ``S H S`` multiplies a vector, given the state that `Linearisation.operator` packs.
-
-        The state is the diagonal of S, then of each micro-batch its weight and kept values.
-        """
-        parts = self.parts
-
-        def product(vector: tf.Tensor, scale: tf.Tensor, *state: tf.Tensor) -> tf.Tensor:
-            vector = tf.ensure_shape(scale * vector, scale.shape)
-            total = tf.zeros_like(scale)
-            length = 1 + parts.num_values
-            for begin in range(0, len(state), length):
-                weight, *values = state[begin : begin + length]
-                with tf.control_dependencies([total]):  # one micro-batch at a time, for memory
-                    total += weight * parts.second(vector, values)
-            return scale * total
-
-        return Program(product)
+        """The products as a solver's graph holds them."""
+        return programs.program(self.parts)
 
     def _product_of_batch(
         self,
@@ -292,10 +278,7 @@ class Linearisation:
         """
         if len(self._kept) < len(self._weights):
             return lambda vector: scale * self._product(scale * vector)
-        state = [scale]
-        for weight, values in zip(self._weights, self._kept, strict=True):
-            state += [weight, *values]
-        return Operator(self._program, state)
+        return programs.operator(self._program, self._parts, scale, self._weights, self._kept)
 
     def hessian_product(self, vector: tf.Tensor) -> tf.Tensor:
         """``H v`` for a vector of shape (n,)."""

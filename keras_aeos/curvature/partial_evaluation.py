@@ -30,7 +30,7 @@ class PartialEvaluation:
     Attributes:
         linearisable: Whether `first` and `second` can be used. They cannot if an intermediate value
             is bound to its graph, as the stacks of loops are.
-        num_values: Number of these values.
+        value_specs: Shapes and dtypes of these values.
         compiled: Whether `second` is compiled by XLA, False at first.
     """
 
@@ -41,7 +41,7 @@ class PartialEvaluation:
         self._vector, *self._rest = function.graph.inputs
         *self._outputs, self._product = function.graph.outputs
         self._values = _values(self._graph, self._vector, self._product)
-        self.num_values = len(self._values)
+        self.value_specs = [tf.TensorSpec(v.shape, v.dtype) for v in self._values]
         self.linearisable = not any(value.dtype in _BOUND for value in self._values)
         self.compiled = False
         self._density: float | None = None  # bytes of values for an entry of the inputs

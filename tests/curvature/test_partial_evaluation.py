@@ -111,11 +111,14 @@ def test_products_are_those_of_the_dense_hessian_however_much_is_kept(name, monk
     assert objective.num_traces == 1
 
 
-@pytest.mark.parametrize("name", ["max_pooled", "recurrent", "noisy"])
-def test_solves_at_several_points_share_one_graph_if_everything_is_kept(name):
+@pytest.mark.parametrize(
+    ("name", "batch_size"),
+    [("max_pooled", 5), ("recurrent", 5), ("noisy", 5), ("noisy", 12)],
+)
+def test_solves_at_several_points_share_one_graph_if_everything_is_kept(name, batch_size):
     """Of ``S H S``; the dense matrix of products is the oracle."""
     model, x, y = compiled(name)
-    objective = objective_of(model, x, y)
+    objective = objective_of(model, x, y, batch_size)
     size = objective.num_parameters
     start = tf.zeros([0, size], tf.float64)
     scale = tf.constant(np.random.default_rng(2).uniform(0.5, 2.0, size))
@@ -138,6 +141,19 @@ def test_solves_at_several_points_share_one_graph_if_everything_is_kept(name):
     assert [trace.experimental_get_tracing_count() for trace in traces] == [1] * (
         name != "recurrent"
     )
+
+
+def test_graph_of_a_solve_does_not_grow_with_the_number_of_micro_batches():
+    model, x, y = compiled("noisy")
+    sizes = set()
+    for batch_size in (6, 4, 2):
+        objective = objective_of(model, x, y, batch_size)
+        operator = objective.linearise().operator(tf.ones([objective.num_parameters], tf.float64))
+        function = tf.function(operator.program.product, autograph=False)
+        traced = function.get_concrete_function(operator.state[0], *operator.state)
+        graph = traced.graph.as_graph_def()
+        sizes.add(len(graph.node) + sum(len(f.node_def) for f in graph.library.function))
+    assert len(sizes) == 1
 
 
 @pytest.mark.parametrize("limit", [2**30, 0])
