@@ -44,7 +44,7 @@ def monitor(data=None, **options):
     defaults: dict[str, Any] = {
         "update_freq": 1,
         "solver": Eigensolver(rtol=1e-5),
-        "quantities": ["sharpness"],
+        "quantities": ["sharpness", "gradient_norm_squared"],
     }
     return AEoSMonitor(data, **defaults | options)
 
