@@ -58,20 +58,20 @@ def power(
     shift, num_hvps, iteration = 0.0, 0, 0
     epsilon, asymmetry = float(np.finfo(start.dtype.as_numpy_dtype).eps), 0.0
     while True:
-        images = [matvec(column) for column in block]
+        rows, images = tf.stack(block), tf.stack([matvec(column) for column in block])
         num_hvps += width
         iteration += 1
-        projection = np.array([[float(tf.reduce_sum(v * w)) for w in images] for v in block])
+        projection = np.asarray(tf.matmul(rows, images, transpose_b=True), np.float64)
         if not np.all(np.isfinite(projection)):
             return not_available(num_eigenvalues, num_hvps)
         asymmetry = max(asymmetry, float(np.abs(projection - projection.T).max()))
         values, rotation = np.linalg.eigh((projection + projection.T) / 2.0)
         values, rotation = values[::-1], rotation[:, ::-1]
-        block, images = (Vectors(rows).combine(rotation) for rows in (block, images))
+        turn = tf.constant(rotation.T, start.dtype)
+        rows, images = tf.matmul(turn, rows), tf.matmul(turn, images)
 
-        norms = np.array(
-            [float(norm(w - v * float(t))) for t, v, w in zip(values, block, images, strict=True)]
-        )
+        differences = images - tf.constant(values[:, None], start.dtype) * rows
+        norms = np.asarray(tf.norm(differences, axis=1), np.float64)
         rounding = Rounding(asymmetry, zero(np.abs(values).max(), epsilon))
         met = rounding.met(norms, values, rtol)
         reached = (met | rounding.reached(norms))[:num_eigenvalues]
@@ -85,10 +85,9 @@ def power(
             break
         if num_hvps + width > max_hvps:
             break
-        block = _orthonormal(
-            [w + v * float(shift) for v, w in zip(block, images, strict=True)], random
-        )
+        block = _orthonormal(tf.unstack(images + float(shift) * rows), random)
 
+    block = tf.unstack(rows)
     return Eigenpairs(
         eigenvalues=values[:num_eigenvalues],
         eigenvectors=[unit(v) for v in block[:num_eigenvalues]],
