@@ -109,7 +109,7 @@ class FitProbe:
         # A traced function leaves the global random generator alone.
         loss = tf.function(lambda: training_loss(self._model, batch, state), autograph=False)
         try:
-            expected = float(loss())
+            expected = float(loss.get_concrete_function()())
         except Exception:  # a model without a loss or a call of its own fails in any way
             return False
         different = _DIFFERENT.get(str(self._model.compute_dtype), _DIFFERENT_OTHERWISE)

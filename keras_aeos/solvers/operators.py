@@ -59,7 +59,9 @@ class Operator:
             def traced(given: Any, state: list[tf.Tensor]) -> Any:
                 return function(lambda vector: product(vector, *state), *given)
 
+            # Traced before it is called: TensorFlow counts the traces of calls together with those
+            # of other models, and warns after five.
             self.program.traces[key] = tf.function(
                 traced, input_signature=[tuple(specs), state], autograph=False
-            )
+            ).get_concrete_function()
         return self.program.traces[key](arguments, self.state)

@@ -31,12 +31,14 @@ def test_every_operation_has_a_class(classes):
     assert set(classes.values()) <= set(operations.CLASSES)
 
 
+@pytest.mark.slow
 def test_samples_are_exact(compared):
     errors, _ = compared
     off = {name: error for name, error in errors.items() if not error <= operations.tolerance(name)}
     assert off == {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not tf.__version__.startswith("2.21."), reason="the table is of 2.21")
 def test_table_is_that_of_the_samples(classes, compared):
     _, exact = compared

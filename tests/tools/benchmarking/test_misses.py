@@ -17,7 +17,10 @@ def test_cold_solves_are_rarely_wrong_and_nearly_never_by_much():
     assert table["bounded"].mean() >= 0.98
 
 
-@pytest.mark.parametrize(("rtol", "num_sequences"), [(1e-2, 6), (1e-3, NUM_SEQUENCES)])
+@pytest.mark.parametrize(
+    ("rtol", "num_sequences"),
+    [(1e-2, 6), pytest.param(1e-3, NUM_SEQUENCES, marks=pytest.mark.slow)],
+)
 def test_warm_solves_find_what_overtakes_or_rises(rtol, num_sequences):
     table = misses.solve_warm(num_sequences, rtol)
     assert set(table["kind"]) == {"turning", "crossing", "newcomer"}
@@ -27,6 +30,7 @@ def test_warm_solves_find_what_overtakes_or_rises(rtol, num_sequences):
     assert table["bounded"].mean() >= 0.98
 
 
+@pytest.mark.slow
 def test_the_five_largest_are_rarely_wrong():
     for table in (
         misses.solve_cold(NUM_COLD, 1e-3, 5),

@@ -162,6 +162,7 @@ def test_training_and_measuring(name, loss, prepared, tmp_path):
     assert metrics["converged"].all()
 
 
+@pytest.mark.slow
 def test_resnet_50_has_an_exact_hessian_and_trains():
     """On 32 × 32 pixels, in float64; products against differences of the gradient."""
     keras.config.set_floatx("float64")
