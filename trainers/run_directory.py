@@ -222,7 +222,9 @@ def _computed(config: dict[str, Any]) -> dict[str, Any]:
     data = config.get("data")
     if isinstance(data, dict):
         data = {key: value for key, value in data.items() if key != "data_dir"}
-    return {**config, "data": data, "output_dir": None}
+    # Runs of before have no strategy in their record.
+    strategy = config.get("strategy", "none")
+    return {**config, "data": data, "strategy": strategy, "output_dir": None}
 
 
 def _versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_aeos
-from trainers import report, run_directory, schema
+from trainers import loop, report, run_directory, schema, strategies
 from trainers.callbacks import OnceBelow, ProgressBar, StopCriteria
 from trainers.data.feed import Feed
 from trainers.errors import UserError
@@ -74,17 +74,30 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
         UserError: The data set or the file of second moments is missing, an image is broken, the
             network can't be built for the images, or the directory holds other files.
     """
+    strategy = strategies.strategy(config.strategy)
+    with strategies.own_directory(strategy, directory) as own:
+        return _train(config, own, choices, strategy)
+
+
+def _train(
+    config: schema.Config,
+    directory: Path,
+    choices: dict[str, str],
+    strategy: tf.distribute.Strategy,
+) -> Outcome:
+    """Train under a strategy."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
     task = task_of(config)
     with task.broken_example_named():
-        feed = task.feed()
+        feed = task.feed(strategy.num_replicas_in_sync)
     # All that can be refused is, before the files of an earlier run are moved.
     run_directory.check_free(directory)
-    model = task.build_model()
-    compile_accumulating(model, task, feed.num_micro_batches)
-    callbacks = _callbacks(task, feed, directory)
+    with strategy.scope():
+        model = task.build_model()
+        compile_model(model, task)
+    callbacks = _callbacks(task, feed, directory, strategies.is_chief(strategy))
     record = run_directory.start(directory, config, choices)
     started = time.monotonic()
     with run_directory.interruption_recorded(directory, record):
@@ -116,8 +129,12 @@ class _Callbacks:
     solution: OnceBelow | None
 
 
-def _callbacks(task: Task, feed: Feed, directory: Path) -> _Callbacks:
-    """The monitor and the other callbacks of a run; they write nothing yet."""
+def _callbacks(task: Task, feed: Feed, directory: Path, chief: bool) -> _Callbacks:
+    """The monitor and the other callbacks of a run; they write nothing yet.
+
+    The chief alone evaluates and shows how far the run is. The monitor measures in every process,
+    because the replicas may share a measurement.
+    """
     config = task.config
     settings = dataclasses.asdict(config.monitor)
     for name in ("num_examples", "every_step", "steps_per_decade", "loss_threshold"):
@@ -138,13 +155,14 @@ def _callbacks(task: Task, feed: Feed, directory: Path) -> _Callbacks:
     if config.monitor.loss_threshold is not None:
         solution = OnceBelow(config.monitor.loss_threshold, epoch, monitor.measure)
         callbacks.append(solution)
-    if feed.test is not None:
+    if feed.test is not None and chief:
         evaluation = task.evaluation(feed.test, directory, epoch)
         callbacks.append(evaluation)
         if config.evaluation.loss_threshold is not None:
             below = config.evaluation.loss_threshold
             callbacks.append(OnceBelow(below, epoch, evaluation.evaluate))
-    callbacks.append(ProgressBar(config.steps, monitor, directory.name))
+    if chief:
+        callbacks.append(ProgressBar(config.steps, monitor, directory.name))
     return _Callbacks(callbacks, stop, solution)
 
 
@@ -152,17 +170,8 @@ def _fit(
     task: Task, model: keras.Model, feed: Feed, callbacks: _Callbacks, directory: Path
 ) -> None:
     """Train, and write the weights and second moments."""
-    if feed.resident is not None:
-        feed.resident.feed(model)
     with task.broken_example_named():
-        model.fit(
-            feed.training if feed.resident is None else feed.resident.numbers,
-            steps_per_epoch=feed.num_micro_batches,
-            epochs=task.config.steps,
-            shuffle=False,
-            verbose=0,
-            callbacks=callbacks.all,
-        )
+        loop.fit(model, feed, task.config.steps, callbacks.all)
     stop = callbacks.stop
     if stop.status == "completed" and not _finite(model.trainable_variables):
         stop.status, stop.reason = "diverged", "the last update made the weights not finite"
@@ -196,25 +205,15 @@ def update_freq(config: schema.Config) -> int | list[int]:
     return sorted(steps)
 
 
-def compile_accumulating(model: keras.Model, task: Task, num_batches: int) -> None:
-    """Compile so that one epoch of `num_batches` equal micro-batches is one update.
+def compile_model(model: keras.Model, task: Task) -> None:
+    """Compile a model for the loop: with the optimizer of the configuration, built, and the loss.
 
-    The optimizer adds up the micro-batches' gradients and applies their mean with the last one, so
-    that memory holds one micro-batch; Keras runs the epoch as one call of a graph. The `loss` that
-    callbacks see at the end of an epoch is the loss of the whole batch before the update.
-
-    BatchNorm normalises a micro-batch by the statistics of that micro-batch ("ghost batches"), so
-    that with it the update depends on how the batch is divided, otherwise only its rounding.
+    Raises:
+        UserError: The optimizer doesn't fit the network.
     """
-    config = task.config
-    optimizer = build_optimizer(
-        config.optimizer,
-        learning_rate=learning_rate(config, num_batches),
-        gradient_accumulation_steps=num_batches if num_batches > 1 else None,
-    )
-    model.compile(optimizer, loss=task.loss(), steps_per_execution=num_batches)
-    # With its variables built, the step is traced once, not twice: minutes on a deep network.
+    optimizer = build_optimizer(task.config.optimizer, learning_rate=learning_rate(task.config))
+    model.compile(optimizer, loss=task.loss())
     try:
-        optimizer.build(model.trainable_variables)
+        model.optimizer.build(model.trainable_variables)
     except ValueError as error:  # second moments of another network
         raise UserError(f"optimizer: {error}") from error

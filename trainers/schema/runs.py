@@ -24,6 +24,7 @@ from trainers.schema.section import Section
 
 MAX_STEPS = 10_000_000
 AFTER_WARM_UP = ("constant", "inverse_square_root")
+STRATEGIES = ("none", "mirrored", "multi_worker")
 LOSSES = ("cross_entropy", "squared_error")
 SOLVERS = ("lanczos", "power")
 QUANTITIES = (
@@ -112,7 +113,8 @@ class Run:
 class Config(Run):
     """Training of a network. `steps` counts updates; `output_dir` is where the run's files go.
 
-    From update `freeze_step` on the preconditioner is constant; null for never.
+    From update `freeze_step` on the preconditioner is constant; null for never. `strategy` says
+    which devices train: one, all of this machine, or those of several processes.
     """
 
     kind: ClassVar[str] = "training"
@@ -127,6 +129,7 @@ class Config(Run):
     stop: Stop = field(default_factory=Stop)
     monitor: Monitor = field(default_factory=Monitor)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    strategy: str = one_of(STRATEGIES, "none")
     seed: int = between(0, 2**32 - 1, 0)
     output_dir: str = setting(MISSING, PATH)
 
