@@ -183,7 +183,7 @@ def claimed(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"output_dir: {error.strerror}. Received: {directory}") from error
     if held.left_by:
-        print(f"took {directory} over from {held.left_by}, which has ended", flush=True)
+        print(f"took {directory} over from {held.left_by}, which left it locked", flush=True)
     try:
         yield
     finally:

@@ -110,8 +110,9 @@ def _locked(path: pathlib.Path) -> tuple[int, str]:
             # The last holder may have removed the file after it was opened here.
             if _is_at(file, path):
                 left_by = _named(file)
-                os.ftruncate(file, 0)
-                os.pwrite(file, this_process().encode(), 0)
+                with contextlib.suppress(OSError):  # the disk is full
+                    os.ftruncate(file, 0)
+                    os.pwrite(file, this_process().encode(), 0)
                 return file, left_by
         except BaseException:
             os.close(file)

@@ -1,11 +1,13 @@
 """Runs that are interrupted: what is on the disk, what is said, and how they go on."""
 
+import contextlib
 import errno
 import functools
 import json
 import os
 import signal
 import socket
+import subprocess
 
 import keras
 import numpy as np
@@ -126,6 +128,39 @@ def test_full_disk_is_named_and_the_run_goes_on_later(directory, tmp_path, capsy
     assert "no checkpoint of update 6" in capsys.readouterr().err
     assert training.train(config(directory), tmp_path, {}).record["resumed_at"] == [4]
     assert results(tmp_path) == whole
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)],  # noqa: S607
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a file system is not permitted")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)  # noqa: S607
+
+
+def test_small_disk_holds_whole_files(directory, small_disk, capsys, whole):
+    """A checkpoint of 25,000 parameters and the last vectors of two operators don't fit."""
+    model = schema.FullyConnected(hidden_layers=1, width=8)
+    run = small_disk / "run"
+    training.train(config(directory, model=model, steps=3, freeze_step=None), run, {})
+    assert "no checkpoint of update 2 could be written" in capsys.readouterr().err
+    assert results(run)["metrics.csv"].count("\n") == 2
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError):
+        filler.write_bytes(bytes(2**20))
+    with pytest.raises(UserError, match="No space left on device"):
+        training.train(config(directory), small_disk / "other", {})
+    filler.unlink()
+    training.train(config(directory), small_disk / "other", {})
+    assert results(small_disk / "other") == whole
 
 
 # ----------------------------------------------------------------------------------- checkpoints
