@@ -21,10 +21,13 @@ from trainers import loop, report, run_directory, schema, strategies
 from trainers.callbacks import OnceBelow, ProgressBar, StopCriteria
 from trainers.checkpoint import Checkpoint, Checkpointing, Checkpoints, Stateful
 from trainers.data.feed import Feed
-from trainers.errors import UserError
+from trainers.errors import RunError, UserError
 from trainers.optimizers import build_optimizer, learning_rate
 from trainers.signals import signals
 from trainers.tasks.base import Task, task_of
+
+# What a process sees of others that die.
+_LOST = (tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.UnavailableError)
 
 
 @dataclass(frozen=True)
@@ -236,8 +239,15 @@ def _fit(
     initial_update: int,
 ) -> None:
     """Train, and write the weights and second moments."""
-    with task.broken_example_named():
-        loop.fit(model, feed, task.config.steps, callbacks.all, initial_update)
+    try:
+        with task.broken_example_named():
+            loop.fit(model, feed, task.config.steps, callbacks.all, initial_update)
+    except _LOST as error:
+        message = " ".join(error.message.split())
+        raise RunError(
+            f"another process of the run has ended or can't be reached: {message[:200]}. Start "
+            "all of them again"
+        ) from error
     stop = callbacks.stop
     if stop.status == "completed" and not _finite(model.trainable_variables):
         stop.status, stop.reason = "diverged", "the last update made the weights not finite"

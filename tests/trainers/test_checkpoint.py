@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from keras_aeos import AEoSMonitor
@@ -128,6 +129,16 @@ def test_full_disk_is_named_and_the_run_goes_on_later(directory, tmp_path, capsy
     assert "no checkpoint of update 6" in capsys.readouterr().err
     assert training.train(config(directory), tmp_path, {}).record["resumed_at"] == [4]
     assert results(tmp_path) == whole
+
+
+def test_worker_that_dies_is_named_in_one_line(directory, tmp_path, monkeypatch):
+    def lost(*_):
+        raise tf.errors.UnavailableError(None, None, "Connection reset\nby peer")
+
+    monkeypatch.setattr(training.loop, "fit", lost)
+    with pytest.raises(RunError, match="another process .* Connection reset by peer"):
+        training.train(config(directory), tmp_path, {})
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
 
 
 @pytest.fixture
