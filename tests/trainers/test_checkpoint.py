@@ -136,7 +136,7 @@ def test_worker_that_dies_is_named_in_one_line(directory, tmp_path, monkeypatch)
         raise tf.errors.UnavailableError(None, None, "Connection reset\nby peer")
 
     monkeypatch.setattr(training.loop, "fit", lost)
-    with pytest.raises(RunError, match="another process .* Connection reset by peer"):
+    with pytest.raises(RunError, match=r"another process .* Connection reset by peer"):
         training.train(config(directory), tmp_path, {})
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
 
