@@ -1,5 +1,6 @@
 """A training that is interrupted and resumed has the rows of one that never was."""
 
+import csv
 import os
 import warnings
 from typing import Any
@@ -64,13 +65,11 @@ def same_rows(one, two):
         one.history.drop(columns=TIMES), two.history.drop(columns=TIMES), check_exact=True
     )
     for each in (one, two):  # and the files hold them
-        table = pd.read_csv(each.log_dir / "metrics.csv", float_precision="round_trip")
-        assert table["step"].tolist() == one.history["step"].tolist()
-        np.testing.assert_array_equal(table["edge_ratio"], one.history["edge_ratio"])
-        scalars = events(each.log_dir, "measured")["edge_ratio"]
-        assert scalars == list(
-            zip(table["step"], np.float32(table["edge_ratio"]).tolist(), strict=True)
-        )
+        with (each.log_dir / "metrics.csv").open(newline="") as file:
+            lines = [(int(row["step"]), float(row["edge_ratio"])) for row in csv.DictReader(file)]
+        assert lines == list(zip(*(one.history[n] for n in ("step", "edge_ratio")), strict=True))
+        scalars = [(step, float(np.float32(ratio))) for step, ratio in lines]
+        assert events(each.log_dir, "measured")["edge_ratio"] == scalars
     pd.testing.assert_frame_equal(one.spectral_densities, two.spectral_densities, check_exact=True)
 
 
@@ -83,7 +82,7 @@ def uninterrupted(tmp_path_factory):
 
 
 # Update at which the process ends, whether after the callbacks of the epoch's end.
-KILLS = [(1, False), (5, False), (6, False), (6, True), (8, False), (11, False)]
+KILLS = [(5, False), (6, True), (8, False)]
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["backup first", "backup last"])
@@ -126,23 +125,25 @@ def test_no_state_is_kept_without_checkpoints(uninterrupted):
     assert not (uninterrupted.log_dir / "state").exists()
 
 
-SAVED: dict[str, dict[str, Any]] = {
-    "gathered examples": {},
-    "given examples": {"data": (X, Y)},
-    "two eigenvalues, densities": {
-        "num_eigenvalues": 2,
-        "quantities": ["sharpness", "spectral_density", "update_curvature"],
-    },
-    "power iteration": {"solver": Eigensolver("power", 1e-2)},
-    "given steps": {"update_freq": [1, 5, 7]},
-    "before the first row": {"update_freq": 4, "probe_size": 42},
+# The monitor's arguments, and the updates after which everything is saved.
+SAVED: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "gathered examples, given steps": ({"update_freq": [1, 5, 7]}, (2, 3, 6)),
+    "examples half gathered": ({"update_freq": 4, "probe_size": 40}, (2,)),
+    "given examples, several quantities": (
+        {
+            "data": (X, Y),
+            "num_eigenvalues": 2,
+            "quantities": ["sharpness", "spectral_density", "update_curvature"],
+        },
+        (3,),
+    ),
+    "power iteration": ({"data": (X, Y), "solver": Eigensolver("power", 1e-2)}, (3,)),
 }
 
 
-@pytest.mark.parametrize("options", SAVED.values(), ids=SAVED)
-@pytest.mark.parametrize("stops", [(3,), (2, 5)], ids=str)
+@pytest.mark.parametrize(("options", "stops"), SAVED.values(), ids=SAVED)
 def test_rows_go_on_where_a_monitor_was_saved(tmp_path, options, stops):
-    """Of eight updates on four batches in turn, before some of which everything is saved."""
+    """Of eight updates on four batches in turn."""
     batches = tf.data.Dataset.from_tensor_slices((X[:40], Y[:40])).batch(10).repeat()
 
     def train(watching, model, begin, end):
