@@ -46,6 +46,7 @@ def fit(
     on_devices = None if feed.full_batch is None else resident(feed.full_batch, strategy)
     batches = _batches(strategy, feed, initial_update) if on_devices is None else None
     update = _make_update(model, feed.num_micro_batches, on_devices)
+    seed_replicas(model)
 
     def make_train_function(force: bool = False) -> None:
         if force or model.train_function is None:
@@ -181,3 +182,22 @@ def _apply(model: keras.Model, sums: Sequence[tf.Tensor], num_micro_batches: int
         for variable, mean in zip(statistics, means, strict=True):
             variable.assign(mean)
     return losses / number
+
+
+def seed_replicas(model: keras.Model) -> None:
+    """Make the random numbers of dropout differ between replicas, which Keras starts the same.
+
+    The number of the replica is added to the seed of each generator. Those of the first replica,
+    which are saved, stay what they are.
+    """
+    states = [v for v in model.non_trainable_variables if v.name == "seed_generator_state"]
+    first = [tf.identity(state.value) for state in states]
+
+    def shift() -> None:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        for state, value in zip(states, first, strict=True):
+            state.value.assign(value + tf.cast(tf.stack([replica, 0]), value.dtype))
+
+    strategy = model.distribute_strategy
+    if states and strategy.num_replicas_in_sync > 1:
+        tf.function(lambda: strategy.run(shift), autograph=False)()
