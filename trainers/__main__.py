@@ -9,8 +9,9 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from trainers import command_line, run_directory
-from trainers.command_line import Job
+from trainers.command_line import Job, Jobs
 from trainers.errors import UserError
+from trainers.launchers import launch
 
 
 def run(job: Job, in_sweep: bool) -> None:
@@ -29,29 +30,39 @@ def run(job: Job, in_sweep: bool) -> None:
     print(outcome.line(shown) if in_sweep else outcome.report(shown), flush=True)
 
 
+def run_in_turn(found: Jobs) -> bool:
+    """Run jobs one after the other in this process; returns whether one of a sweep failed."""
+    failed = False
+    for job in found.jobs:
+        try:
+            run(job, found.in_sweep)
+        except UserError:
+            raise
+        except Exception:
+            if not found.in_sweep:
+                raise
+            traceback.print_exc()
+            failed = True
+    return failed
+
+
 def main(arguments: list[str]) -> None:
     """Check the command line, then run its jobs.
 
     The process ends with status 2 and one line at what the user can fix. In a sweep, a job that
     fails otherwise prints its traceback and the next one starts; the status is 1 at the end.
     """
-    failed = False
     try:
         options = command_line.parse(arguments)
         found = command_line.jobs(options)
         if options.cfg:
             print("---\n".join(OmegaConf.to_yaml(dataclasses.asdict(j.config)) for j in found.jobs))
             return
-        for job in found.jobs:
-            try:
-                run(job, found.in_sweep)
-            except UserError:
-                raise
-            except Exception:
-                if not found.in_sweep:
-                    raise
-                traceback.print_exc()
-                failed = True
+        if options.launcher is None:
+            failed = run_in_turn(found)
+        else:
+            settings, number = options.launcher_settings or "", len(found.jobs)
+            failed = launch(options.launcher, settings, command_line.of_sweep(options), number)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
