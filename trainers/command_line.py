@@ -34,8 +34,8 @@ from trainers.composition import (
 from trainers.errors import UserError
 from trainers.launchers import LAUNCHERS
 
-# Keys that say where files are and not what is computed.
-_PLACES = ("output_dir", "data.data_dir")
+# Keys that say where files are and how a run is kept, and not what is computed.
+_PLACES = ("output_dir", "data.data_dir", "checkpoint.freq", "checkpoint.minutes", "resume")
 # Bytes that common file systems allow in a file's name.
 _MAX_NAME = 255
 _MAX_JOBS = 1_000

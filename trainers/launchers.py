@@ -5,6 +5,7 @@ takes no other with it, and any scheduler can start one.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 
 from trainers.errors import UserError
+from trainers.signals import signals
 
 Command = Sequence[str]
 # The status and the output of a command.
@@ -56,40 +58,54 @@ def launch(name: str, given: str, arguments: Sequence[str], num_jobs: int) -> bo
     return failed
 
 
-def _executor() -> Callable[[Command], Result]:
+def _executor() -> Callable[..., Result]:
     """The function that runs a command; made here, so that it is sent to other machines whole."""
     directory, root = os.getcwd(), str(Path(__file__).resolve().parent.parent)
 
-    def execute(command: Command) -> Result:
+    def execute(command: Command, note: Callable[[Any], None] | None = None) -> Result:
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        done = subprocess.run(  # noqa: S603 - the command of this sweep
+        process = subprocess.Popen(  # noqa: S603 - the command of this sweep
             command,
             cwd=directory,
             env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
+            start_new_session=True,
         )
+        if note is not None:
+            note(process)
+        output, errors = process.communicate()
         # The progress bar is on stderr.
-        return done.returncode, done.stdout + (done.stderr if done.returncode else "")
+        return process.returncode, output + (errors if process.returncode else "")
 
     return execute
 
 
 def _in_processes(
-    execute: Callable[[Command], Result], commands: Sequence[Command], settings: dict[str, Any]
+    execute: Callable[..., Result], commands: Sequence[Command], settings: dict[str, Any]
 ) -> Iterator[Result]:
-    """`jobs` processes of this machine at once, as many as it has processors by default."""
+    """`jobs` processes of this machine at once, as many as it has processors by default.
+
+    A signal that ends the sweep is passed on to them, so that they save what they have.
+    """
     jobs = settings.pop("jobs", os.cpu_count() or 1)
     if settings or not isinstance(jobs, int) or jobs < 1:
         raise ValueError("expected the key jobs, with a number of 1 or more")
+    started: list[subprocess.Popen] = []
     with ThreadPoolExecutor(jobs) as pool:
-        for done in as_completed([pool.submit(execute, command) for command in commands]):
-            yield done.result()
+        waiting = [pool.submit(execute, command, started.append) for command in commands]
+        try:
+            for done in as_completed(waiting):
+                yield done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in started:
+                process.send_signal(signals.pending or signal.SIGTERM)
 
 
 def _with_submitit(
-    execute: Callable[[Command], Result], commands: Sequence[Command], settings: dict[str, Any]
+    execute: Callable[..., Result], commands: Sequence[Command], settings: dict[str, Any]
 ) -> Iterator[Result]:
     """Jobs of SLURM, or with ``cluster: local`` processes of this machine.
 
@@ -107,7 +123,7 @@ def _with_submitit(
 
 
 def _with_ray(
-    execute: Callable[[Command], Result], commands: Sequence[Command], settings: dict[str, Any]
+    execute: Callable[..., Result], commands: Sequence[Command], settings: dict[str, Any]
 ) -> Iterator[Result]:
     """Tasks of Ray, at the cluster's `address`, on this machine by default.
 
