@@ -117,7 +117,7 @@ def _make_update(
 
     def add(piece: Any) -> None:
         for total, term in zip(sums, _terms(model, piece), strict=True):
-            total.assign_add(term)
+            total.assign(total + term)
 
     def apply_sums() -> tf.Tensor:
         loss = _apply(model, [total.value() for total in sums], num_micro_batches)
