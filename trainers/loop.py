@@ -1,7 +1,8 @@
 """The training loop: updates of accumulated gradients, on one device or on many.
 
 The `fit` of Keras doesn't run under `MultiWorkerMirroredStrategy`. This loop runs under every
-strategy, and without one it makes the updates of `fit` bit for bit.
+strategy. Without one it makes the updates of `fit`: bit for bit in fully connected networks, and up
+to the rounding of sums that TensorFlow takes in another order in some others.
 """
 
 from collections.abc import Callable, Iterator, Sequence
