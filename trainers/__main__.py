@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from trainers import command_line, run_directory
 from trainers.command_line import Job
 from trainers.errors import RunError, UserError
+from trainers.launchers import launch
 from trainers.signals import Interrupted, signals
 
 
@@ -59,6 +60,9 @@ def _run_all(arguments: list[str]) -> bool:
     if options.cfg:
         print("---\n".join(OmegaConf.to_yaml(dataclasses.asdict(j.config)) for j in found.jobs))
         return False
+    if options.launcher is not None:
+        settings, number = options.launcher_settings or "", len(found.jobs)
+        return launch(options.launcher, settings, command_line.of_sweep(options), number)
     for job in found.jobs:
         try:
             run(job, found.in_sweep)

@@ -1,7 +1,8 @@
 """The training loop: updates of accumulated gradients, on one device or on many.
 
 The `fit` of Keras doesn't run under `MultiWorkerMirroredStrategy`. This loop runs under every
-strategy, and without one it makes the updates of `fit` bit for bit.
+strategy. Without one it makes the updates of `fit`: bit for bit in fully connected networks, and up
+to the rounding of sums that TensorFlow takes in another order in some others.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,7 @@ def fit(
     on_devices = None if feed.full_batch is None else resident(feed.full_batch, strategy)
     batches = _batches(strategy, feed, initial_update) if on_devices is None else None
     update = _make_update(model, feed.num_micro_batches, on_devices)
+    seed_replicas(model)
 
     def make_train_function(force: bool = False) -> None:
         if force or model.train_function is None:
@@ -116,7 +118,7 @@ def _make_update(
 
     def add(piece: Any) -> None:
         for total, term in zip(sums, _terms(model, piece), strict=True):
-            total.assign_add(term)
+            total.assign(total + term)
 
     def apply_sums() -> tf.Tensor:
         loss = _apply(model, [total.value() for total in sums], num_micro_batches)
@@ -181,3 +183,22 @@ def _apply(model: keras.Model, sums: Sequence[tf.Tensor], num_micro_batches: int
         for variable, mean in zip(statistics, means, strict=True):
             variable.assign(mean)
     return losses / number
+
+
+def seed_replicas(model: keras.Model) -> None:
+    """Make the random numbers of dropout differ between replicas, which Keras starts the same.
+
+    The number of the replica is added to the seed of each generator. Those of the first replica,
+    which are saved, stay what they are.
+    """
+    states = [v for v in model.non_trainable_variables if v.name == "seed_generator_state"]
+    first = [tf.identity(state.value) for state in states]
+
+    def shift() -> None:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        for state, value in zip(states, first, strict=True):
+            state.value.assign(value + tf.cast(tf.stack([replica, 0]), value.dtype))
+
+    strategy = model.distribute_strategy
+    if states and strategy.num_replicas_in_sync > 1:
+        tf.function(lambda: strategy.run(shift), autograph=False)()
