@@ -80,14 +80,12 @@ def main(seed, num_kills, directory, arguments):
         return 1
     seconds = time.monotonic() - began
     moments = random.Random(seed)  # noqa: S311
-    num_killed = 0
-    while num_killed < num_kills:
+    for _ in range(num_kills):
         process = started([*arguments, f"output_dir={directory / 'killed'}"])
-        time.sleep(moments.uniform(0.1, 0.8) * seconds)
+        time.sleep(moments.uniform(0.02, 0.35) * seconds)
         os.kill(process, signal.SIGKILL)
         if ended(process) == 0:
-            return 2  # it came to its end before
-        num_killed += 1
+            return 0  # it came to its end before
     return ended(started([*arguments, f"output_dir={directory / 'killed'}"]))
 
 
