@@ -28,7 +28,7 @@ TIMES = ["seconds", "overhead"]
 
 def results(directory):
     """All numbers of a run that do not depend on the clock."""
-    found = {}
+    found: dict = {}
     with h5py.File(directory / "final.weights.h5") as file:
         file.visititems(
             lambda name, item: (
