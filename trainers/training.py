@@ -46,6 +46,7 @@ class Outcome:
                 f"              tensorboard --logdir {directory / run_directory.TENSORBOARD}",
                 f"figure:       {directory / run_directory.CURVES}",
                 self.summary.sentence(),
+                report.small_table(directory),
                 *self._evaluation(),
             )
         )
@@ -144,7 +145,7 @@ def _callbacks(task: Task, feed: Feed, directory: Path) -> _Callbacks:
         if config.evaluation.loss_threshold is not None:
             below = config.evaluation.loss_threshold
             callbacks.append(OnceBelow(below, epoch, evaluation.evaluate))
-    callbacks.append(ProgressBar(config.steps, monitor, directory.name))
+    callbacks.append(ProgressBar(config.steps, directory.name))
     return _Callbacks(callbacks, stop, solution)
 
 

@@ -45,7 +45,7 @@ MISTAKES = {
     "null": ((*QUICKSTART, "steps=null"), ["steps", "not Optional"]),
     "mapping for a number": ((*QUICKSTART, "steps={a:1}"), ["steps:", "Integer"]),
     "unknown configuration": (("-cn", "quickstrt"), ["'quickstrt'", "'quickstart'?", "fig01"]),
-    "no configuration": ((), ["--config-name"]),
+    "no configuration": (("steps=1",), ["--config-name"]),
     "no such directory": (("-cn", "a", "-cd", "/no/such"), ["--config-dir", "/no/such"]),
     "unknown group option": ((*QUICKSTART, "optimizer=adm"), ["'adm'", "'optimizer'", "'adam'?"]),
     "unknown panel": (("-cn", "fig01", "panel=d"), ["'d'", "'panel'", "a, b, c"]),
