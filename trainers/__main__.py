@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> None:
         if options.cfg:
             print("---\n".join(OmegaConf.to_yaml(dataclasses.asdict(j.config)) for j in found.jobs))
             return
+        _name_runs(found)
         for job in found.jobs:
             try:
                 run(job, found.in_sweep)
@@ -57,6 +58,15 @@ def main(arguments: list[str]) -> None:
         sys.exit(2)
     if failed:
         sys.exit(1)
+
+
+def _name_runs(found: command_line.Jobs) -> None:
+    """Say where TensorBoard shows the runs of a sweep under short names."""
+    if not found.in_sweep or any(job.config.kind != "training" for job in found.jobs):
+        return
+    directory = import_module("trainers.sweep_names").link(found.jobs)
+    if directory is not None:
+        print(f"TensorBoard: tensorboard --logdir {_shown(directory)}", flush=True)
 
 
 def _shown(directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Methods of a callback that never end a training."""
+"""Methods of a callback that never end the training."""
 
 import functools
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def never_raises(method: Callable[..., None]) -> Callable[..., None]:
-    """A method of a callback that hands an error to the callback's `_stop_measuring`."""
+    """A method of an `AEoSMonitor` that warns in place of an error, and measures no more."""
 
     @functools.wraps(method)
     def guarded(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -62,7 +62,8 @@ class Evaluation(keras.callbacks.Callback):
         self._write((step, training_loss, *values), "a")
         with self._events.as_default(step):
             for name, value in zip(self.columns[2:], values, strict=True):
-                tf.summary.scalar(name, value)
+                # Beside the curve of the training loss, in another colour.
+                tf.summary.scalar(f"training/{name.removeprefix('test_')}", value)
         self._events.flush()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
