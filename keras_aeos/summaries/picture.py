@@ -44,7 +44,8 @@ def draw(metrics: pd.DataFrame, title: str, summary: EdgeSummary | None = None) 
     panels = figure.subplots(3, 2, sharex=True)
     rows = metrics.replace([math.inf, -math.inf], math.nan)
     if summary is not None:
-        figure.supxlabel(summary.sentence(), fontsize="medium")
+        shaded = " (shaded)" if summary.window else ""
+        figure.supxlabel(summary.sentence() + shaded, fontsize="medium")
     _loss(panels[0, 0], rows)
     _ratio(panels[0, 1], rows, summary)
     _preconditioned(panels[1, 0], rows)
@@ -52,6 +53,7 @@ def draw(metrics: pd.DataFrame, title: str, summary: EdgeSummary | None = None) 
     for axes, (name, label) in zip(panels[2], _NORMS.items(), strict=True):
         _curve(axes, rows, name, label)
         axes.set_xlabel("step")
+    figure.align_ylabels()
     for axes in panels.flat:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -75,7 +77,7 @@ def save_all(runs: Sequence[Run], directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
     for run in runs:
-        title = f"{run.name}: {run.optimizer}" if run.optimizer != "unknown" else run.name
+        title = run.name if run.optimizer == "unknown" else f"{run.optimizer}, {run.name}"
         figure = draw(run.metrics, title, run.summary)
         for suffix in _METADATA:
             paths.append(directory / f"{run.name.replace('/', '_')}{suffix}")

@@ -84,8 +84,9 @@ def read_runs(places: Iterable[Path]) -> list[Run]:
             raise RunError(f"no run in {place}: expected a directory with a {_METRICS}")
         directories |= {str(directory): directory for directory in found}
     contents = [_read(directory) for directory in directories.values()]
-    configs = [content.config for content in contents]
-    own = [_directory_name(directory) for directory in directories.values()]
+    contents.sort(key=lambda run: _order(run.config))
+    configs = [run.config for run in contents]
+    own = [_directory_name(run.directory) for run in contents]
     names = short_names(configs, own) if all(configs) else numbered(own)
     return [dataclasses.replace(run, name=name) for name, run in zip(names, contents, strict=True)]
 
@@ -221,6 +222,14 @@ def numbered(names: Iterable[str]) -> list[str]:
 def _directory_name(directory: AnyPath) -> str:
     name = directory.name or str(directory)
     return name if name != "tensorboard" else directory.parent.name
+
+
+def _order(config: dict[str, Any]) -> list[tuple[str, float, str]]:
+    """A key that sorts runs by their settings, numbers by size."""
+    return [
+        (key, value if isinstance(value, (int, float)) else math.inf, str(value))
+        for key, value in _flat(config).items()
+    ]
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
