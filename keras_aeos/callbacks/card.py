@@ -184,12 +184,18 @@ def _config(optimizer: keras.optimizers.Optimizer | None) -> dict[str, Any]:
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of an optimizer that are numbers, flags or words, as they differ from None."""
-    return {
-        k: f"{v:.6g}" if isinstance(v, float) else v
-        for k, v in config.items()
-        if k != "name" and isinstance(v, (bool, int, float, str)) and v is not False
-    }
+    """Arguments of an optimizer that say something: numbers, words, flags that are set."""
+    plain = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and "class_name" in value:  # a schedule
+            plain[key] = value["class_name"]
+        elif isinstance(value, float):
+            plain[key] = f"{value:.6g}"
+        elif key != "name" and isinstance(value, (int, str)) and value is not False:
+            plain[key] = value
+    if not config.get("use_ema"):
+        plain.pop("ema_momentum", None)
+    return plain
 
 
 def _name(value: Any) -> str:
