@@ -4,7 +4,14 @@ import math
 from collections.abc import Sequence
 
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter, Range1d, Span
+from bokeh.models import (
+    ColumnDataSource,
+    CustomJSTickFormatter,
+    HoverTool,
+    NumeralTickFormatter,
+    Range1d,
+    Span,
+)
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
@@ -13,6 +20,11 @@ from keras_aeos.summaries.runs import Run
 # Okabe and Ito's colours, which are told apart by the colour-blind, on white and on black.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b8a500", "#8f6fd0")
 _HEIGHT = 300
+# Powers of ten and their multiples, short.
+_TICK = """
+const short = tick >= 0.01 && tick < 1e4
+return short ? String(Number(tick.toPrecision(3))) : tick.toExponential().replace("e+", "e")
+"""
 # Column: title, whether its axis may be logarithmic.
 _CHARTS = {
     "edge_ratio": ("Edge ratio λ₁(P⁻¹H) / λ*; dashed: the edge", False),
@@ -65,14 +77,17 @@ def _chart(
         sizing_mode="stretch_width",
         x_range=shared,
         y_axis_type="log" if log else "linear",
-        tools="box_zoom,xpan,reset,save",
+        tools="box_zoom,reset,save",
         active_drag=None,
         toolbar_location="above",
         background_fill_color=None,
         border_fill_color=None,
         outline_line_color=None,
     )
+    plot.toolbar.logo = None
     plot.xaxis.axis_label = "step"
+    if log:
+        plot.yaxis.formatter = CustomJSTickFormatter(code=_TICK)
     plot.xaxis.formatter = NumeralTickFormatter(format="0,0")
     curves = []
     for index, run in enumerate(runs):

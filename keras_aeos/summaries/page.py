@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib import resources
 from typing import Any
@@ -49,8 +50,8 @@ def html(runs: Sequence[Run]) -> str:
     script, elements = charts.draw(runs)
     sections = {
         "What was run": _what(runs),
-        "Verdicts": _verdicts(runs),
         "Curves": _curves(runs, elements),
+        "Verdicts": _verdicts(runs),
         "Events": _events(runs),
         "Environment and commands": _environment(runs),
     }
@@ -69,37 +70,45 @@ def html(runs: Sequence[Run]) -> str:
     )
 
 
-def claims(run: Run) -> list[tuple[str, str, bool | None]]:
-    """What is claimed of a run: the claim, what was measured, and whether it holds.
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed of every run, and of one what was measured.
 
-    None stands for a claim that the run can't decide.
+    Attributes:
+        title: The claim.
+        measured: What was measured.
+        holds: Whether it holds; None if the run can't tell.
     """
-    summary, metrics = run.summary, run.metrics
+
+    title: str
+    measured: str
+    holds: bool | None
+
+
+def claims(run: Run) -> list[Claim]:
+    """The claims of a run with their verdicts, the same claims for every run."""
+    summary = run.summary
     low, high = summary.claim
     reached = summary.edge_step is not None
-    near = f"first at step {summary.edge_step}" if reached else _largest(run)
     window = "steps {} to {}".format(*summary.window) if summary.window else "no window"
-    found = [
-        ("The edge ratio reaches 0.9", near, reached if summary.num_steps else None),
-        (
-            f"R, the median ratio from there until the data are fitted, is {low:g} to {high:g}",
-            f"{summary.ratio:.3f}, {window}" if summary.window else window,
-            summary.holds,
+    ratio = f"{summary.ratio:.3f} in {window}, expected {low:g} to {high:g}"
+    return [
+        Claim(
+            "reaches the edge",
+            f"0.9 at step {summary.edge_step}" if reached else _largest(run),
+            reached if summary.num_steps else None,
         ),
+        Claim("stays there: R", ratio if summary.window else window, summary.holds),
+        _rows("every row converged", run, "converged"),
+        _rows("every row exact", run, "exact"),
     ]
-    if "converged" in metrics and len(metrics):
-        good = int(metrics["converged"].astype(bool).sum())
-        found.append(
-            ("Every eigenvalue met its tolerance", f"{good} of {len(metrics)} rows",
-             good == len(metrics))
-        )  # fmt: skip
-    if "exact" in metrics and len(metrics):
-        good = int(metrics["exact"].astype(bool).sum())
-        found.append(
-            ("Loss, P and λ* are those of the update", f"{good} of {len(metrics)} rows",
-             good == len(metrics))
-        )  # fmt: skip
-    return found
+
+
+def _rows(title: str, run: Run, column: str) -> Claim:
+    if column not in run.metrics or run.metrics.empty:
+        return Claim(title, "not recorded", None)
+    good = int(run.metrics[column].astype(bool).sum())
+    return Claim(title, f"{good} of {len(run.metrics)} rows", good == len(run.metrics))
 
 
 def _largest(run: Run) -> str:
@@ -126,10 +135,16 @@ def _what(runs: Sequence[Run]) -> str:
                 escape(_trained(run)),
                 f"{summary.num_steps:,}",
                 escape(str(run.record.get("status", "")) or "-"),
-                escape(short_number(float(f"{summary.threshold:.5g}"))),
+                escape(_threshold(summary.threshold)),
             )
         )
     return _table(("run", "optimizer", "trained", "steps", "status", "λ*"), rows, {3, 5})
+
+
+def _threshold(value: float) -> str:
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _optimizer(run: Run) -> str:
@@ -157,17 +172,21 @@ def _trained(run: Run) -> str:
 
 
 def _verdicts(runs: Sequence[Run]) -> str:
+    found = [claims(run) for run in runs]
     rows = [
-        (
-            _chip(index, run.name),
-            escape(claim),
-            escape(measured),
-            f'<span class="{_VERDICTS[holds]}">{_VERDICTS[holds]}</span>',
-        )
-        for index, run in enumerate(runs)
-        for claim, measured, holds in claims(run)
+        (_chip(index, run.name), *(_verdict_cell(claim) for claim in members))
+        for index, (run, members) in enumerate(zip(runs, found, strict=True))
     ]
-    return _table(("run", "claim", "measured", "verdict"), rows)
+    note = (
+        "R is the median edge ratio from the first row of 0.9 or more until the network has fitted "
+        "its data. The expected range is that of the paper for the optimizer."
+    )
+    return _table(("run", *(claim.title for claim in found[0])), rows) + f"\n<p>{note}</p>"
+
+
+def _verdict_cell(claim: Claim) -> str:
+    verdict = _VERDICTS[claim.holds]
+    return f'<span class="{verdict}">{verdict}</span> {escape(claim.measured)}'
 
 
 def _curves(runs: Sequence[Run], elements: Sequence[str]) -> str:
@@ -200,28 +219,41 @@ def _events(runs: Sequence[Run]) -> str:
 
 
 def _environment(runs: Sequence[Run]) -> str:
-    rows = []
-    for index, run in enumerate(runs):
-        versions = run.record.get("versions") or {}
-        found = {
-            "directory": str(run.directory),
-            "command": run.card.get("command", ""),
-            "started": str(run.record.get("started", "")),
-            "wall time": f"{run.record['wall_seconds']:,.0f} s" if "wall_seconds" in run.record
-            else "",
-            "versions": ", ".join(f"{k} {v}" for k, v in versions.items())
-            or run.card.get("versions", ""),
-            "commit": str(run.record.get("git_commit") or ""),
-            "machine": ", ".join(
-                run.card[key] for key in ("machine", "devices") if run.card.get(key)
-            ),
-        }  # fmt: skip
+    found = [_surroundings(run) for run in runs]
+    shared = {
+        key: value
+        for key, value in found[0].items()
+        if len(runs) > 1 and all(other[key] == value for other in found)
+    }
+    rows = [("all runs", *_named(key, value)) for key, value in shared.items() if value]
+    for index, (run, own) in enumerate(zip(runs, found, strict=True)):
         rows += [
-            (_chip(index, run.name), escape(key), f"<code>{escape(value)}</code>")
-            for key, value in found.items()
-            if value
+            (_chip(index, run.name), *_named(key, value))
+            for key, value in own.items()
+            if value and key not in shared
         ]
     return _table(("run", "", ""), rows)
+
+
+def _named(key: str, value: str) -> tuple[str, str]:
+    return f'<span class="key">{escape(key)}</span>', f"<code>{escape(value)}</code>"
+
+
+def _surroundings(run: Run) -> dict[str, str]:
+    """Where, when and how a run was made; empty texts for what is not known."""
+    versions = run.record.get("versions") or {}
+    machine = (run.card.get(key, "") for key in ("machine", "devices"))
+    seconds = run.record.get("wall_seconds")
+    return {
+        "directory": str(run.directory),
+        "command": run.card.get("command", ""),
+        "started": str(run.record.get("started", "")),
+        "wall time": f"{seconds:,.0f} s" if isinstance(seconds, (int, float)) else "",
+        "versions": ", ".join(f"{k} {v}" for k, v in versions.items())
+        or run.card.get("versions", ""),
+        "commit": str(run.record.get("git_commit") or ""),
+        "machine": ", ".join(filter(None, machine)),
+    }
 
 
 def _chip(index: int, name: str) -> str:

@@ -147,7 +147,7 @@ def test_text_card_says_what_runs_and_how_to_read(run):
         if plugin == "text"
     ]
     for part in (
-        "Adam(learning_rate=0.01, beta_1=0.8", "(2 + 2β) / ((1 - β) η) = 18/η", "1800 now",
+        "| optimizer | Adam(learning_rate=0.01", "beta_1=0.8", "(2 + 2β) / ((1 - β) η) = 18/η", "1800 now",
         "How to read", "| num_eigenvalues | 3 |", "43 trainable parameters",
     ):  # fmt: skip
         assert part in text
