@@ -1,4 +1,4 @@
-"""Look at TensorBoard or a report in a browser without a window: Chromium.
+"""Take a picture of TensorBoard or of a report, in Chromium without a window.
 
     python tools/screenshots.py runs/quickstart/tensorboard docs/figures/tensorboard_run.png
     python tools/screenshots.py report.html report.png --width 390 --dark
@@ -7,24 +7,22 @@ A directory is opened in TensorBoard, `--page` names one of its pages; a file is
 """
 
 import argparse
+import contextlib
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-_SECONDS = 120
-# Time that passes on the page before it is read.
-_MILLISECONDS = 20_000
+# A script has its own directory on the path, not the checkout's root.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tools import browser
 
-def browser() -> str | None:
-    """The command of Chromium; None if it is not installed."""
-    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
-    return next(filter(None, found), None)
+# Curves are drawn by other threads of the browser.
+_SECONDS_TO_DRAW = 6.0
 
 
 @contextmanager
@@ -50,46 +48,12 @@ def tensorboard(directory: Path) -> Iterator[str]:
             process.terminate()
 
 
-def dom(url: str, width: int = 1400, height: int = 2000) -> str:
-    """The elements of a page after its scripts have run, as HTML."""
-    return _run(url, width, height, ["--dump-dom"])
-
-
-def screenshot(url: str, path: Path, width: int = 1400, height: int = 900, *dark: str) -> None:
-    """Write a picture of a page."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _run(url, width, height, [f"--screenshot={path.resolve()}", *dark])
-    if not path.exists():
-        raise RuntimeError(f"the browser took no picture of {url}")
-
-
-def _run(url: str, width: int, height: int, options: list[str]) -> str:
-    command = browser()
-    if command is None:
-        raise RuntimeError("Chromium is needed; install the package chromium")
-    with tempfile.TemporaryDirectory() as profile:
-        result = subprocess.run(  # noqa: S603 - fixed arguments
-            [
-                command,
-                *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-                *("--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={profile}"),
-                f"--window-size={width},{height}",
-                f"--virtual-time-budget={_MILLISECONDS}",
-                *options,
-                url,
-            ],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=True,
-        )
-    return result.stdout
-
-
 def main(arguments: Sequence[str]) -> int:
     """Take the picture that the command line asks for; return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python tools/screenshots.py", description="Take a picture of TensorBoard or a page."
+        prog="python tools/screenshots.py",
+        description="Take a picture of TensorBoard or of a page.",
+        epilog="example: python tools/screenshots.py runs/quickstart/tensorboard run.png",
     )
     parser.add_argument("what", type=Path, help="a directory of logs, or an HTML file")
     parser.add_argument("picture", type=Path, help="the PNG file to write")
@@ -100,17 +64,19 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--height", type=int, default=900, help="in pixels; default: %(default)s")
     parser.add_argument("--dark", action="store_true", help="ask the page for dark colours")
     options = parser.parse_args(arguments)
-    dark = ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"] if options.dark else []
     try:
-        if options.what.is_dir():
-            with tensorboard(options.what) as url:
-                screenshot(
-                    f"{url}#{options.page}", options.picture, options.width, options.height, *dark
-                )
-        else:
+        with contextlib.ExitStack() as stack:
             url = options.what.resolve().as_uri()
-            screenshot(url, options.picture, options.width, options.height, *dark)
-    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            if options.what.is_dir():
+                served = stack.enter_context(tensorboard(options.what))
+                url = f"{served}#{options.page}"
+            page = stack.enter_context(
+                browser.page(options.width, options.height, dark=options.dark)
+            )
+            page.open(url)
+            time.sleep(_SECONDS_TO_DRAW)
+            page.screenshot(options.picture)
+    except (RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

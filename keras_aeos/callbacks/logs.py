@@ -146,7 +146,7 @@ class Logs:
             return
         drawn = seconds >= _SECONDS_FOR_PICTURE and importlib.util.find_spec("matplotlib")
         summary = tensorboard.final(
-            directory.name,
+            tensorboard.trial(directory, card.hyperparameters(metrics)),
             card.hyperparameters(metrics),
             card.results(metrics),
             _picture(metrics, directory.name) if drawn else None,

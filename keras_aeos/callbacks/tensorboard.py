@@ -1,6 +1,9 @@
 """What TensorBoard shows of a run: charts in groups, histograms, a text and hyperparameters."""
 
 import math
+import os
+import pathlib
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,18 +18,17 @@ from tensorboard.plugins.text import summary_v2 as text
 from tensorboard.util import tensor_util
 
 from keras_aeos.callbacks import columns
+from keras_aeos.summaries.runs import short_number
 
 # Columns by group. TensorBoard sorts groups by name and opens the first two; within a group it
 # sorts by name too. Columns that are named nowhere here are of the curvature.
 EDGE, CURVATURE = "edge", "loss_curvature"
 _GROUPS: dict[str, Iterable[str]] = {
-    EDGE: (
-        *("edge_ratio", "preconditioned_sharpness", "largest_stable_learning_rate"),
-        "clipped_edge_ratio",
-    ),
+    EDGE: ("edge_ratio", "preconditioned_sharpness"),
     "training": (
-        *("learning_rate", "loss", "gradient_norm_squared", "preconditioner_norm_squared"),
-        *("clipping_factor", "clipping_frequency"),
+        *("learning_rate", "largest_stable_learning_rate", "loss", "gradient_norm_squared"),
+        *("preconditioner_norm_squared", "clipping_factor", "clipping_frequency"),
+        "clipped_edge_ratio",
     ),
     "solver": [column.name for column in columns.LAST],
 }
@@ -35,6 +37,7 @@ _GROUP_OF = {name: group for group, names in _GROUPS.items() for name in names}
 _NO_CHARTS = ("step", "epoch", "stability_threshold")
 _DENSITIES = {"raw": "spectral_density", "preconditioned": "preconditioned_spectral_density"}
 PICTURE = "summary/picture"
+_TRIAL_LENGTH = 15
 CARD = "run"
 
 
@@ -92,6 +95,21 @@ def lines(row: Mapping[str, Any]) -> summary_pb2.Summary:
 def card(markdown: str) -> summary_pb2.Summary:
     """The text card."""
     return text.text_pb(CARD, markdown)
+
+
+def trial(directory: pathlib.Path, hyperparameters: Mapping[str, float | str]) -> str:
+    """The name of a run in the table of hyperparameters, of a length that its column shows.
+
+    It is that of the directory, or the learning rate with a number that belongs to the directory.
+
+    >>> trial(pathlib.Path("/logs/eta=1e-4"), {})
+    'eta=1e-4'
+    """
+    if len(directory.name) <= _TRIAL_LENGTH:
+        return directory.name
+    number = zlib.crc32(os.fsencode(directory)) % 10_000
+    rate = hyperparameters.get("learning_rate", math.nan)
+    return f"eta={short_number(rate)} #{number:04}"
 
 
 def final(
