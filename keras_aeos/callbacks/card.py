@@ -73,11 +73,10 @@ class Card:
         rates = {} if math.isnan(rate) else {"learning_rate": float(f"{rate:.6g}")}
         return {"optimizer": self.optimizer, **rates, **self.settings}
 
-    def results(self, metrics: pd.DataFrame) -> dict[str, float]:
+    def results(self, metrics: pd.DataFrame, first_loss: float | None) -> dict[str, float]:
         """What came out: the last loss, R, the share of steps at the edge, the last sharpness."""
-        summary = edge_summary(
-            metrics, loss_kind(self.loss), claimed=claim(self.optimizer, self.settings)
-        )
+        claimed = claim(self.optimizer, self.settings)
+        summary = edge_summary(metrics, loss_kind(self.loss), first_loss, claimed)
         known = metrics["sharpness"].dropna() if "sharpness" in metrics else []
         return {
             "final_loss": float(metrics["loss"].iloc[-1]),

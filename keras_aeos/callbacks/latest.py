@@ -19,12 +19,17 @@ class LatestValues:
 
     Args:
         columns: Names of the columns of a row; a name that is no column is left out.
+
+    Attributes:
+        first_loss: The loss of the first batch before its update, a float; None if it is not known.
     """
 
     def __init__(self, columns: Iterable[str]) -> None:
         columns = set(columns)
         self._values = {name: math.nan for name in NAMES if name in columns}
         self._suffix: str | None = None
+        self.first_loss: float | None = None
+        self._begun = False
 
     def begin(self) -> None:
         """Choose the keys again: a training begins."""
@@ -33,6 +38,7 @@ class LatestValues:
     def forget(self) -> None:
         """Drop the values: those to come are of another model."""
         self._values = dict.fromkeys(self._values, math.nan)
+        self.first_loss, self._begun = None, False
 
     def note(self, row: Mapping[str, Any]) -> None:
         """Take the values of a row; a value that it lacks stays as it was."""
@@ -44,6 +50,8 @@ class LatestValues:
         """Put the values into the logs of a batch or an epoch."""
         if logs is None:
             return
+        if not self._begun:
+            self.first_loss, self._begun = logs.get("loss"), True
         if self._suffix is None:
             suffixes = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
             self._suffix = next(s for s in suffixes if not any(n + s in logs for n in self._values))

@@ -129,18 +129,21 @@ class Logs:
             self._files[_DENSITIES].add(density)
         self._flush()
 
-    def finish(self, metrics: pd.DataFrame, seconds: float) -> None:
+    def finish(
+        self, metrics: pd.DataFrame, seconds: float, first_loss: float | None = None
+    ) -> None:
         """Write the hyperparameters and results of a training that has ended.
 
         Args:
             metrics: All rows.
             seconds: Wall time of the training. A long one gets a picture, if Matplotlib is there.
+            first_loss: Loss before the first update; None (default) if it is not known.
         """
         if len(metrics):
-            self._attempt("its summary", self._add_summary, metrics, seconds)
+            self._attempt("its summary", self._add_summary, metrics, seconds, first_loss)
             self._flush()
 
-    def _add_summary(self, metrics: pd.DataFrame, seconds: float) -> None:
+    def _add_summary(self, metrics: pd.DataFrame, seconds: float, first_loss: float | None) -> None:
         card, directory = self._describe(), self.directory
         if card is None or directory is None:
             return
@@ -148,7 +151,7 @@ class Logs:
         summary = tensorboard.final(
             tensorboard.trial(directory, card.hyperparameters(metrics)),
             card.hyperparameters(metrics),
-            card.results(metrics),
+            card.results(metrics, first_loss),
             _picture(metrics, directory.name) if drawn else None,
         )
         self._files[_SUMMARY].add({"step": int(metrics["step"].iloc[-1]), "summary": summary})

@@ -375,7 +375,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._seconds_trained = time.perf_counter() - self._began
         if self._fit is not None:
             self._fit.probe.detach()
-        self._logs.finish(self.history, self._seconds_trained)
+        self._logs.finish(self.history, self._seconds_trained, self._latest.first_loss)
         self._logs.close()
 
     def _say_what_is_missing(self) -> None:

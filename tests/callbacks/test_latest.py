@@ -127,12 +127,22 @@ def test_key_that_is_taken_gets_a_number(logs, key):
         assert {name: given[name] for name in logs} == logs
 
 
+def test_first_loss_is_that_of_the_first_batch():
+    latest = LatestValues(NAMES)
+    for loss in (3.0, 2.0):
+        latest.add_to({"loss": loss})
+    assert latest.first_loss == 3.0
+    latest.forget()
+    assert latest.first_loss is None
+
+
 def test_what_is_not_measured_has_no_key_and_what_is_missing_keeps_its_value():
     latest = LatestValues([name for name in NAMES if name != "sharpness"])
     latest.note(row(0.5))
     latest.note(row(math.nan) | {"edge_ratio": 0.75})
-    logs: dict = {}
+    logs = {"loss": 2.0}
     latest.add_to(logs)
     assert logs == {
+        "loss": 2.0,
         "edge_ratio": 0.75, "preconditioned_sharpness": 0.5, "stability_threshold": 0.5,
     }  # fmt: skip

@@ -7,7 +7,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from keras_aeos import AEoSMonitor, optimizers
 from keras_aeos.callbacks import logs
-from keras_aeos.callbacks.card import describe, formula
+from keras_aeos.callbacks.card import Card, describe, formula
 from keras_aeos.callbacks.columns import FIRST, LAST
 from keras_aeos.callbacks.quantities import QUANTITIES
 from keras_aeos.callbacks.tensorboard import tag
@@ -15,6 +15,7 @@ from keras_aeos.stability import Momentum
 from keras_aeos.summaries.runs import read_runs
 from tests.callbacks.log_cases import events, summaries, written
 from tests.cases import build
+from tests.summaries import made_up
 
 RATE = 0.01
 
@@ -127,6 +128,14 @@ def test_hyperparameters_and_results_of_a_run(run):
     results, history = events(directory, "summary"), monitor.history
     assert results["final_loss"] == [(3, pytest.approx(history["loss"].iloc[-1]))]
     assert results["final_sharpness"] == [(3, pytest.approx(history["sharpness"].iloc[-1]))]
+
+
+@pytest.mark.parametrize(("first_loss", "ratio"), [(None, 1.1), (0.21, 1.025)])
+def test_results_take_the_loss_before_training(first_loss, ratio):
+    """Of 0.21, the third loss is less than a tenth, so that its ratio counts no more."""
+    table = made_up.metrics(ratios=[0.95, 1.1, 3.0], loss=[0.1, 0.05, 0.02])
+    results = Card("Adam", {}, "mean_squared_error", {}).results(table, first_loss)
+    assert results["edge_ratio_R"] == pytest.approx(ratio)
 
 
 def test_picture_is_a_card(run):
