@@ -77,12 +77,12 @@ class Card:
         """What came out: the last loss, R, the share of steps at the edge, the last sharpness."""
         claimed = claim(self.optimizer, self.settings)
         summary = edge_summary(metrics, loss_kind(self.loss), first_loss, claimed)
-        known = metrics["sharpness"].dropna() if "sharpness" in metrics else []
+        known = metrics["sharpness"].dropna().tolist() if "sharpness" in metrics else []
         return {
             "final_loss": float(metrics["loss"].iloc[-1]),
             "edge_ratio_R": summary.ratio,
             "share_at_edge": summary.share_at_edge,
-            "final_sharpness": float(known.iloc[-1]) if len(known) else math.nan,
+            "final_sharpness": known[-1] if known else math.nan,
         }
 
 

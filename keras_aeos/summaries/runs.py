@@ -114,9 +114,7 @@ def _is_replaced(path: Path | PurePosixPath) -> bool:
     return any(_REPLACED.search(part) for part in path.parts)
 
 
-def _read(
-    directory: AnyPath,
-) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any], dict[str, str]]:
+def _read(directory: AnyPath) -> Run:
     path = directory / _METRICS
     try:
         metrics = pd.read_csv(io.BytesIO(path.read_bytes()))
@@ -220,8 +218,7 @@ def numbered(names: Iterable[str]) -> list[str]:
 
 
 def _directory_name(directory: AnyPath) -> str:
-    name = directory.name or str(directory)
-    return name if name != "tensorboard" else directory.parent.name
+    return directory.name or str(directory)
 
 
 def _order(config: dict[str, Any]) -> list[tuple[str, float, str]]:

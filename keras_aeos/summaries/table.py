@@ -26,8 +26,10 @@ def table(runs: Sequence[Run]) -> str:
 
 def small_table(run: Run) -> str:
     """The same of one run, a line a value."""
-    names = ("stability threshold", "edge ratio R", "claimed", "first step at the edge")
-    names = (*names, "time at the edge", "Hessian-vector products", "overhead")
+    names = (
+        *("stability threshold", "edge ratio R", "claimed", "first step at the edge"),
+        *("time at the edge", "Hessian-vector products", "overhead"),
+    )
     width = max(map(len, names))
     return "\n".join(
         f"  {name.ljust(width)}  {value}" for name, value in zip(names, _line(run)[2:], strict=True)

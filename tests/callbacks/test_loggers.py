@@ -29,8 +29,13 @@ def test_weights_and_biases_has_the_values(tmp_path, monkeypatch):
     run = wandb.init(project="keras_aeos", dir=str(tmp_path))
     seen: list[dict] = []
     log = run.log
-    monkeypatch.setattr(run, "log", lambda data, **_: (seen.append(dict(data)), log(data))[0])
-    monkeypatch.setattr(wandb, "log", run.log)
+
+    def note(data, **_):
+        seen.append(dict(data))
+        log(data)
+
+    monkeypatch.setattr(run, "log", note)
+    monkeypatch.setattr(wandb, "log", note)
     history = train(tmp_path / "logs", keras_integration.WandbMetricsLogger())
     run.finish()
     for name in NAMES:

@@ -14,8 +14,10 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(browser.command() is None, reason="Chromium is not installed"),
 ]
-TINY = ("-cn", "quickstart", "data.num_examples=60", "model.width=8", "steps=12")
-TINY = (*TINY, "monitor.update_freq=2", "monitor.num_eigenvalues=2")
+TINY = (
+    *("-cn", "quickstart", "data.num_examples=60", "model.width=8", "steps=12"),
+    *("monitor.update_freq=2", "monitor.num_eigenvalues=2"),
+)
 
 
 @pytest.fixture(scope="module")
