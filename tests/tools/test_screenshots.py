@@ -4,6 +4,7 @@ import json
 import urllib.request
 
 import keras
+import numpy as np
 import pytest
 
 from keras_aeos.summaries import command_line
@@ -31,7 +32,7 @@ def root(tmp_path_factory):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     own = keras.callbacks.TensorBoard(str(root / "run" / "tensorboard"))
-    model.fit([[1.0, 2.0]], [1.0], verbose=0, callbacks=[own])
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[own])
     return root
 
 
