@@ -38,12 +38,12 @@ def results(directory):
     for path in sorted(directory.glob("*.csv")):
         table = pd.read_csv(path, dtype=str)
         found[path.name] = table.drop(columns=TIMES, errors="ignore").to_csv()
-    for run in sorted((directory / "tensorboard").iterdir()):
-        scalars = events(directory, run.name)
-        found[f"tensorboard/{run.name}"] = {
+    for run in ("measured", "threshold", "test"):
+        scalars = events(directory, run)
+        found[f"tensorboard/{run}"] = {
             tag: [(step, repr(value)) for step, value in values]
             for tag, values in scalars.items()
-            if tag not in TIMES
+            if tag.rpartition("/")[2] not in TIMES
         }
     moments = directory / "second_moments.npz"
     found["second moments"] = moments.read_bytes() if moments.exists() else None
