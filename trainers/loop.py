@@ -175,10 +175,13 @@ def _apply(model: keras.Model, sums: Sequence[tf.Tensor], num_micro_batches: int
         gradient = [part / num_micro_batches for part in gradient]
     model.optimizer.apply(gradient, model.trainable_variables)
     context = tf.distribute.get_replica_context()
-    losses, number = context.all_reduce(tf.distribute.ReduceOp.SUM, [losses, number])
+    # What is read from a variable has no device until an operation takes it.
+    losses, number = tf.unstack(
+        context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([losses, number]))
+    )
     statistics = [v for v in model.non_trainable_variables if v.dtype.startswith(("float", "bf"))]
     if context.num_replicas_in_sync > 1 and statistics:
-        values = [tf.convert_to_tensor(v) for v in statistics]
+        values = [tf.identity(v.value) for v in statistics]
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
         for variable, mean in zip(statistics, means, strict=True):
             variable.assign(mean)
