@@ -23,7 +23,10 @@ def draw_loss(axes: Axes, runs: list[pd.DataFrame], colours: list[Any]) -> None:
         axes.set_yscale("log")
         axes.set_ylim(top=min(1.5 * losses.max(), 10 * losses.quantile(0.95)))
     else:
-        axes.set_ylim(min(0.0, losses.min()), min(1.05 * losses.max(), 1.3 * losses.quantile(0.95)))
+        bottom = min(0.0, losses.min())
+        top = min(1.05 * losses.max(), 1.3 * losses.quantile(0.95))
+        if top > bottom:  # not of losses that are all zero or negative
+            axes.set_ylim(bottom, top)
 
 
 def draw_preconditioned_sharpness(axes: Axes, runs: list[pd.DataFrame], colours: list[Any]) -> None:

@@ -1,6 +1,7 @@
 """The command `keras-aeos`: numbers, pages of curves, and the HTML report."""
 
 import importlib.metadata
+import math
 import re
 
 import numpy as np
@@ -64,7 +65,18 @@ def test_page_has_loss_sharpnesses_ratio_and_norms():
     np.testing.assert_array_equal(drawn[1].get_ydata(), metrics["stability_threshold"])
 
 
-@pytest.mark.parametrize("columns", [{"ratios": []}, {"ratios": [float("nan")] * 3}])
+# Columns of runs that leave little to draw. A warning would be an error.
+SPARSE: list[dict] = [
+    {"ratios": []},
+    {"ratios": [0.1]},
+    {"ratios": [math.nan] * 3},
+    {"ratios": [-0.1, -0.2]},
+    {"ratios": [0.1, 0.1], "loss": 0.0},
+    {"ratios": [0.1, 0.1], "loss": math.inf},
+]
+
+
+@pytest.mark.parametrize("columns", SPARSE)
 def test_page_of_a_run_without_numbers(columns):
     assert picture.png(picture.draw(made_up.metrics(**columns), "run")).startswith(b"\x89PNG")
 
