@@ -98,8 +98,8 @@ def test_sharpness_is_that_of_the_dense_hessian_in_float64(name, strategy):
     with scope(strategy):
         model = network(setting, setting.policy)
         model.compile(keras.optimizers.Adam(0.01, **setting.optimizer), "mse", **setting.compile)
-    options = {"quantities": ["sharpness"], "solver": Eigensolver(rtol=setting.solver_rtol)}
-    monitor = AEoSMonitor((X, Y), update_freq=1, **options)
+    solver = Eigensolver(rtol=setting.solver_rtol)
+    monitor = AEoSMonitor((X, Y), update_freq=1, quantities=["sharpness"], solver=solver)
     weights = Weights()
     model.fit(X, Y, batch_size=12, epochs=2, verbose=0, callbacks=[monitor, weights])
     row = monitor.history.iloc[-1]

@@ -16,6 +16,7 @@ from keras_aeos.curvature.batches import from_data, split
 from keras_aeos.curvature.measurement import BatchQuotients
 from keras_aeos.curvature.objective import Objective
 from keras_aeos.solvers.lanczos import lanczos
+from keras_aeos.solvers.operators import Operator
 from tests.strategies import REPLICAS, num_replicas, scope
 
 # The last batch of three is uneven, and so is what it is cut into.
@@ -97,9 +98,9 @@ def noisy():
 def test_layer_sees_the_examples_of_its_replica(layer):
     """Noise differs between replicas; synchronised statistics are those of the whole batch."""
     keras.config.set_floatx("float64")
-    batches = whole = from_data((X, Y, WEIGHTS), BATCH_SIZE)
-    if layer is not synchronised:
-        batches = split(whole, 2)
+    whole = from_data((X, Y, WEIGHTS), BATCH_SIZE)
+    batches = whole if layer is synchronised else split(whole, 2)
+    assert batches is not None
     expected = measured(Objective(network("none", layer()), batches))
     assert_close(measured(objective_of(network("mirrored 2", layer()))), expected)
 
@@ -186,6 +187,7 @@ def num_bytes(kept):
 def graph_of_product(strategy):
     objective = Objective(network(strategy), from_data((X[:16], Y[:16], WEIGHTS[:16]), 16))
     operator = objective.linearise().operator(tf.ones([objective.num_parameters]))
+    assert isinstance(operator, Operator)
     traced = tf.function(operator.program.product, autograph=False).get_concrete_function(
         tf.TensorSpec([objective.num_parameters]),
         *(tf.TensorSpec(t.shape, t.dtype) for t in operator.state),
