@@ -60,10 +60,11 @@ def _run_all(arguments: list[str]) -> bool:
     if options.cfg:
         print("---\n".join(OmegaConf.to_yaml(dataclasses.asdict(j.config)) for j in found.jobs))
         return False
+    if options.job is None:
+        _name_runs(found)
     if options.launcher is not None:
         settings, number = options.launcher_settings or "", len(found.jobs)
         return launch(options.launcher, settings, command_line.of_sweep(options), number)
-    _name_runs(found)
     for job in found.jobs:
         try:
             run(job, found.in_sweep)

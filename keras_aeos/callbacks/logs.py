@@ -148,6 +148,8 @@ class Logs:
             cut_back.write_csv(directory / _DENSITIES, DENSITY_COLUMNS, densities)
         for run in (_MEASURED, _THRESHOLD):
             cut_back.cut_events(directory / run, step)
+        # It is written at the end, which has not come yet.
+        cut_back.cut_events(directory / _SUMMARY, -1)
         self._opened = False
 
     def rows(self, steps: range) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

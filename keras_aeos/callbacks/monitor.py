@@ -25,9 +25,9 @@ from keras_aeos.callbacks.resuming import Resumable
 from keras_aeos.callbacks.running import running_while
 from keras_aeos.callbacks.unconverged import UnconvergedRows
 from keras_aeos.callbacks.watched_fit import WatchedFit
-from keras_aeos.curvature import batches
+from keras_aeos.curvature import batches, replicas
 from keras_aeos.curvature.eigenpairs import Eigensolver, resolve
-from keras_aeos.curvature.objective import LossFunction
+from keras_aeos.curvature.loss import LossFunction
 
 # Least number of examples to gather from `fit`.
 _PROBE_SIZE = 256
@@ -260,11 +260,13 @@ class AEoSMonitor(Resumable):
         if len(self._attached) != 3 or not all(map(operator.is_, attached, self._attached)):
             self._forget()
         self._attached = attached
-        self._logs.begin(fresh, running_while(self), weakly(self._card))
+        replicas.check_strategy(model)
+        if replicas.is_chief(model):
+            self._logs.begin(fresh, running_while(self), weakly(self._card))
+            self._begin_keeping()
         self._latest.begin()
         self._began = time.perf_counter() - self._seconds_trained
         self._num_rows_before = len(self._rows)
-        self._begin_keeping()
         self._watch(had_function)
 
     def _watch(self, had_function: bool) -> WatchedFit:
@@ -333,7 +335,7 @@ class AEoSMonitor(Resumable):
             self._most_updates = fit.begin()
             self._resume(fit, self._most_updates)
             self._most_updates = fit.num_updates()
-            self._next_step = self._schedule.begin(self._most_updates)
+            self._next_step = fit.agreed(self._schedule.begin(self._most_updates))
         return fit
 
     def measure(self) -> None:
@@ -371,9 +373,10 @@ class AEoSMonitor(Resumable):
         self._latest.note(measured)
         self._rows.append(measured)
         self._densities += densities
-        self._logs.write(measured, densities)
+        if fit.writes:
+            self._logs.write(measured, densities)
         seconds = time.perf_counter() - began + self._seconds_keeping
-        self._next_step = self._schedule.after(step, seconds, measured["edge_ratio"])
+        self._next_step = fit.agreed(self._schedule.after(step, seconds, measured["edge_ratio"]))
         self._keep_state()
 
     @never_raises
@@ -383,7 +386,8 @@ class AEoSMonitor(Resumable):
         self._seconds_trained = time.perf_counter() - self._began
         if self._fit is not None:
             self._fit.probe.detach()
-        self._logs.finish(self.history, self._seconds_trained, self._latest.first_loss)
+        if self._fit is None or self._fit.writes:
+            self._logs.finish(self.history, self._seconds_trained, self._latest.first_loss)
         self._logs.close()
 
     def _say_what_is_missing(self) -> None:
