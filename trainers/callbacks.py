@@ -28,6 +28,14 @@ class TrainingLoss:
         whole = len(self._losses) == self._losses.maxlen
         return sum(self._losses) / len(self._losses) if whole else math.inf
 
+    def state(self) -> list[float]:
+        """The losses that it remembers."""
+        return list(self._losses)
+
+    def restore(self, losses: list[float]) -> None:
+        """Remember these losses."""
+        self._losses.extend(losses)
+
 
 class StopCriteria(keras.callbacks.Callback):
     """Ends training at divergence or below a training loss; comes after the monitor in the list.
@@ -70,6 +78,19 @@ class StopCriteria(keras.callbacks.Callback):
             self.reason = f"the loss fell to {loss:.6g}, stop.loss_threshold={self.loss_threshold}"
             self.model.stop_training = True
 
+    def state(self) -> dict[str, Any]:
+        """What the run so far has left here; it has not stopped."""
+        return {
+            **{"steps": self.steps, "first_loss": self.first_loss, "last_loss": self.last_loss},
+            "losses": self._training_loss.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with what `state` returned."""
+        self.steps = state["steps"]
+        self.first_loss, self.last_loss = state["first_loss"], state["last_loss"]
+        self._training_loss.restore(state["losses"])
+
 
 class OnceBelow(keras.callbacks.Callback):
     """Calls a function once, after the first update with a training loss of at most a threshold.
@@ -99,6 +120,15 @@ class OnceBelow(keras.callbacks.Callback):
             self.step = epoch + 1
             self._function()
 
+    def state(self) -> dict[str, Any]:
+        """Whether the function was called, and the losses so far."""
+        return {"step": self.step, "losses": self._training_loss.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with what `state` returned."""
+        self.step = state["step"]
+        self._training_loss.restore(state["losses"])
+
 
 class ProgressBar(keras.callbacks.Callback):
     """One line on stderr: step, loss and the latest edge ratio.
@@ -107,10 +137,12 @@ class ProgressBar(keras.callbacks.Callback):
         steps: Updates to make.
         monitor: The `keras_aeos.AEoSMonitor` whose edge ratio is shown; comes earlier in the list.
         label: Text before the bar.
+        initial: Updates done before.
     """
 
-    def __init__(self, steps: int, monitor: Any, label: str) -> None:
+    def __init__(self, steps: int, monitor: Any, label: str, initial: int = 0) -> None:
         super().__init__()
+        self._initial = initial
         self._steps = steps
         self._monitor = monitor
         self._label = label
@@ -118,7 +150,13 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Draw the empty bar."""
-        self._bar = tqdm(total=self._steps, desc=self._label, unit="step", dynamic_ncols=True)
+        self._bar = tqdm(
+            total=self._steps,
+            initial=self._initial,
+            desc=self._label,
+            unit="step",
+            dynamic_ncols=True,
+        )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Advance the bar."""

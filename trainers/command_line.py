@@ -32,9 +32,10 @@ from trainers.composition import (
     typed,
 )
 from trainers.errors import UserError
+from trainers.launchers import LAUNCHERS
 
-# Keys that say where files are and not what is computed.
-_PLACES = ("output_dir", "data.data_dir")
+# Keys that say where files are and how a run is kept, and not what is computed.
+_PLACES = ("output_dir", "data.data_dir", "checkpoint.freq", "checkpoint.minutes", "resume")
 # Bytes that common file systems allow in a file's name.
 _MAX_NAME = 255
 _MAX_JOBS = 1_000
@@ -78,6 +79,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--multirun", "-m", action="store_true", help="run every combination of values"
     )
+    parser.add_argument("--job", type=int, help="run only the job of a sweep with this number")
+    parser.add_argument("--launcher", choices=tuple(LAUNCHERS), help="run a sweep's jobs at once")
+    parser.add_argument("--launcher-settings", help="keys and values of the launcher, in YAML")
     parser.add_argument(
         "--cfg", choices=("job",), help="print the complete configuration, and run nothing"
     )
@@ -122,7 +126,25 @@ def jobs(options: argparse.Namespace) -> Jobs:
         place = _directory(config.output_dir, settings, unnamed, swept)
         found.append(Job(config, place, {"config_name": name, **choices}))
     _check_directories([job.directory for job in found], unnamed)
+    for option in ("job", "launcher", "launcher_settings"):
+        if getattr(options, option) is not None and not swept:
+            raise UserError(f"--{option.replace('_', '-')}: expected a sweep")
+    if options.launcher_settings is not None and options.launcher is None:
+        raise UserError("--launcher-settings: expected --launcher as well")
+    if options.job is not None:
+        if not 0 <= options.job < len(found):
+            raise UserError(
+                f"--job: expected a number from 0 to {len(found) - 1}. Received: {options.job}"
+            )
+        found = [found[options.job]]
     return Jobs(found, swept)
+
+
+def of_sweep(options: argparse.Namespace) -> list[str]:
+    """The arguments of a sweep, without those on launching."""
+    several = ["--multirun"] if options.multirun else []
+    name, directory = options.config_name, options.config_dir
+    return ["--config-name", name, "--config-dir", directory, *several, *options.overrides]
 
 
 def parse_overrides(lines: Sequence[str]) -> list[Override]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from keras_aeos.callbacks import columns as columns_of_row
-from keras_aeos.callbacks import writers
+from keras_aeos.callbacks import cut_back, writers
 from keras_aeos.callbacks.claim import Claim, Taken
 from keras_aeos.callbacks.quantities import DENSITY_COLUMNS
 
@@ -109,6 +109,41 @@ class Logs:
         for density in densities:
             self._files[_DENSITIES].add(density)
         self._flush()
+
+    def resume(
+        self, rows: Sequence[writers.Row], densities: Sequence[writers.Row], step: int
+    ) -> None:
+        """Let the files hold the rows up to a step from which training goes on, and no later ones.
+
+        Files of another training are kept under the next free number.
+
+        Raises:
+            OSError: If the files can't be changed.
+        """
+        directory, columns = self._claim_directory().directory, self._arguments[1]
+        path = directory / _METRICS
+        if path.exists() and cut_back.has_other_rows(path, columns, rows, step):
+            self._set_aside(directory)
+        cut_back.write_csv(path, columns, rows)
+        if densities or (directory / _DENSITIES).exists():
+            cut_back.write_csv(directory / _DENSITIES, DENSITY_COLUMNS, densities)
+        for run in (_MEASURED, _THRESHOLD):
+            cut_back.cut_events(directory / run, step)
+        self._opened = False
+
+    def rows(self, steps: range) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The rows and the densities of some steps in the files.
+
+        Raises:
+            OSError: If the files can't be read.
+        """
+        tables = ((_METRICS, self._arguments[1]), (_DENSITIES, DENSITY_COLUMNS))
+        paths = [(self._claim_directory().directory / name, columns) for name, columns in tables]
+        rows, densities = (
+            cut_back.read_rows(path, columns, steps) if path.exists() else []
+            for path, columns in paths
+        )
+        return rows, densities
 
     def close(self) -> None:
         """Write what waits, and release the directory. A later `write` claims it again."""

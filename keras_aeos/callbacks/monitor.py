@@ -1,13 +1,12 @@
 """The callback that watches the edge of stability while a model trains."""
 
-import functools
 import math
 import operator
 import os
 import pathlib
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -18,7 +17,9 @@ from keras_aeos.callbacks import columns, schedule
 from keras_aeos.callbacks import quantities as of_row
 from keras_aeos.callbacks.guarded_meter import GuardedMeter
 from keras_aeos.callbacks.logs import Logs
+from keras_aeos.callbacks.never_raises import never_raises
 from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, QUANTITIES
+from keras_aeos.callbacks.resuming import Resumable
 from keras_aeos.callbacks.running import running_while
 from keras_aeos.callbacks.unconverged import UnconvergedRows
 from keras_aeos.callbacks.watched_fit import WatchedFit
@@ -38,22 +39,7 @@ _NOTHING_SEEN = (
 )
 
 
-def _never_raises(method: Callable[..., None]) -> Callable[..., None]:
-    """A method of a callback that warns in place of an error."""
-
-    @functools.wraps(method)
-    def guarded(self: "AEoSMonitor", *args: Any, **kwargs: Any) -> None:
-        try:
-            method(self, *args, **kwargs)
-        except Warning:  # which the user wants to be an error
-            raise
-        except Exception as error:
-            self._stop_measuring(error)
-
-    return guarded
-
-
-class AEoSMonitor(keras.callbacks.Callback):
+class AEoSMonitor(Resumable):
     r"""Logs the preconditioned sharpness λ₁(P⁻¹H) beside the optimizer's stability threshold λ*.
 
     After some updates it measures, at the present parameters and in training mode, the loss that is
@@ -209,6 +195,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._unconverged = UnconvergedRows(self._solver, self._automatic, self._warn_once)
         self._began = time.perf_counter()
         self._warned: set[str] = set()
+        self._unmeasured = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "AEoSMonitor":
         """A monitor with the same arguments and rows, attached to no model; `data` is shared."""
@@ -266,6 +253,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._logs.begin(fresh, running_while(self))
         self._began = time.perf_counter() - self._seconds_trained
         self._num_rows_before = len(self._rows)
+        self._begin_keeping()
         self._watch(had_function)
 
     def _watch(self, had_function: bool) -> WatchedFit:
@@ -291,7 +279,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         """Remember the epoch."""
         self._epoch = epoch
 
-    @_never_raises
+    @never_raises
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Have η, and the parameters if needed, noted before an update that will be measured."""
         fit, steps = self._begun_fit(), self.model.steps_per_execution
@@ -300,7 +288,7 @@ class AEoSMonitor(keras.callbacks.Callback):
             self._warn_once(_SEVERAL_UPDATES)
         fit.expect(due, keep=due and self._updates_wanted and steps == 1)
 
-    @_never_raises
+    @never_raises
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Measure if the number of updates has reached or passed the next one that is due."""
         fit = self._begun_fit()
@@ -318,6 +306,8 @@ class AEoSMonitor(keras.callbacks.Callback):
         fit = self._watch(self._had_function) if self._fit is None else self._fit
         if not fit.begun:
             self._most_updates = fit.begin()
+            self._resume(fit, self._most_updates)
+            self._most_updates = fit.num_updates()
             self._next_step = self._schedule.begin(self._most_updates)
         return fit
 
@@ -347,6 +337,7 @@ class AEoSMonitor(keras.callbacks.Callback):
             self._warn_once(_NOTHING_SEEN)
             return
         began = time.perf_counter()
+        self._restore_vectors(fit)
         measured, densities = self._meter.measure(
             self.model, fit, step, self._epoch, self._began, max_hvps
         )
@@ -355,10 +346,11 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._rows.append(measured)
         self._densities += densities
         self._logs.write(measured, densities)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began + self._seconds_keeping
         self._next_step = self._schedule.after(step, seconds, measured["edge_ratio"])
+        self._keep_state()
 
-    @_never_raises
+    @never_raises
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Measure if there is no row yet, and close the logs."""
         self._say_what_is_missing()

@@ -3,7 +3,7 @@
 import sys
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 
@@ -32,12 +32,24 @@ def running_while(callback: keras.callbacks.Callback) -> Callable[[], bool]:
     return running
 
 
+def companions(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
+    """The callbacks of the training that now calls `callback`, itself included."""
+    return [member for members in _lists_with(callback) for member in members]
+
+
 def _is_called(callback: keras.callbacks.Callback) -> bool:
     """Whether a thread executes a function with a `CallbackList` that holds the callback."""
-    return any(
-        issubclass(type(value), keras.callbacks.CallbackList)
-        and any(member is callback for member in value.callbacks)
-        for frame in sys._current_frames().values()
-        for current, _ in traceback.walk_stack(frame)
-        for value in list(current.f_locals.values())
-    )
+    return any(True for _ in _lists_with(callback))
+
+
+def _lists_with(
+    callback: keras.callbacks.Callback,
+) -> Iterator[list[keras.callbacks.Callback]]:
+    """The members of each `CallbackList` with the callback, where a thread executes."""
+    for frame in sys._current_frames().values():
+        for current, _ in traceback.walk_stack(frame):
+            for value in list(current.f_locals.values()):
+                if issubclass(type(value), keras.callbacks.CallbackList) and any(
+                    member is callback for member in value.callbacks
+                ):
+                    yield value.callbacks

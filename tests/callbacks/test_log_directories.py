@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 import pickle
+import socket
 import subprocess
 import sys
 import textwrap
@@ -149,6 +150,40 @@ def test_file_system_without_locks(tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", refuses)
     train(Logs(tmp_path, COLUMNS), 1)
     assert all_steps(tmp_path) == [[1]] * 4
+
+
+HERE = socket.gethostname()
+NAMED = {
+    "this process": (claim.this_process(), None),
+    "one that runs": (f"process {os.getppid()} on {HERE}", "held"),
+    "one that has ended": (f"process 999999999 on {HERE}", "left"),
+    "one of another host": ("process 1 on another.host", "left"),
+    "nothing known": ("\0\n", "left"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), NAMED.values(), ids=NAMED)
+def test_without_locks_the_named_process_counts(tmp_path, monkeypatch, text, expected):
+    def refuses(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuses)
+    (tmp_path / LOCK).write_text(text)
+    if expected == "held":
+        with pytest.raises(claim.Taken, match=text):
+            claim.Claim(tmp_path)
+    else:
+        held = claim.Claim(tmp_path)
+        assert held.left_by == text
+        assert (tmp_path / LOCK).read_text() == claim.this_process()
+
+
+def test_lock_names_its_process(tmp_path):
+    held = claim.Claim(tmp_path)
+    assert held.left_by == ""
+    with pytest.raises(claim.Taken, match=f"process {os.getpid()} on {HERE}"):
+        claim.Claim(tmp_path)
+    assert claim.Claim(tmp_path, lock=".other").holds()
 
 
 def test_logs_of_a_training_that_was_interrupted_are_released_with_them(tmp_path):

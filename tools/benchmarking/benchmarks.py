@@ -12,6 +12,7 @@ from tools.benchmarking import (
     products,
     row_cost,
     rows,
+    soak,
     solves,
     tables,
     updates,
@@ -53,4 +54,5 @@ BENCHMARKS: dict[str, Benchmark] = {
     "xla": Benchmark(compiled_products.compared, networks.usual, _table(compiled_products.FORMATS)),
     "rows": Benchmark(rows.rows, _small, _table(rows.FORMATS)),
     "overhead": Benchmark(overhead.overhead, _monitored, _table(overhead.FORMATS)),
+    "soak": Benchmark(soak.soak, lambda: list(soak.CASES)[:1], _table(soak.FORMATS), alone=True),
 }
