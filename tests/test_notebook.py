@@ -18,6 +18,7 @@ def test_notebook_is_stored_without_results():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")
 def test_notebook_runs_and_shows_the_edge(tmp_path):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
