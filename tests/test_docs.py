@@ -149,7 +149,7 @@ def check_optimizers(names):
 
 def check_tutorial(names):
     assert list(names["rows"]["step"]) == [5, 10]
-    assert np.allclose(names["rows"]["stability_threshold"], 38 / 3e-3)
+    assert np.allclose(names["rows"]["stability_threshold"], 38 / 5e-2)
     assert "failed" not in str(names["report"])
     assert Path("tutorial.png").exists()
 

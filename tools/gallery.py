@@ -55,24 +55,24 @@ class Training:
 
 
 def _warm_up() -> keras.optimizers.schedules.LearningRateSchedule:
-    """A learning rate that rises linearly for 500 updates."""
-    return keras.optimizers.schedules.PolynomialDecay(1e-4, 500, end_learning_rate=1e-2)
+    """A learning rate that rises linearly from 0.0001 to 0.04 over 500 updates."""
+    return keras.optimizers.schedules.PolynomialDecay(1e-4, 500, end_learning_rate=4e-2)
 
 
 TRAININGS = {
-    "stable": Training(lambda: keras.optimizers.Adam(5e-4), "Stable: Adam, η = 0.0005"),
-    "edge": Training(lambda: keras.optimizers.Adam(4e-3), "At the edge: Adam, η = 0.004"),
+    "stable": Training(lambda: keras.optimizers.Adam(4e-3), "Stable: Adam, η = 0.004"),
+    "edge": Training(lambda: keras.optimizers.Adam(2e-2), "At the edge: Adam, η = 0.02"),
     "diverging": Training(
         lambda: keras.optimizers.SGD(2.0, momentum=0.9), "Diverging: SGD", steps=60, update_freq=1
     ),
     "mini_batch": Training(
-        lambda: keras.optimizers.Adam(4e-3), "Mini-batches of 32: Adam, η = 0.004", batch_size=32
+        lambda: keras.optimizers.Adam(2e-2), "Minibatches of 32: Adam, η = 0.02", batch_size=32
     ),
     "warm_up": Training(
-        lambda: keras.optimizers.Adam(_warm_up()), "Warm-up over 500 updates: Adam", steps=800
+        lambda: keras.optimizers.Adam(_warm_up()), "Warm-up over 500 updates: Adam", steps=700
     ),
     "batch_norm": Training(
-        lambda: keras.optimizers.Adam(4e-3), "BatchNorm: Adam, η = 0.004", batch_norm=True
+        lambda: keras.optimizers.Adam(2e-2), "BatchNorm: Adam, η = 0.02", batch_norm=True
     ),
     "fitted": Training(
         lambda: keras.optimizers.Adam(4e-3),
