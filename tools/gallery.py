@@ -63,10 +63,10 @@ TRAININGS = {
     "stable": Training(lambda: keras.optimizers.Adam(4e-3), "Stable: Adam, η = 0.004"),
     "edge": Training(lambda: keras.optimizers.Adam(2e-2), "At the edge: Adam, η = 0.02"),
     "diverging": Training(
-        lambda: keras.optimizers.SGD(2.0, momentum=0.9), "Diverging: SGD", steps=60, update_freq=1
+        lambda: keras.optimizers.SGD(5.0), "Diverging: SGD, η = 5", steps=25, update_freq=1
     ),
     "mini_batch": Training(
-        lambda: keras.optimizers.Adam(2e-2), "Minibatches of 32: Adam, η = 0.02", batch_size=32
+        lambda: keras.optimizers.Adam(2e-2), "Minibatches of 128: Adam, η = 0.02", batch_size=128
     ),
     "warm_up": Training(
         lambda: keras.optimizers.Adam(_warm_up()), "Warm-up over 500 updates: Adam", steps=700
@@ -75,9 +75,11 @@ TRAININGS = {
         lambda: keras.optimizers.Adam(2e-2), "BatchNorm: Adam, η = 0.02", batch_norm=True
     ),
     "fitted": Training(
-        lambda: keras.optimizers.Adam(4e-3),
-        "Fitted: Adam with cross-entropy",
+        lambda: keras.optimizers.Adam(0.1),
+        "Fitted: Adam, η = 0.1, cross-entropy",
+        steps=150,
         loss="categorical_crossentropy",
+        update_freq=3,
     ),
 }
 
