@@ -63,7 +63,7 @@ TRAININGS = {
     "stable": Training(lambda: keras.optimizers.Adam(4e-3), "Stable: Adam, η = 0.004"),
     "edge": Training(lambda: keras.optimizers.Adam(2e-2), "At the edge: Adam, η = 0.02"),
     "diverging": Training(
-        lambda: keras.optimizers.SGD(5.0), "Diverging: SGD, η = 5", steps=25, update_freq=1
+        lambda: keras.optimizers.SGD(5.0), "Diverging: SGD, η = 5", steps=8, update_freq=1
     ),
     "mini_batch": Training(
         lambda: keras.optimizers.Adam(2e-2), "Minibatches of 128: Adam, η = 0.02", batch_size=128
