@@ -5,7 +5,7 @@ import io
 import os
 import pickle
 import zipfile
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -38,7 +38,8 @@ def test_file_holds_what_was_written(tmp_path):
     assert text == "a text with é"
     with np.load(path) as file:
         assert np.array_equal(file["matrix"], ARRAYS["matrix"])
-    np.savez(path, **ARRAYS)
+    arrays_of_numpy: dict[str, Any] = ARRAYS
+    np.savez(path, **arrays_of_numpy)
     assert same(array_files.read(path)[0], ARRAYS)
     assert os.listdir(tmp_path) == ["state.npz"]
 

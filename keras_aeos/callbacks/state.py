@@ -131,10 +131,10 @@ def parsed(text: str, arrays: dict[str, np.ndarray]) -> State:
         raise ValueError("its text is nested too deeply") from error
     if not isinstance(facts, dict) or facts.get("version") != _VERSION:
         raise ValueError("it does not hold the state of a monitor, or that of another version")
-    columns, rows, densities = (facts.get(k) for k in ("columns", "rows", "densities"))
-    if not all(isinstance(part, list) for part in (columns, rows, densities)):
+    if not all(isinstance(facts.get(key), list) for key in ("columns", "rows", "densities")):
         raise ValueError("it has no rows")
-    if not all(isinstance(row, list) and len(row) == len(columns) for row in rows):
+    num_columns = len(facts["columns"])
+    if not all(isinstance(row, list) and len(row) == num_columns for row in facts["rows"]):
         raise ValueError("its rows do not have its columns")
     if not isinstance(facts.get("step"), int) or not isinstance(facts.get("complete"), bool):
         raise ValueError("it does not say of which step it is")

@@ -60,7 +60,7 @@ def started(arguments):
             __main__.main(arguments)
             status = 0
         except SystemExit as end:
-            status = end.code or 0
+            status = int(end.code or 0)
         finally:
             sys.stdout.flush()
             os._exit(status)

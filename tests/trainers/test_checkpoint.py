@@ -181,7 +181,7 @@ def network():
 def taken(model):
     """A checkpoint of a model."""
     monitor = AEoSMonitor()
-    callbacks = [StopCriteria(), OnceBelow(1.0, 1, print)]
+    callbacks: list[checkpoint.Stateful] = [StopCriteria(), OnceBelow(1.0, 1, print)]
     states = [callback.state() for callback in callbacks]
     variables = (checkpoint._values(v) for v in (model.variables, model.optimizer.variables))
     found = checkpoint.state.of(monitor)
