@@ -102,16 +102,28 @@ def numbers(model):
 
 # The configuration, given the directory that it asks for, and whether every bit is the same: the
 # gradient of a variable with several uses is a sum that TensorFlow may take in another order.
-SAME_AS_FIT = {
-    "full batch": (lambda place: of_digits(), True),
-    "one micro-batch": (lambda place: of_digits(micro_batch_size=60), True),
-    "minibatches": (lambda place: of_digits(20, 10), True),
-    "BatchNorm": (lambda place: of_images("wide_resnet", place("prepared")), False),
-    "dropout": (lambda place: of_text(place("files"), 0.5), False),
-}
+SAME_AS_FIT = [
+    pytest.param(lambda place: of_digits(), True, id="full batch"),
+    pytest.param(
+        lambda place: of_digits(micro_batch_size=60),
+        True,
+        id="one micro-batch",
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(lambda place: of_digits(20, 10), True, id="minibatches"),
+    pytest.param(
+        lambda place: of_images("wide_resnet", place("prepared")),
+        False,
+        id="BatchNorm",
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(
+        lambda place: of_text(place("files"), 0.5), False, id="dropout", marks=pytest.mark.slow
+    ),
+]
 
 
-@pytest.mark.parametrize(("make", "exact"), SAME_AS_FIT.values(), ids=SAME_AS_FIT)
+@pytest.mark.parametrize(("make", "exact"), SAME_AS_FIT)
 def test_updates_are_those_of_fit(make, exact, request):
     settings = make(request.getfixturevalue)
     tf.config.experimental.enable_op_determinism()
@@ -154,7 +166,7 @@ def test_every_network_takes_the_same_step_on_two_replicas(name, request):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [None, 20])
+@pytest.mark.parametrize("batch_size", [None, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_writes_the_same_measurements_on_every_number_of_replicas(
     batch_size, tmp_path, monkeypatch
 ):
