@@ -202,3 +202,11 @@ def test_code_runs(page, tmp_path, monkeypatch):
     name = name_of(page)
     names = pages.run(page, SETTINGS.get(name, a_model)(), max_epochs=10)
     CHECKS.get(name, lambda names: None)(names)
+
+
+def test_rows_on_64_devices_are_those_of_the_formula_beside_them(capsys):
+    page = DOCS / "scaling.md"
+    exec(pages.code_blocks(page)[0], {})  # noqa: S102
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert set(lines) <= set(page.read_text().splitlines())
