@@ -3,7 +3,7 @@
     python tools/gallery.py [NAME ...] [--out DIR]
 
 writes `NAME.png` for each curve, or for those named, to `docs/figures/gallery`. The data are
-generated; nothing is downloaded. All of them take about two minutes.
+generated; nothing is downloaded. All of them take a few minutes.
 """
 
 import argparse
