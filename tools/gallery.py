@@ -77,11 +77,12 @@ TRAININGS = {
         lambda: keras.optimizers.Adam(2e-2), "BatchNorm: Adam, η = 0.02", batch_norm=True
     ),
     "fitted": Training(
-        lambda: keras.optimizers.Adam(0.1),
-        "Fitted: Adam, η = 0.1, cross-entropy",
-        steps=150,
+        lambda: keras.optimizers.Adam(5e-2),
+        "Fitted: Adam, η = 0.05, cross-entropy",
+        steps=100,
         loss="categorical_crossentropy",
-        update_freq=3,
+        random_labels=True,
+        update_freq=2,
     ),
 }
 
