@@ -53,7 +53,7 @@ def typed(array: np.ndarray, dtype: Any) -> np.ndarray:
     return array.view(dtype)
 
 
-def whole(path: pathlib.Path, write_to: Callable[[io.RawIOBase], None]) -> None:
+def whole(path: pathlib.Path, write_to: Callable[[Any], Any]) -> None:
     """Write a file under another name, and let it take its place when it is complete on the disk.
 
     Args:
@@ -105,7 +105,7 @@ class _Output(io.RawIOBase):
         return size
 
 
-def _write(file: io.RawIOBase, arrays: Mapping[str, np.ndarray], text: str) -> None:
+def _write(file: Any, arrays: Mapping[str, np.ndarray], text: str) -> None:
     for name, array in arrays.items():
         if array.dtype.kind not in _KINDS:
             raise ValueError(f"Only numbers are written. Received: {name!r} of dtype {array.dtype}")

@@ -40,6 +40,12 @@ LAYERS: dict[str, frozenset[str]] = {
         }
     ),
     "keras_aeos.callbacks.quantities": KERAS | {"keras_aeos.curvature"},
+    "keras_aeos.callbacks.card": KERAS
+    | {"pandas", "keras_aeos.optimizers", "keras_aeos.stability", "keras_aeos.summaries"},
+    # Matplotlib, Bokeh and PyYAML come with the extra `report`.
+    "keras_aeos.summaries": frozenset(
+        {"bokeh", "matplotlib", "numpy", "pandas", "tensorboard", "yaml"}
+    ),
     "keras_aeos.callbacks": KERAS
     | {
         "pandas",
@@ -48,6 +54,8 @@ LAYERS: dict[str, frozenset[str]] = {
         "keras_aeos.constraints",
         "keras_aeos.optimizers",
         "keras_aeos.curvature",
+        "keras_aeos.summaries",
+        "keras_aeos.callbacks.card",
         "keras_aeos.callbacks.columns",
         "keras_aeos.callbacks.quantities",
         "keras_aeos.callbacks.row",

@@ -63,6 +63,7 @@ def _run_all(arguments: list[str]) -> bool:
     if options.launcher is not None:
         settings, number = options.launcher_settings or "", len(found.jobs)
         return launch(options.launcher, settings, command_line.of_sweep(options), number)
+    _name_runs(found)
     for job in found.jobs:
         try:
             run(job, found.in_sweep)
@@ -79,6 +80,15 @@ def _run_all(arguments: list[str]) -> bool:
         if signals.pending is not None and job is not found.jobs[-1]:
             raise Interrupted(signals.pending, f"after the run in {_shown(job.directory)}")
     return failed
+
+
+def _name_runs(found: command_line.Jobs) -> None:
+    """Say where TensorBoard shows the runs of a sweep under short names."""
+    if not found.in_sweep or any(job.config.kind != "training" for job in found.jobs):
+        return
+    directory = import_module("trainers.sweep_names").link(found.jobs)
+    if directory is not None:
+        print(f"TensorBoard: tensorboard --logdir {_shown(directory)}", flush=True)
 
 
 def _shown(directory: Path) -> Path:

@@ -28,11 +28,11 @@ from trainers.composition import (
     check_file,
     check_hydra_override,
     compose,
-    names,
     typed,
 )
 from trainers.errors import UserError
 from trainers.launchers import LAUNCHERS
+from trainers.overview import overview
 
 # Keys that say where files are and how a run is kept, and not what is computed.
 _PLACES = ("output_dir", "data.data_dir", "checkpoint.freq", "checkpoint.minutes", "resume")
@@ -69,12 +69,22 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the options; `overrides` holds the settings."""
-    parser = _Parser(prog="python -m trainers", allow_abbrev=False)
-    known = ", ".join(names(CONFIGS))
-    parser.add_argument("--config-name", "-cn", required=True, help=f"what to run: {known}")
+    """Parse the options; `overrides` holds the settings. Without arguments, print the help."""
+    parser = _Parser(
+        prog="python -m trainers",
+        description="Train a network, or a sweep of them, and measure while it trains.",
+        epilog=overview(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument(
-        "--config-dir", "-cd", default=str(CONFIGS), help="a directory of your own configurations"
+        *("--config-name", "-cn"), metavar="NAME", required=True, help="what to run, listed below"
+    )
+    parser.add_argument(
+        *("--config-dir", "-cd"),
+        metavar="DIR",
+        default=str(CONFIGS),
+        help="a directory of your own configurations",
     )
     parser.add_argument(
         "--multirun", "-m", action="store_true", help="run every combination of values"
@@ -85,7 +95,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--cfg", choices=("job",), help="print the complete configuration, and run nothing"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings to change, as in steps=100"
+    )
+    if not arguments:
+        parser.print_help()
+        raise SystemExit(0)
     return parser.parse_intermixed_args(arguments)
 
 

@@ -1,7 +1,8 @@
 """The training loop: updates of accumulated gradients, on one device or on many.
 
 The `fit` of Keras doesn't run under `MultiWorkerMirroredStrategy`. This loop runs under every
-strategy, and without one it makes the updates of `fit` bit for bit.
+strategy. Without one it makes the updates of `fit`: bit for bit in fully connected networks, and up
+to the rounding of sums that TensorFlow takes in another order in some others.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -174,10 +175,13 @@ def _apply(model: keras.Model, sums: Sequence[tf.Tensor], num_micro_batches: int
         gradient = [part / num_micro_batches for part in gradient]
     model.optimizer.apply(gradient, model.trainable_variables)
     context = tf.distribute.get_replica_context()
-    losses, number = context.all_reduce(tf.distribute.ReduceOp.SUM, [losses, number])
+    # What is read from a variable has no device until an operation takes it.
+    losses, number = tf.unstack(
+        context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([losses, number]))
+    )
     statistics = [v for v in model.non_trainable_variables if v.dtype.startswith(("float", "bf"))]
     if context.num_replicas_in_sync > 1 and statistics:
-        values = [tf.convert_to_tensor(v) for v in statistics]
+        values = [tf.identity(v.value) for v in statistics]
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
         for variable, mean in zip(statistics, means, strict=True):
             variable.assign(mean)

@@ -24,14 +24,15 @@ def strategy(name: str) -> tf.distribute.Strategy:
         UserError: ``TF_CONFIG`` is missing or describes no cluster.
     """
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy(devices())
+        return _mirrored()
     return _multi_worker() if name == "multi_worker" else tf.distribute.get_strategy()
 
 
-def devices() -> list[str]:
-    """The devices of this machine that ``mirrored`` trains on."""
-    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return [device.name for device in found]
+@functools.cache
+def _mirrored() -> tf.distribute.Strategy:
+    """One for all runs of a process: TensorFlow numbers its sums, and would mix up those of two."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 @functools.cache

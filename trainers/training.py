@@ -23,7 +23,7 @@ from trainers.checkpoint import Checkpoint, Checkpointing, Checkpoints, Stateful
 from trainers.data.feed import Feed
 from trainers.errors import RunError, UserError
 from trainers.optimizers import build_optimizer, learning_rate
-from trainers.signals import signals
+from trainers.signals import Interrupted, signals
 from trainers.tasks.base import Task, task_of
 
 # What a process sees of others that die.
@@ -52,6 +52,7 @@ class Outcome:
                 f"              tensorboard --logdir {directory / run_directory.TENSORBOARD}",
                 f"figure:       {directory / run_directory.CURVES}",
                 self.summary.sentence(),
+                report.small_table(directory),
                 *self._evaluation(),
             )
         )
@@ -218,9 +219,8 @@ def _callbacks(
             below = OnceBelow(threshold, epoch, evaluation.evaluate)
             callbacks.append(below)
             stateful.append(below)
-    done = saved.update if saved else 0
     if chief:
-        callbacks.append(ProgressBar(config.steps, monitor, directory.name, done))
+        callbacks.append(ProgressBar(config.steps, directory.name))
     checkpoints, seconds = Checkpoints(directory), saved.seconds if saved else 0.0
     clock = Checkpointing(config.checkpoint, config.steps, checkpoints, monitor, stateful, seconds)
     # The processes of a cluster would have to agree on an update.
@@ -242,6 +242,11 @@ def _fit(
     try:
         with task.broken_example_named():
             loop.fit(model, feed, task.config.steps, callbacks.all, initial_update)
+    except Interrupted:
+        for bar in callbacks.all:
+            if isinstance(bar, ProgressBar):
+                bar.on_train_end()  # so that what is said begins a line
+        raise
     except _LOST as error:
         message = " ".join(error.message.split())
         raise RunError(

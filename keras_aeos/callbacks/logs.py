@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import importlib.util
 import itertools
 import os
 import pathlib
@@ -11,8 +12,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from keras_aeos.callbacks import columns as columns_of_row
-from keras_aeos.callbacks import cut_back, writers
+import pandas as pd
+
+from keras_aeos.callbacks import cut_back, tensorboard, writers
+from keras_aeos.callbacks.card import Card, weakly
 from keras_aeos.callbacks.claim import Claim, Taken
 from keras_aeos.callbacks.quantities import DENSITY_COLUMNS
 
@@ -20,6 +23,9 @@ _METRICS = "metrics.csv"
 _DENSITIES = "spectral_density.csv"
 _MEASURED = "tensorboard/measured"
 _THRESHOLD = "tensorboard/threshold"
+_SUMMARY = "tensorboard/summary"
+# A picture takes a second or two. A shorter training is not made longer by it.
+_SECONDS_FOR_PICTURE = 30.0
 # With a single slash too: `pathlib.Path` merges two. One letter is a drive.
 _URL = re.compile(r"[A-Za-z][\w+.-]+:/")
 
@@ -27,9 +33,10 @@ _URL = re.compile(r"[A-Za-z][\w+.-]+:/")
 class Logs:
     """Writes rows to CSV files and TensorBoard events, and never ends the training.
 
-    ``metrics.csv`` has a line and the run ``tensorboard/measured`` an event with every column for
-    each row. The threshold is written, under the tag of the preconditioned sharpness, in the run
+    ``metrics.csv`` has a line and the run ``tensorboard/measured`` an event for each row. The
+    threshold is written, under the tag of the preconditioned sharpness, in the run
     ``tensorboard/threshold``: TensorBoard then draws both on one chart, in two colors.
+    ``tensorboard/summary`` has the hyperparameters and results of each training that has ended.
     ``spectral_density.csv`` has a line for each interval of a density.
 
     From `begin` to `close` the directory belongs to these logs alone. A row is on the disk when
@@ -56,11 +63,14 @@ class Logs:
         self._files = {
             _METRICS: writers.csv_file(columns),
             _DENSITIES: writers.csv_file(DENSITY_COLUMNS),
-            _MEASURED: writers.event_file(columns_of_row.measured),
-            _THRESHOLD: writers.event_file(
-                lambda row: {"preconditioned_sharpness": row["stability_threshold"]}
+            _MEASURED: writers.event_file(
+                lambda entry: tensorboard.measured(entry["row"], entry["densities"]),
+                weakly(self._text_card),
             ),
+            _THRESHOLD: writers.event_file(tensorboard.lines),
+            _SUMMARY: writers.event_file(lambda entry: entry["summary"]),
         }
+        self._describe: Callable[[], Card | None] = lambda: None
         self._events = ""
         self._opened = False
         self._fresh = False
@@ -76,7 +86,12 @@ class Logs:
             return pathlib.Path(self._arguments[0])
         return self._directory
 
-    def begin(self, fresh: bool = False, in_use: Callable[[], bool] | None = None) -> None:
+    def begin(
+        self,
+        fresh: bool = False,
+        in_use: Callable[[], bool] | None = None,
+        describe: Callable[[], Card | None] = lambda: None,
+    ) -> None:
         """Claim the directory before training.
 
         Args:
@@ -84,11 +99,13 @@ class Logs:
                 the rows so far. False by default.
             in_use: Function that says whether the training still runs, for logs that ask for the
                 same directory; None (default) for until `close`.
+            describe: Function that returns the `Card` of the training, called with the first row
+                and at the end. By default it returns None: there is no card.
 
         Raises:
             ValueError: If the directory can't be made or written to.
         """
-        self._in_use = in_use
+        self._in_use, self._describe = in_use, describe
         self._warned = True  # `_drop_waiting` says what fails here.
         if fresh and self._written:
             self._flush()
@@ -104,8 +121,10 @@ class Logs:
             row: Dictionary of the columns.
             densities: Dictionaries of the columns of ``spectral_density.csv``.
         """
-        for name in (_METRICS, _MEASURED, _THRESHOLD):
+        densities = list(densities)
+        for name in (_METRICS, _THRESHOLD):
             self._files[name].add(row)
+        self._files[_MEASURED].add({"step": row["step"], "row": row, "densities": densities})
         for density in densities:
             self._files[_DENSITIES].add(density)
         self._flush()
@@ -144,6 +163,37 @@ class Logs:
             for path, columns in paths
         )
         return rows, densities
+
+    def finish(
+        self, metrics: pd.DataFrame, seconds: float, first_loss: float | None = None
+    ) -> None:
+        """Write the hyperparameters and results of a training that has ended.
+
+        Args:
+            metrics: All rows.
+            seconds: Wall time of the training. A long one gets a picture, if Matplotlib is there.
+            first_loss: Loss before the first update; None (default) if it is not known.
+        """
+        if len(metrics):
+            self._attempt("its summary", self._add_summary, metrics, seconds, first_loss)
+            self._flush()
+
+    def _add_summary(self, metrics: pd.DataFrame, seconds: float, first_loss: float | None) -> None:
+        card, directory = self._describe(), self.directory
+        if card is None or directory is None:
+            return
+        drawn = seconds >= _SECONDS_FOR_PICTURE and importlib.util.find_spec("matplotlib")
+        summary = tensorboard.final(
+            tensorboard.trial(directory, card.hyperparameters(metrics)),
+            card.hyperparameters(metrics),
+            card.results(metrics, first_loss),
+            _picture(metrics, directory.name) if drawn else None,
+        )
+        self._files[_SUMMARY].add({"step": int(metrics["step"].iloc[-1]), "summary": summary})
+
+    def _text_card(self) -> Any:
+        card = self._attempt("its card", self._describe)
+        return None if card is None else tensorboard.card(card.markdown())
 
     def close(self) -> None:
         """Write what waits, and release the directory. A later `write` claims it again."""
@@ -292,6 +342,12 @@ def _first_free(
         directory, new = next(candidates)
         with contextlib.suppress(Taken):
             return Claim(directory, new, in_use)
+
+
+def _picture(metrics: pd.DataFrame, title: str) -> bytes:
+    from keras_aeos.summaries import picture  # Matplotlib is optional
+
+    return picture.png(picture.draw(metrics, title))
 
 
 def _now() -> str:

@@ -15,7 +15,9 @@ import pandas as pd
 from keras_aeos import constraints
 from keras_aeos.callbacks import columns, schedule
 from keras_aeos.callbacks import quantities as of_row
+from keras_aeos.callbacks.card import Card, describe, weakly
 from keras_aeos.callbacks.guarded_meter import GuardedMeter
+from keras_aeos.callbacks.latest import LatestValues
 from keras_aeos.callbacks.logs import Logs
 from keras_aeos.callbacks.never_raises import never_raises
 from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, QUANTITIES
@@ -47,6 +49,12 @@ class AEoSMonitor(Resumable):
     `quantities` that it is asked for. It writes a row to `history`, to ``log_dir/metrics.csv`` and
     to TensorBoard events under ``log_dir/tensorboard``. Training is not disturbed: the trained
     weights are bit for bit those of a run without the monitor.
+
+    The last known values of `edge_ratio`, `preconditioned_sharpness`, `stability_threshold` and, if
+    it is measured, `sharpness` are in Keras' `logs` after every batch and epoch, NaN before there
+    is one. The progress bar and `History` show them, and a callback that comes after the monitor in
+    the list reads them, as ``EarlyStopping(monitor="edge_ratio", mode="max")`` does. Keras hands
+    the logs from one callback to the next, so put the monitor first, after `BackupAndRestore`.
 
     The columns of a row, with those of the quantities before ``residual`` and, if
     `num_eigenvalues` > 1, ``preconditioned_sharpness_2`` and so on at the end:
@@ -174,6 +182,7 @@ class AEoSMonitor(Resumable):
         self._options["solver"] = self._solver
         self.columns = columns.columns(names, num_eigenvalues)
         self._logs = Logs(log_dir, self.columns)
+        self._latest = LatestValues(self.columns)
         self._given = None if data is None else batches.from_data(data, batch_size)
         self._probe_size = _PROBE_SIZE if probe_size is None else probe_size
         self._rows: list[dict[str, Any]] = []
@@ -193,6 +202,7 @@ class AEoSMonitor(Resumable):
         self._num_rows_before = len(self._rows)
         self._had_function = False
         self._unconverged = UnconvergedRows(self._solver, self._automatic, self._warn_once)
+        self._latest.forget()
         self._began = time.perf_counter()
         self._warned: set[str] = set()
         self._unmeasured = None
@@ -250,7 +260,8 @@ class AEoSMonitor(Resumable):
         if len(self._attached) != 3 or not all(map(operator.is_, attached, self._attached)):
             self._forget()
         self._attached = attached
-        self._logs.begin(fresh, running_while(self))
+        self._logs.begin(fresh, running_while(self), weakly(self._card))
+        self._latest.begin()
         self._began = time.perf_counter() - self._seconds_trained
         self._num_rows_before = len(self._rows)
         self._begin_keeping()
@@ -272,6 +283,10 @@ class AEoSMonitor(Resumable):
         )
         return fit
 
+    def _card(self) -> Card:
+        batch_size = None if self._fit is None else self._fit.probe.batch_size
+        return describe(self.model, self._measured_optimizer(), batch_size, self._arguments)
+
     def _measured_optimizer(self) -> keras.optimizers.Optimizer | None:
         return self.model.optimizer if self._optimizer is None else self._optimizer
 
@@ -288,8 +303,18 @@ class AEoSMonitor(Resumable):
             self._warn_once(_SEVERAL_UPDATES)
         fit.expect(due, keep=due and self._updates_wanted and steps == 1)
 
-    @never_raises
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Measure if it is due, and put the latest values into `logs`."""
+        self._measure_if_due()
+        self._latest.add_to(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Put the latest values into `logs`."""
+        super().on_epoch_end(epoch, logs)
+        self._latest.add_to(logs)
+
+    @never_raises
+    def _measure_if_due(self) -> None:
         """Measure if the number of updates has reached or passed the next one that is due."""
         fit = self._begun_fit()
         fit.count(self.model.steps_per_execution)
@@ -343,6 +368,7 @@ class AEoSMonitor(Resumable):
         )
         self._last_step = step
         self._unconverged.note(measured)
+        self._latest.note(measured)
         self._rows.append(measured)
         self._densities += densities
         self._logs.write(measured, densities)
@@ -357,6 +383,7 @@ class AEoSMonitor(Resumable):
         self._seconds_trained = time.perf_counter() - self._began
         if self._fit is not None:
             self._fit.probe.detach()
+        self._logs.finish(self.history, self._seconds_trained, self._latest.first_loss)
         self._logs.close()
 
     def _say_what_is_missing(self) -> None:

@@ -24,6 +24,7 @@ _KEPT: dict[str, tuple[str, ...]] = {
         *("_setup", "_spent", "_costs", "_elapsed", "_ratio", "_last_step", "_due"),
         "_seconds_per_update",
     ),
+    "latest": ("_values", "first_loss", "_begun"),
     "unconverged": ("_num_in_succession", "_said"),
     "guarded_meter": ("_num_failures", "refused"),
     "meter": ("_num_rows", "_seconds", "_warned"),
@@ -157,6 +158,7 @@ def of(monitor: Any, complete: bool = True) -> State:
         "seconds": time.perf_counter() - monitor._began,
         "guarded_meter": _kept("guarded_meter", monitor._meter),
         "unconverged": _kept("unconverged", monitor._unconverged),
+        "latest": _kept("latest", monitor._latest),
     }
     if isinstance(monitor._schedule, Automatic):
         facts["schedule"] = _kept("schedule", monitor._schedule)
@@ -192,6 +194,7 @@ def restore(monitor: Any, state: State, fit: WatchedFit) -> None:
         for name, owner in (
             ("guarded_meter", monitor._meter),
             ("unconverged", monitor._unconverged),
+            ("latest", monitor._latest),
             ("schedule", monitor._schedule),
             ("probe", fit.probe),
         ):
@@ -255,8 +258,8 @@ def _give(name: str, owner: Any, facts: Mapping[str, Any]) -> None:
 
 
 def _as_number(value: Any) -> Any:
-    """A NumPy number as JSON has it."""
-    return value.item()
+    """A number of NumPy or TensorFlow as JSON has it."""
+    return np.asarray(value).item()
 
 
 def _examples(batches: Sequence[Any], arrays: dict[str, np.ndarray]) -> list[Any] | None:

@@ -50,13 +50,24 @@ def all_steps(directory):
 
 
 def events(log_dir, run):
-    """``{tag: [(step, value), ...]}`` of the event files of a run."""
+    """``{column: [(step, value), ...]}`` of the charts of a run; a tag is a group and a column."""
     values: dict = {}
+    for plugin, tag, step, tensor in summaries(log_dir, run):
+        if plugin == "scalars":
+            values.setdefault(tag.partition("/")[2], []).append((step, float(tensor)))
+    return values
+
+
+def summaries(log_dir, run):
+    """Plugin, tag, step and content of everything in the event files of a run."""
+    for step, value in written(log_dir, run):
+        yield value.metadata.plugin_data.plugin_name, value.tag, step, tf.make_ndarray(value.tensor)
+
+
+def written(log_dir, run):
+    """Step and value of everything in the event files of a run."""
     for path in sorted((log_dir / "tensorboard" / run).glob("events.out.tfevents.*")):
         for record in tf.data.TFRecordDataset(str(path)):
             event = tf.compat.v1.Event.FromString(record.numpy())
             for value in event.summary.value:
-                values.setdefault(value.tag, []).append(
-                    (event.step, float(tf.make_ndarray(value.tensor)))
-                )
-    return values
+                yield event.step, value

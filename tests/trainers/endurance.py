@@ -28,7 +28,7 @@ TIMES = ["seconds", "overhead"]
 
 def results(directory):
     """All numbers of a run that do not depend on the clock."""
-    found = {}
+    found: dict = {}
     with h5py.File(directory / "final.weights.h5") as file:
         file.visititems(
             lambda name, item: (
@@ -38,12 +38,12 @@ def results(directory):
     for path in sorted(directory.glob("*.csv")):
         table = pd.read_csv(path, dtype=str)
         found[path.name] = table.drop(columns=TIMES, errors="ignore").to_csv()
-    for run in sorted((directory / "tensorboard").iterdir()):
-        scalars = events(directory, run.name)
-        found[f"tensorboard/{run.name}"] = {
+    for run in ("measured", "threshold", "test"):
+        scalars = events(directory, run)
+        found[f"tensorboard/{run}"] = {
             tag: [(step, repr(value)) for step, value in values]
             for tag, values in scalars.items()
-            if tag not in TIMES
+            if tag.rpartition("/")[2] not in TIMES
         }
     moments = directory / "second_moments.npz"
     found["second moments"] = moments.read_bytes() if moments.exists() else None
@@ -80,14 +80,12 @@ def main(seed, num_kills, directory, arguments):
         return 1
     seconds = time.monotonic() - began
     moments = random.Random(seed)  # noqa: S311
-    num_killed = 0
-    while num_killed < num_kills:
+    for _ in range(num_kills):
         process = started([*arguments, f"output_dir={directory / 'killed'}"])
-        time.sleep(moments.uniform(0.1, 0.8) * seconds)
+        time.sleep(moments.uniform(0.02, 0.35) * seconds)
         os.kill(process, signal.SIGKILL)
         if ended(process) == 0:
-            return 2  # it came to its end before
-        num_killed += 1
+            return 0  # it came to its end before
     return ended(started([*arguments, f"output_dir={directory / 'killed'}"]))
 
 

@@ -1,5 +1,6 @@
 """The training loop: the updates of `fit`, on one device and on many, from any update on."""
 
+import functools
 import json
 import os
 import socket
@@ -14,7 +15,6 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tests.cases import mirrored
 from tests.trainers.sentences import config as of_sentences
 from trainers import loop, run_directory, schema, strategies, training
 from trainers.__main__ import main
@@ -87,23 +87,32 @@ def trained(settings, num_updates, strategy=None):
     return model, model.history.history["loss"]
 
 
+@functools.cache
+def replicas(number):
+    """A strategy on logical CPU devices. TensorFlow's collectives would mix up those of two."""
+    devices = [f"CPU:{index}" for index in range(number)]
+    to_one = tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(devices, cross_device_ops=to_one)
+
+
 def numbers(model):
     """The weights, without the counters of random generators."""
     return [v.numpy() for v in model.variables if v.dtype.startswith("float")]
 
 
-# The configuration, and the directory that it asks for.
+# The configuration, given the directory that it asks for, and whether every bit is the same: the
+# gradient of a variable with several uses is a sum that TensorFlow may take in another order.
 SAME_AS_FIT = {
-    "full batch": lambda place: of_digits(),
-    "one micro-batch": lambda place: of_digits(micro_batch_size=60),
-    "minibatches": lambda place: of_digits(20, 10),
-    "BatchNorm": lambda place: of_images("wide_resnet", place("prepared")),
-    "dropout": lambda place: of_text(place("files"), 0.5),
+    "full batch": (lambda place: of_digits(), True),
+    "one micro-batch": (lambda place: of_digits(micro_batch_size=60), True),
+    "minibatches": (lambda place: of_digits(20, 10), True),
+    "BatchNorm": (lambda place: of_images("wide_resnet", place("prepared")), False),
+    "dropout": (lambda place: of_text(place("files"), 0.5), False),
 }
 
 
-@pytest.mark.parametrize("make", SAME_AS_FIT.values(), ids=SAME_AS_FIT)
-def test_updates_are_those_of_fit_bit_for_bit(make, request):
+@pytest.mark.parametrize(("make", "exact"), SAME_AS_FIT.values(), ids=SAME_AS_FIT)
+def test_updates_are_those_of_fit(make, exact, request):
     settings = make(request.getfixturevalue)
     tf.config.experimental.enable_op_determinism()
     model, losses = trained(settings, 3)
@@ -115,9 +124,11 @@ def test_updates_are_those_of_fit_bit_for_bit(make, request):
     other.compile(optimizer, loss=other.loss, steps_per_execution=number)
     options = {"epochs": 3, "steps_per_epoch": number, "shuffle": False, "verbose": 0}
     expected = other.fit(feed.training(), **options).history["loss"]
-    assert losses == expected
+    # A few units in the last place of float32; some weights cross zero.
+    rtol, atol = (0.0, 0.0) if exact else (1e-6, 1e-7)
+    np.testing.assert_allclose(losses, expected, rtol=rtol)
     for ours, theirs in zip(model.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +147,7 @@ def test_every_network_takes_the_same_step_on_two_replicas(name, request):
     else:
         settings = of_images(name, request.getfixturevalue("prepared"))
     one, [loss] = trained(settings, 1)
-    two, [loss_of_two] = trained(settings, 1, mirrored())
+    two, [loss_of_two] = trained(settings, 1, replicas(2))
     assert loss_of_two == pytest.approx(loss, rel=1e-5)
     for v, ours, theirs in zip(one.variables, numbers(two), numbers(one), strict=False):
         if "moving" not in v.path:  # averages of two micro-batches each, or of all four in a row
@@ -149,9 +160,10 @@ def test_a_run_writes_the_same_measurements_on_every_number_of_replicas(
 ):
     tables = {}
     for number in (1, 2, 4):
-        strategy = "none" if number == 1 else "mirrored"
-        monkeypatch.setattr(strategies, "devices", lambda n=number: [f"CPU:{i}" for i in range(n)])
-        settings = of_digits(batch_size, 5, strategy=strategy)
+        if number > 1:
+            several = replicas(number)
+            monkeypatch.setattr(strategies, "strategy", lambda name, found=several: found)
+        settings = of_digits(batch_size, 5, strategy="none" if number == 1 else "mirrored")
         record = training.train(settings, tmp_path / str(number), {}).record
         assert (record["status"], record["steps"]) == ("completed", 4)
         table = pd.read_csv(tmp_path / str(number) / run_directory.METRICS)
@@ -234,13 +246,20 @@ def test_one_trace_serves_every_update():
 
 def test_dropout_differs_between_replicas():
     inputs = keras.Input([64])
-    strategy = mirrored()
+    strategy = replicas(2)
     with strategy.scope():
         model = keras.Model(inputs, keras.layers.Dropout(0.5)(inputs))
     loop.seed_replicas(model)
     masks = tf.function(lambda: strategy.run(lambda: model(tf.ones([1, 64]), training=True)))()
     one, other = strategy.experimental_local_results(masks)
     assert not np.array_equal(one, other)
+
+
+def test_mirrored_takes_all_devices_and_is_one_strategy():
+    strategy = strategies.strategy("mirrored")
+    assert strategy.num_replicas_in_sync == len(tf.config.list_logical_devices("CPU")) == 4
+    assert strategies.strategy("mirrored") is strategy
+    assert strategies.strategy("none") is tf.distribute.get_strategy()
 
 
 def test_multi_worker_needs_its_cluster(monkeypatch):

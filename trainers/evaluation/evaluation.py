@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_aeos.callbacks import cut_back, writers
+from keras_aeos.callbacks import cut_back, tensorboard, writers
 from trainers import run_directory
 from trainers.callbacks import TrainingLoss
 
@@ -47,7 +47,10 @@ class Evaluation(keras.callbacks.Callback):
         self._files = {
             self._path: writers.csv_file(self.columns),
             self._event_directory / events: writers.event_file(
-                lambda row: {name: row[name] for name in self.columns[2:]}
+                # Beside the curve of the training loss, in another colour.
+                lambda row: tensorboard.scalars(
+                    {f"training/{n.removeprefix('test_')}": row[n] for n in self.columns[2:]}
+                )
             ),
         }
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tests.cases import mirrored
+from tests.strategies import strategy_of
 from trainers import loop, run_directory, schema, training
 from trainers.data import resident
 from trainers.data.share import Share
@@ -61,7 +61,7 @@ def test_training_and_measurements_are_the_same_bits(micro_batch_size, tmp_path,
 
 @pytest.mark.parametrize("num_replicas", [1, 2])
 def test_resident_micro_batches_are_those_of_the_data_set(num_replicas):
-    strategy = mirrored() if num_replicas == 2 else tf.distribute.get_strategy()
+    strategy = strategy_of("mirrored 2") if num_replicas == 2 else tf.distribute.get_strategy()
     feed = task_of(config()).feed(num_replicas)
     placed = resident.resident(feed.full_batch or (), strategy)
     assert placed is not None
