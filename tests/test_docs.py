@@ -107,12 +107,18 @@ def for_readme() -> dict[str, Any]:
     return {}
 
 
+def for_viewing() -> dict[str, Any]:
+    # The callback of Weights & Biases only reads the logs, as any callback may.
+    return {**a_model(), "WandbMetricsLogger": keras.callbacks.Callback}
+
+
 # What a page takes for granted, where it is more than `a_model`.
 SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
     "README.md": for_readme,
     "docs/exactness.md": dict,
     "docs/measurement.md": for_measurement,
     "docs/tutorial.md": dict,
+    "docs/viewing.md": for_viewing,
     "docs/how_to/custom_optimizer.md": dict,
     "docs/how_to/custom_training_loop.md": dict,
     "docs/how_to/several_devices.md": dict,
@@ -181,12 +187,17 @@ def check_big_models(names):
     assert list(names["monitor"].history["step"]) == [10]
 
 
+def check_viewing(names):
+    assert np.isfinite(names["history"]["edge_ratio"][-1])
+
+
 CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "README.md": check_readme,
     "docs/exactness.md": check_exactness,
     "docs/measurement.md": check_measurement,
     "docs/optimizers.md": check_optimizers,
     "docs/tutorial.md": check_tutorial,
+    "docs/viewing.md": check_viewing,
     "docs/how_to/custom_training_loop.md": check_custom_training_loop,
     "docs/how_to/several_devices.md": check_several_devices,
     "docs/how_to/interruptions.md": check_interruptions,

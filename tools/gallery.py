@@ -3,7 +3,7 @@
     python tools/gallery.py [NAME ...] [--out DIR]
 
 writes `NAME.png` for each curve, or for those named, to `docs/figures/gallery`. The data are
-generated; nothing is downloaded. All of them take about two minutes.
+generated; nothing is downloaded. All of them take a few minutes.
 """
 
 import argparse
@@ -41,6 +41,7 @@ class Training:
         steps: Number of updates.
         batch_size: Examples of an update; all of them by default.
         loss: Name of a loss of Keras for one-hot targets.
+        random_labels: Whether the classes are shuffled, which takes longer to fit.
         batch_norm: Whether a BatchNormalization layer precedes each activation.
         update_freq: Updates between measurements.
     """
@@ -50,6 +51,7 @@ class Training:
     steps: int = 600
     batch_size: int = NUM_EXAMPLES
     loss: str = "mse"
+    random_labels: bool = False
     batch_norm: bool = False
     update_freq: int = 5
 
@@ -75,21 +77,24 @@ TRAININGS = {
         lambda: keras.optimizers.Adam(2e-2), "BatchNorm: Adam, η = 0.02", batch_norm=True
     ),
     "fitted": Training(
-        lambda: keras.optimizers.Adam(0.1),
-        "Fitted: Adam, η = 0.1, cross-entropy",
-        steps=150,
+        lambda: keras.optimizers.Adam(5e-2),
+        "Fitted: Adam, η = 0.05, cross-entropy",
+        steps=100,
         loss="categorical_crossentropy",
-        update_freq=3,
+        random_labels=True,
+        update_freq=2,
     ),
 }
 
 
-def examples() -> tuple[np.ndarray, np.ndarray]:
-    """Normal inputs, and one-hot classes that a random network assigns to them."""
+def examples(random_labels: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Normal inputs, and one-hot classes that a random network assigns to them, or shuffled."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal((NUM_EXAMPLES, NUM_INPUTS))
     hidden = np.tanh(x @ generator.standard_normal((NUM_INPUTS, 30)))
     classes = np.argmax(hidden @ generator.standard_normal((30, NUM_CLASSES)), axis=-1)
+    if random_labels:
+        generator.shuffle(classes)
     return x.astype("float32"), np.eye(NUM_CLASSES, dtype="float32")[classes]
 
 
@@ -110,7 +115,7 @@ def network(training: Training) -> keras.Model:
 def train(training: Training) -> pd.DataFrame:
     """Train a network and return the monitor's rows, measured on all examples."""
     keras.utils.set_random_seed(0)
-    x, y = examples()
+    x, y = examples(training.random_labels)
     batches = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(NUM_EXAMPLES, seed=0).repeat()
     batches = batches.batch(training.batch_size).take(training.steps)
     model = network(training)

@@ -111,7 +111,7 @@ def _make_update(
     accumulated = num_micro_batches > 1
     sums = _sums(model) if accumulated else []
 
-    def pieces(number: tf.Tensor, batches: Iterator[Any] | None) -> Any:
+    def pieces(number: tf.Tensor, batches: Any) -> Any:
         if on_devices is None:
             return batches.get_next()
         return strategy.run(lambda parts: tuple(p[number] for p in parts), args=(on_devices,))

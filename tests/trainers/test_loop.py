@@ -290,7 +290,7 @@ def test_others_than_the_chief_write_elsewhere(tmp_path):
         class extended:  # noqa: N801
             should_save_summary = False
 
-    with strategies.own_directory(Worker(), tmp_path / "run") as place:  # type: ignore[arg-type]
+    with strategies.own_directory(Worker(), tmp_path / "run") as place:
         place.mkdir()
         assert place.name == "run"
         assert place.parent != tmp_path
