@@ -102,16 +102,28 @@ def numbers(model):
 
 # The configuration, given the directory that it asks for, and whether every bit is the same: the
 # gradient of a variable with several uses is a sum that TensorFlow may take in another order.
-SAME_AS_FIT = {
-    "full batch": (lambda place: of_digits(), True),
-    "one micro-batch": (lambda place: of_digits(micro_batch_size=60), True),
-    "minibatches": (lambda place: of_digits(20, 10), True),
-    "BatchNorm": (lambda place: of_images("wide_resnet", place("prepared")), False),
-    "dropout": (lambda place: of_text(place("files"), 0.5), False),
-}
+SAME_AS_FIT = [
+    pytest.param(lambda place: of_digits(), True, id="full batch"),
+    pytest.param(
+        lambda place: of_digits(micro_batch_size=60),
+        True,
+        id="one micro-batch",
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(lambda place: of_digits(20, 10), True, id="minibatches"),
+    pytest.param(
+        lambda place: of_images("wide_resnet", place("prepared")),
+        False,
+        id="BatchNorm",
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(
+        lambda place: of_text(place("files"), 0.5), False, id="dropout", marks=pytest.mark.slow
+    ),
+]
 
 
-@pytest.mark.parametrize(("make", "exact"), SAME_AS_FIT.values(), ids=SAME_AS_FIT)
+@pytest.mark.parametrize(("make", "exact"), SAME_AS_FIT)
 def test_updates_are_those_of_fit(make, exact, request):
     settings = make(request.getfixturevalue)
     tf.config.experimental.enable_op_determinism()
@@ -154,7 +166,13 @@ def test_every_network_takes_the_same_step_on_two_replicas(name, request):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [None, 20])
+def measured_in(directory):
+    """The measured values of a run, without times and what a solve says of itself."""
+    table = pd.read_csv(directory / run_directory.METRICS)
+    return table.loc[:, :"residual"].drop(columns=["seconds", "residual"], errors="ignore")
+
+
+@pytest.mark.parametrize("batch_size", [None, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_writes_the_same_measurements_on_every_number_of_replicas(
     batch_size, tmp_path, monkeypatch
 ):
@@ -166,8 +184,7 @@ def test_a_run_writes_the_same_measurements_on_every_number_of_replicas(
         settings = of_digits(batch_size, 5, strategy="none" if number == 1 else "mirrored")
         record = training.train(settings, tmp_path / str(number), {}).record
         assert (record["status"], record["steps"]) == ("completed", 4)
-        table = pd.read_csv(tmp_path / str(number) / run_directory.METRICS)
-        tables[number] = table.drop(columns=["seconds", "overhead"])
+        tables[number] = measured_in(tmp_path / str(number))
     assert tables[1]["step"].tolist() == [2, 4]
     for number in (2, 4):
         # The eigenvalue is known to the solver's tolerance, and Adam amplifies the rounding of
@@ -361,9 +378,6 @@ def test_two_workers_train_as_one_process(batch, tmp_path):
     assert len(chief) == len(worker) > 0
     for ours, theirs in zip(chief, worker, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    one, two = (
-        pd.read_csv(place / run_directory.METRICS).drop(columns=["seconds", "overhead"])
-        for place in (tmp_path / "one", run)
-    )
+    one, two = (measured_in(place) for place in (tmp_path / "one", run))
     assert one["step"].tolist() == [2, 4]
     pd.testing.assert_frame_equal(two, one, check_dtype=False, rtol=1e-3)
