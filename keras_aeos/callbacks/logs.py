@@ -347,7 +347,9 @@ def _first_free(
 def _picture(metrics: pd.DataFrame, title: str) -> bytes:
     from keras_aeos.summaries import picture  # Matplotlib is optional
 
-    return picture.png(picture.draw(metrics, title))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Matplotlib, which are no concern of the training
+        return picture.png(picture.draw(metrics, title))
 
 
 def _now() -> str:

@@ -44,7 +44,8 @@ def shown(url, expression):
         return page.evaluate(expression)
 
 
-GROUPS = "[...document.querySelectorAll('.group-name')].map(e => e.innerText.trim())"
+GROUPS = "[...document.querySelectorAll('.group-title')].map(e => e.innerText.trim())"
+TITLES = "[...document.querySelectorAll('card-view tb-truncated-path')].map(e => e.title)"
 CARDS = "[...document.querySelectorAll('card-view')].map(e => e.innerText)"
 TEXT = "document.body.innerText"
 
@@ -61,13 +62,13 @@ def data(url, path, body=None):
 
 def test_run_opens_with_the_chart_of_the_edge(root):
     with screenshots.tensorboard(root / "run" / "tensorboard") as url:
-        groups, cards, text = shown(url, f"[{GROUPS}, {CARDS}, {TEXT}]")
+        groups, titles, cards, text = shown(url, f"[{GROUPS}, {TITLES}, {CARDS}, {TEXT}]")
         tags = data(url, "text/tags")
-    assert groups[0] == "edge"
-    assert [group for group in groups if not group.startswith("epoch_")] == [
+    # The user's own callback adds groups that begin with "epoch".
+    assert groups[:2] == ["Pinned", "edge"]
+    assert [group for group in groups[1:] if not group.startswith("epoch")] == [
         *("edge", "loss_curvature", "solver", "summary", "training"),
     ]
-    titles = [card.split()[0] for card in cards]
     assert titles[:2] == ["edge/edge_ratio", "edge/preconditioned_sharpness"]
     assert not {"step", "epoch"} & {title.rpartition("/")[2] for title in titles}
     # A curve and its line, in a table below each chart.
