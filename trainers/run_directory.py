@@ -122,7 +122,9 @@ def check_free(directory: Path) -> None:
     """
     if directory.exists() and not directory.is_dir():
         raise UserError(f"output_dir: expected a directory. Received: {directory}, a file")
-    if not directory.exists() or not any(p.name != LOCK for p in directory.iterdir()):
+    if not directory.exists() or not any(
+        path.name not in (LOCK, f"{RUN}.part") for path in directory.iterdir()
+    ):
         return
     # Other programs write files of this name as well.
     if not {"status", "choices"} <= read(directory).keys():
@@ -159,8 +161,12 @@ def _move_aside(directory: Path) -> None:
 def write(directory: Path, record: dict[str, Any]) -> None:
     """Write `run.json`, whole or not at all."""
     temporary = directory / f"{RUN}.part"
-    temporary.write_text(json.dumps(record, indent=2) + "\n")
-    temporary.replace(directory / RUN)
+    try:
+        temporary.write_text(json.dumps(record, indent=2) + "\n")
+        temporary.replace(directory / RUN)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
