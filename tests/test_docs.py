@@ -97,7 +97,12 @@ def for_measurement() -> dict[str, Any]:
     vae = Autoencoder()
     vae.compile(keras.optimizers.Adam(1e-2))
     names = a_model()
-    return {**names, "vae": vae, "batches": [(names["x"], names["y"])] * 100}
+    return {
+        **names,
+        "vae": vae,
+        "batches": [(names["x"], names["y"])] * 100,
+        "update": lambda batch: None,
+    }
 
 
 def for_readme() -> dict[str, Any]:
