@@ -302,6 +302,6 @@ def test_events_are_cut_at_every_byte(tmp_path, uninterrupted):
     for size in (*range(0, len(content), 97), len(content)):
         (directory / path.name).write_bytes(content[:size])
         cut_back.cut_events(directory, 8)
-        steps = [step for step, _ in events(tmp_path, "run").get("step", [])]
+        steps = [step for step, _ in events(tmp_path, "run").get("edge_ratio", [])]
         assert steps == [2, 4, 6, 8][: len(steps)]
     assert steps == [2, 4, 6, 8]

@@ -61,7 +61,9 @@ UNDISTURBED: dict[str, tuple] = {
 def test_training_is_bit_identical_with_and_without_the_monitor(name):
     make_optimizer, compile_options, monitor_options, strategy = UNDISTURBED[name]
     generator = np.random.default_rng(0)
-    x, y = generator.standard_normal((42, 4)), generator.standard_normal((42, 3))
+    # An uneven last batch, but not of fewer rows than replicas: Keras trains these to NaN.
+    size = 44 if strategy == "mirrored 4" else 42
+    x, y = generator.standard_normal((size, 4)), generator.standard_normal((size, 3))
 
     def train(watched):
         keras.utils.set_random_seed(7)
