@@ -55,9 +55,16 @@ UNDISTURBED: dict[str, tuple] = {
         lambda: keras.optimizers.SGD(RATE, 0.9), {}, {"data": "given"}, "mirrored 2",
     ),
 }  # fmt: skip
+# Those that take a way of their own through Keras or the monitor.
+DISTINCT = (
+    *("custom adam", "adam", "given data", "executions", "xla", "accumulation", "loss scaling"),
+    *("mirrored custom", "mirrored adam"),
+)
 
 
-@pytest.mark.parametrize("name", UNDISTURBED)
+@pytest.mark.parametrize(
+    "name", [n if n in DISTINCT else pytest.param(n, marks=pytest.mark.slow) for n in UNDISTURBED]
+)
 def test_training_is_bit_identical_with_and_without_the_monitor(name):
     make_optimizer, compile_options, monitor_options, strategy = UNDISTURBED[name]
     generator = np.random.default_rng(0)

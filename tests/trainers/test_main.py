@@ -54,6 +54,7 @@ def test_runs_of_a_sweep_have_short_names_for_tensorboard(tmp_path, sweep):
     assert [link.resolve() for link in links] == [run / "tensorboard" for run in runs]
 
 
+@pytest.mark.slow
 def test_sweep_with_another_setting_runs_beside_the_old_one(tmp_path, sweep):
     sweep()
     assert "skipped" not in sweep("seed=1")

@@ -60,6 +60,7 @@ def test_loss_is_the_mean_over_real_tokens_of_training_and_monitor(files):
     assert model.history.history["loss"][0] == pytest.approx(losses / count, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_threshold_moves_with_the_learning_rate(files):
     """Of the last update, with micro-batches."""
     settings = config(
