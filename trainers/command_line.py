@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from trainers import schema
@@ -123,7 +122,7 @@ def jobs(options: argparse.Namespace) -> Jobs:
     single = [o for o in overrides if not o.is_sweep_override()]
     first = compose(name, directory, single)
     unnamed = [*_excluded(first), *_PLACES]
-    swept = options.multirun or first.hydra.mode == RunMode.MULTIRUN
+    swept = options.multirun or first.asks_for_sweep()
     if swept:
         combinations = combined(overrides, _swept_by_file(first))
     elif len(single) == len(overrides):

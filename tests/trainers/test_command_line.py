@@ -115,7 +115,7 @@ MISTAKES = {
     ),
     "settings too long for the name of a directory": (
         (*QUICKSTART, "-m", f"monitor.quantities=[{','.join(LONG)}]"),
-        ["exclude_keys=[output_dir,data.data_dir,KEY]", "255", "sharpness"],
+        ["exclude_keys=[output_dir,data.data_dir,", ",KEY]", "255", "sharpness"],
     ),
     "settings of a single run too long": (
         (*QUICKSTART, f"monitor.quantities=[{','.join(LONG)}]"),

@@ -40,7 +40,8 @@ def launched(tmp_path, monkeypatch, capfd):
     ("name", "settings"),
     [
         ("processes", "{jobs: 2}"),
-        ("submitit", "{cluster: local, timeout_min: 1}"),
+        # It leaves pytest without its files for output.
+        pytest.param("submitit", "{cluster: local, timeout_min: 1}", marks=pytest.mark.slow),
         pytest.param("ray", "{num_cpus: 1}", marks=pytest.mark.slow),
     ],
 )
@@ -62,7 +63,6 @@ MISTAKES = {
     "no YAML": ("processes", "{a: [", "expected keys with values"),
     "another key": ("processes", "{workers: 2}", "expected the key jobs"),
     "no number": ("processes", "{jobs: many}", "expected the key jobs"),
-    "unknown parameter": ("submitit", "{cluster: local, minutes: 3}", "minutes"),
 }
 
 
