@@ -185,8 +185,6 @@ class AEoSMonitor(Resumable):
         self._latest = LatestValues(self.columns)
         self._given = None if data is None else batches.from_data(data, batch_size)
         self._probe_size = _PROBE_SIZE if probe_size is None else probe_size
-        self._rows: list[dict[str, Any]] = []
-        self._densities: list[dict[str, Any]] = []
         self._seconds_trained = 0.0
         self._epoch = 0
         self._attached: tuple[Any, ...] = ()
@@ -206,25 +204,6 @@ class AEoSMonitor(Resumable):
         self._began = time.perf_counter()
         self._warned: set[str] = set()
         self._unmeasured = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "AEoSMonitor":
-        """A monitor with the same arguments and rows, attached to no model; `data` is shared."""
-        copy = type(self)(**self._arguments)
-        copy._rows, copy._densities = list(self._rows), list(self._densities)
-        return copy
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The arguments and the rows; what belongs to a model is left out."""
-        return {
-            "arguments": self._arguments,
-            "rows": self._rows,
-            "densities": self._densities,
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make the monitor of these arguments, with these rows."""
-        type(self).__init__(self, **state["arguments"])
-        self._rows, self._densities = state["rows"], state["densities"]
 
     @property
     def log_dir(self) -> pathlib.Path | None:

@@ -24,7 +24,7 @@ _NUM_EPOCHS = 2
 
 
 class Resumable(keras.callbacks.Callback):
-    """The part of an `AEoSMonitor` that saves its state and takes it up again.
+    """The part of an `AEoSMonitor` that copies and saves its state and takes it up again.
 
     If `fit` has a callback that writes checkpoints, the state after each row is kept beside the
     logs, and a monitor that begins at a later update than the first takes it up by itself.
@@ -32,11 +32,32 @@ class Resumable(keras.callbacks.Callback):
 
     def __init__(self) -> None:
         super().__init__()
+        self._rows: list[dict[str, Any]] = []
+        self._densities: list[dict[str, Any]] = []
         # The state for the next `fit`; that of which the vectors wait for the first measurement.
         self._loaded: state.State | None = None
         self._unmeasured: state.State | None = None
         self._states: StateFiles | None = None
         self._seconds_keeping = 0.0
+
+    def __deepcopy__(self: Any, memo: dict[int, Any]) -> Any:
+        """A monitor with the same arguments and rows, attached to no model; `data` is shared."""
+        copy = type(self)(**self._arguments)
+        copy._rows, copy._densities = list(self._rows), list(self._densities)
+        return copy
+
+    def __getstate__(self: Any) -> dict[str, Any]:
+        """The arguments and the rows; what belongs to a model is left out."""
+        return {
+            "arguments": self._arguments,
+            "rows": self._rows,
+            "densities": self._densities,
+        }
+
+    def __setstate__(self: Any, state: dict[str, Any]) -> None:
+        """Make the monitor of these arguments, with these rows."""
+        type(self).__init__(self, **state["arguments"])
+        self._rows, self._densities = state["rows"], state["densities"]
 
     def save(self, path: str | os.PathLike) -> None:
         """Write what the rows to come depend on, beside the model, to a ``.npz`` file.
