@@ -116,7 +116,10 @@ def page(width: int = 1400, height: int = 900, dark: bool = False) -> Iterator[P
     if program is None:
         raise RuntimeError("Chromium is needed; install the package chromium")
     # Above the two descriptors, which the child puts them on.
-    pipes = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (*os.pipe(), *os.pipe())]
+    ends = (*os.pipe(), *os.pipe())
+    pipes = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in ends]
+    for end in ends:
+        os.close(end)
     theirs_in, ours_out, ours_in, theirs_out = pipes
 
     def connect() -> None:

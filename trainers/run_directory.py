@@ -213,7 +213,8 @@ def interruption_recorded(directory: Path, record: dict[str, Any]) -> Iterator[N
         if isinstance(error, OSError):
             raise RunError(
                 f"the run in {directory} failed: {error}. Make sure that files can be written "
-                "there, and start the same command again: it goes on from the last checkpoint"
+                "there, and start the same command again: it goes on from the last checkpoint, if "
+                "there is one"
             ) from error
         raise
 

@@ -32,10 +32,11 @@ _LOST = (tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.Unav
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; `record` is the content of its `run.json`."""
+    """How a run ended: the content of its `run.json`, what it shows, and that as a table."""
 
     record: dict
     summary: report.EdgeSummary
+    table: str
 
     def line(self, directory: Path) -> str:
         """One line for a job of a sweep."""
@@ -52,7 +53,7 @@ class Outcome:
                 f"              tensorboard --logdir {directory / run_directory.TENSORBOARD}",
                 f"figure:       {directory / run_directory.CURVES}",
                 self.summary.sentence(),
-                report.small_table(directory),
+                self.table,
                 *self._evaluation(),
             )
         )
@@ -161,7 +162,7 @@ def _finish(directory: Path, record: dict[str, Any], callbacks: "_Callbacks") ->
     record["status"] = stop.status
     run_directory.write(directory, record)
     Checkpoints(directory).remove()
-    return Outcome(record, report.summarise(directory))
+    return Outcome(record, report.summarise(directory), report.small_table(directory))
 
 
 @dataclass(frozen=True)

@@ -92,4 +92,4 @@ def _report(options: argparse.Namespace) -> None:
 
 def _check_installed(name: str) -> None:
     if importlib.util.find_spec(name) is None:
-        raise RunError(f"{name} is needed; install it with pip install 'keras-aeos[report]'")
+        raise RunError(f"{name} is needed; install it with pip install '.[report]' in the checkout")

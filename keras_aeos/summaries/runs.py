@@ -8,6 +8,7 @@ import math
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,8 @@ _METRICS, _CONFIG, _RECORD = "metrics.csv", "config.yaml", "run.json"
 _REPLACED = re.compile(r"\.replaced-\d+$")
 _NEEDED = ("step", "loss", "preconditioned_sharpness", "stability_threshold", "edge_ratio")
 _TABLE_ROW = re.compile(r"^\| ([^|]+) \| (.*) \|$", re.MULTILINE)
+# Bytes of all members of an archive together; a run of the paper's length has a few millions.
+_MAX_UNPACKED = 2**30
 AnyPath = Path | zipfile.Path
 
 
@@ -101,6 +104,8 @@ def _directories(place: Path) -> list[AnyPath]:
             file = zipfile.ZipFile(place)
         except (OSError, zipfile.BadZipFile) as error:
             raise RunError(f"{place} is not an archive of runs: {error}") from error
+        if sum(member.file_size for member in file.infolist()) > _MAX_UNPACKED:
+            raise RunError(f"{place} holds more than 1 GiB")
         paths = [PurePosixPath(n) for n in sorted(file.namelist()) if n.endswith(_METRICS)]
         return [
             zipfile.Path(file, f"{p.parent}/" if p.parent.name else "")
@@ -121,7 +126,7 @@ def _read(directory: AnyPath) -> Run:
         record = _content(directory / _RECORD)
         record = json.loads(record) if record else {}
         config = _yaml(_content(directory / _CONFIG))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         message = " ".join(str(error).split())
         raise RunError(f"{directory} is damaged: {message}") from error
     missing = [name for name in _NEEDED if name not in metrics]
@@ -147,7 +152,7 @@ def _yaml(text: str) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         raise RunError(
             "the run of a trainer has a config.yaml, for which PyYAML is needed; install it with "
-            "pip install 'keras-aeos[report]'"
+            "pip install '.[report]' in the checkout"
         ) from error
     try:
         config = yaml.safe_load(text)
@@ -174,7 +179,10 @@ def _first_text(path: Path) -> str:
             head = file.read(12)
             if len(head) < 12:
                 break
-            event = event_pb2.Event.FromString(file.read(struct.unpack("<Q", head[:8])[0]))
+            (length,) = struct.unpack("<Q", head[:8])
+            if length > path.stat().st_size:
+                break
+            event = event_pb2.Event.FromString(file.read(length))
             file.read(4)
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name == "text":

@@ -1,10 +1,12 @@
 """Runs that are found and read, their names, and what happened in them."""
 
 import math
+import struct
 import zipfile
 
 import pytest
 
+from keras_aeos.summaries import runs as runs_module
 from keras_aeos.summaries.edge import ABOVE, AROUND, claim
 from keras_aeos.summaries.events import events
 from keras_aeos.summaries.runs import RunError, read_runs
@@ -63,6 +65,27 @@ def test_damaged_run_is_named_in_one_line(tmp_path, damage, part):
         read_runs([directory])
     assert str(directory) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_damaged_or_huge_archive_is_named_in_one_line(tmp_path, monkeypatch):
+    directory = made_up.write(tmp_path / "run", 0.1)
+    archive = tmp_path / "runs.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(directory / "metrics.csv", "run/metrics.csv")
+    content = archive.read_bytes()
+    archive.write_bytes(content.replace(b"0.1", b"0.7", 1))
+    with pytest.raises(RunError, match="is damaged: Bad CRC-32"):
+        read_runs([archive])
+    archive.write_bytes(content)
+    monkeypatch.setattr(runs_module, "_MAX_UNPACKED", 10)
+    with pytest.raises(RunError, match="holds more than 1 GiB"):
+        read_runs([archive])
+
+
+def test_events_of_an_impossible_length_are_left_out(tmp_path):
+    path = tmp_path / "events.out.tfevents.1"
+    path.write_bytes(struct.pack("<Q", 2**63) + bytes(100))
+    assert runs_module._first_text(path) == ""
 
 
 def test_share_of_steps_at_the_edge(tmp_path):

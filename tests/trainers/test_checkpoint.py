@@ -251,7 +251,7 @@ def failing(monkeypatch, number):
 
 @pytest.fixture
 def arguments(directory, tmp_path):
-    """The command line of a run of two updates, each with a checkpoint to write."""
+    """The command line of a run of three updates, the first two with a checkpoint to write."""
     settings = ["data.num_examples=40", "data.micro_batch_size=20", "model.width=4", "steps=3"]
     settings += [f"data.data_dir={directory}", f"output_dir={tmp_path / 'run'}"]
     return ["-cn", "fully_connected", *settings, "monitor.update_freq=1"]

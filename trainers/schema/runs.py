@@ -190,6 +190,8 @@ class Config(Run):
             yield "evaluation.freq", f"the run has {steps} steps"
         if self.checkpoint.freq is not None and self.checkpoint.freq >= steps:
             yield "checkpoint.freq", f"the run has {steps} steps, and none is written at its end"
+        if self.checkpoint.freq is not None and self.strategy == "multi_worker":
+            yield "checkpoint.freq", "runs of several processes write no checkpoints"
         end = self.stop.loss_threshold or 0.0
         for key in ("monitor", "evaluation"):
             threshold = getattr(self, key).loss_threshold
