@@ -155,7 +155,10 @@ def _array(member: bytes) -> np.ndarray:
     read_header = _HEADERS.get(np.lib.format.read_magic(stream))
     if read_header is None:
         raise ValueError("it has an array of an unknown version")
-    shape, by_columns, dtype = read_header(stream, max_header_size=_HEADER)
+    try:
+        shape, by_columns, dtype = read_header(stream, max_header_size=_HEADER)
+    except Exception as error:  # NumPy parses it as Python, with errors of several types
+        raise ValueError(f"it has an array without a header: {error}") from error
     begin = stream.tell()
     if dtype.kind not in _KINDS or min(shape, default=0) < 0:
         raise ValueError(f"it has an array of shape {shape} and dtype {dtype}, not of numbers")

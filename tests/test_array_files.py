@@ -183,3 +183,13 @@ def test_only_numbers_are_written(tmp_path):
     with pytest.raises(ValueError, match="Received: 'a' of dtype object"):
         array_files.write(tmp_path / "a.npz", {"a": np.array([None])})
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("header", ["{", "(" * 5000, "'", "{'descr': 1}"])
+def test_header_that_numpy_cannot_parse_is_damage(tmp_path, header):
+    text = (header + "\n").encode()
+    member = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    with zipfile.ZipFile(tmp_path / "state.npz", "w") as file:
+        file.writestr("a.npy", member)
+    with pytest.raises(ValueError, match="without a header"):
+        array_files.read(tmp_path / "state.npz")

@@ -7,8 +7,7 @@ import math
 import platform
 import shlex
 import sys
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -30,17 +29,6 @@ _HOW_TO_READ = """\
 - `loss_curvature/sharpness` is λ₁(H). It may rise at the edge, because P adapts.
 - `solver/converged` and `solver/error_bound` say how far to trust a row.
 """
-
-
-def weakly(method: Callable[[], Any]) -> Callable[[], Any]:
-    """A function that calls a method without keeping its object alive; None once it is gone."""
-    reference = weakref.WeakMethod(method)
-
-    def call() -> Any:
-        alive = reference()
-        return None if alive is None else alive()
-
-    return call
 
 
 @dataclasses.dataclass(frozen=True)

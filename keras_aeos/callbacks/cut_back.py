@@ -1,6 +1,7 @@
 """Log files of a training that is continued, cut back to an update."""
 
 import csv
+import io
 import math
 import pathlib
 import struct
@@ -19,11 +20,14 @@ _BEFORE, _AFTER = struct.Struct("<QI"), 4
 def read_rows(path: pathlib.Path, columns: Sequence[str], steps: range) -> list[dict[str, Any]]:
     """The rows of some steps in a CSV file with these columns; none if it has others.
 
+    A last line without an end is left out.
+
     Raises:
         OSError: If the file can't be read.
     """
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        header, *lines = csv.reader(file)
+    content = path.read_bytes()
+    text = content[: content.rfind(b"\n") + 1].decode(errors="replace")
+    header, *lines = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
     if header != list(columns):
         return []
     rows = [

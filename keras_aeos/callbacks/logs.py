@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 
 from keras_aeos.callbacks import cut_back, tensorboard, writers
-from keras_aeos.callbacks.card import Card, weakly
+from keras_aeos.callbacks.card import Card
 from keras_aeos.callbacks.claim import Claim, Taken
 from keras_aeos.callbacks.quantities import DENSITY_COLUMNS
+from keras_aeos.callbacks.running import weakly
 
 _METRICS = "metrics.csv"
 _DENSITIES = "spectral_density.csv"
@@ -33,9 +34,9 @@ _URL = re.compile(r"[A-Za-z][\w+.-]+:/")
 class Logs:
     """Writes rows to CSV files and TensorBoard events, and never ends the training.
 
-    ``metrics.csv`` has a line and the run ``tensorboard/measured`` an event for each row. The
-    threshold is written, under the tag of the preconditioned sharpness, in the run
-    ``tensorboard/threshold``: TensorBoard then draws both on one chart, in two colors.
+    ``metrics.csv`` has a line and the run ``tensorboard/measured`` an event for each row. What a
+    curve is compared with is in the run ``tensorboard/threshold`` under the curve's tag: λ*, 1 and
+    η. TensorBoard then draws both on one chart, in two colors.
     ``tensorboard/summary`` has the hyperparameters and results of each training that has ended.
     ``spectral_density.csv`` has a line for each interval of a density.
 
@@ -150,7 +151,9 @@ class Logs:
             cut_back.cut_events(directory / run, step)
         # It is written at the end, which has not come yet.
         cut_back.cut_events(directory / _SUMMARY, -1)
-        self._opened = False
+        self._opened = self._fresh = False
+        for file in self._files.values():
+            file.size = None
 
     def rows(self, steps: range) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The rows and the densities of some steps in the files.

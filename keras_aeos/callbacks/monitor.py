@@ -15,14 +15,14 @@ import pandas as pd
 from keras_aeos import constraints
 from keras_aeos.callbacks import columns, schedule
 from keras_aeos.callbacks import quantities as of_row
-from keras_aeos.callbacks.card import Card, describe, weakly
+from keras_aeos.callbacks.card import Card, describe
 from keras_aeos.callbacks.guarded_meter import GuardedMeter
 from keras_aeos.callbacks.latest import LatestValues
 from keras_aeos.callbacks.logs import Logs
 from keras_aeos.callbacks.never_raises import never_raises
 from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, QUANTITIES
 from keras_aeos.callbacks.resuming import Resumable
-from keras_aeos.callbacks.running import running_while
+from keras_aeos.callbacks.running import running_while, weakly
 from keras_aeos.callbacks.unconverged import UnconvergedRows
 from keras_aeos.callbacks.watched_fit import WatchedFit
 from keras_aeos.curvature import batches, replicas
@@ -242,7 +242,8 @@ class AEoSMonitor(Resumable):
         replicas.check_strategy(model)
         if replicas.is_chief(model):
             self._logs.begin(fresh, running_while(self), weakly(self._card))
-            self._begin_keeping()
+            if not replicas.has_workers(model.distribute_strategy):
+                self._begin_keeping()
         self._latest.begin()
         self._began = time.perf_counter() - self._seconds_trained
         self._num_rows_before = len(self._rows)

@@ -99,10 +99,13 @@ class FitProbe:
 
     def after_batch(self, batch: Any, logs: Any) -> None:
         """Gather a batch."""
-        if batch is None or self._num_missing <= 0:
+        if batch is None:
+            return
+        if self.batch_size is None:
+            self.batch_size = int(num_rows(batch))
+        if self._num_missing <= 0:
             return
         self.batches.append(batch)
-        self.batch_size = self.batch_size or int(num_rows(batch))
         self._num_missing -= int(num_rows(batch))
         if self.confirmed is None:
             self.confirmed = self._is_loss_of_compile(batch, logs)

@@ -10,6 +10,7 @@ import keras
 from keras_aeos.callbacks import state
 from keras_aeos.callbacks.running import companions
 from keras_aeos.callbacks.watched_fit import WatchedFit
+from keras_aeos.curvature import replicas
 
 _DIRECTORY = "state"
 # Callbacks from whose files a training can be resumed; not all versions of Keras have all of them.
@@ -129,10 +130,14 @@ class Resumable(keras.callbacks.Callback):
                 return
             if not found.counts_batches:
                 found = found.until(step)
+            # Of several workers, one alone has the logs, and all have to begin alike.
+            alone = not replicas.has_workers(self.model.distribute_strategy)
+            if alone and not found.counts_batches:
                 found.extend(*self._logs.rows(range(found.num_updates_covered + 1, step + 1)))
             state.restore(self, found, fit)
             self._unmeasured = found
-            self._logs.resume(self._rows, self._densities, max(step, found.step))
+            if fit.writes:
+                self._logs.resume(self._rows, self._densities, max(step, found.step))
         except (KeyError, OSError, TypeError, ValueError) as error:
             self._warn_once(
                 "The training goes on, but not all rows before it are kept: "

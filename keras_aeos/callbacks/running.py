@@ -1,9 +1,10 @@
-"""Whether the training that a callback watches still runs."""
+"""Whether the training that a callback watches still runs, and its object still lives."""
 
 import sys
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 
@@ -30,6 +31,17 @@ def running_while(callback: keras.callbacks.Callback) -> Callable[[], bool]:
         return callback is not None and _is_called(callback)
 
     return running
+
+
+def weakly(method: Callable[[], Any]) -> Callable[[], Any]:
+    """A function that calls a method without keeping its object alive; None once it is gone."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> Any:
+        alive = reference()
+        return None if alive is None else alive()
+
+    return call
 
 
 def companions(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:

@@ -234,9 +234,12 @@ def restore_meter(state: State, guarded: GuardedMeter, model: Any, fit: WatchedF
         for array in vectors.values()
     ):
         tracker = meter._tracker
-        tracker._last = {name: tf.constant(array) for name, array in vectors.items()}
-        tracker._num_solves = {name: int(n) for name, n in state.facts["num_solves"].items()}
-    _give("meter", meter, state.facts)
+        try:
+            tracker._last = {name: tf.constant(array) for name, array in vectors.items()}
+            tracker._num_solves = {name: int(n) for name, n in state.facts["num_solves"].items()}
+            _give("meter", meter, state.facts)
+        except (AttributeError, KeyError, TypeError, ValueError):  # damage: begin cold
+            tracker.clear()
 
 
 def _kept(name: str, owner: Any) -> dict[str, Any]:

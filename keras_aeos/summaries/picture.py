@@ -46,10 +46,10 @@ def draw(metrics: pd.DataFrame, title: str, summary: EdgeSummary | None = None) 
     if summary is not None:
         shaded = " (shaded)" if summary.window else ""
         figure.supxlabel(summary.sentence() + shaded, fontsize="medium")
-    _loss(panels[0, 0], rows)
+    drawing.draw_loss(panels[0, 0], [rows], [_COLOUR])
     _ratio(panels[0, 1], rows, summary)
     _preconditioned(panels[1, 0], rows)
-    _sharpness(panels[1, 1], rows)
+    _curve(panels[1, 1], rows, "sharpness", drawing.SHARPNESS_LABEL)
     for axes, (name, label) in zip(panels[2], _NORMS.items(), strict=True):
         _curve(axes, rows, name, label)
         axes.set_xlabel("step")
@@ -60,10 +60,10 @@ def draw(metrics: pd.DataFrame, title: str, summary: EdgeSummary | None = None) 
     return figure
 
 
-def png(figure: Figure, dpi: int = 110) -> bytes:
+def png(figure: Figure) -> bytes:
     """A figure as a PNG image."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi, metadata=_METADATA[".png"])
+    figure.savefig(file, format="png", dpi=110, metadata=_METADATA[".png"])
     return file.getvalue()
 
 
@@ -85,10 +85,6 @@ def save_all(runs: Sequence[Run], directory: Path) -> list[Path]:
     return paths
 
 
-def _loss(axes: Axes, rows: pd.DataFrame) -> None:
-    drawing.draw_loss(axes, [rows], [_COLOUR])
-
-
 def _ratio(axes: Axes, rows: pd.DataFrame, summary: EdgeSummary | None) -> None:
     drawing.draw_curves(axes, [rows], [_COLOUR], "edge_ratio")
     axes.axhline(1.0, color=_LINE, linestyle="--", linewidth=1.1)
@@ -104,10 +100,6 @@ def _preconditioned(axes: Axes, rows: pd.DataFrame) -> None:
     curve, threshold = axes.get_lines()[:2]
     threshold.set_color(_LINE)
     axes.legend([curve, threshold], ["measured", r"threshold $\lambda^*$"], fontsize="small")
-
-
-def _sharpness(axes: Axes, rows: pd.DataFrame) -> None:
-    _curve(axes, rows, "sharpness", drawing.SHARPNESS_LABEL)
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import math
 import re
@@ -62,7 +63,7 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Arguments of the optimizer, as far as they are known."""
         if self.config:
-            return {k: v for k, v in self.config["optimizer"].items() if k != "name"}
+            return {k: v for k, v in self.config.get("optimizer", {}).items() if k != "name"}
         found = re.findall(r"(\w+)=([^,()]+)", self.card.get("optimizer", ""))
         return {key: _number(value) for key, value in found}
 
@@ -126,6 +127,8 @@ def _read(directory: AnyPath) -> Run:
         record = _content(directory / _RECORD)
         record = json.loads(record) if record else {}
         config = _yaml(_content(directory / _CONFIG))
+    except RunError:
+        raise
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         message = " ".join(str(error).split())
         raise RunError(f"{directory} is damaged: {message}") from error
@@ -135,7 +138,8 @@ def _read(directory: AnyPath) -> Run:
     text = [name for name in _NEEDED if not pd.api.types.is_numeric_dtype(metrics[name])]
     if text and len(metrics):
         raise RunError(f"{path} is damaged: expected numbers in {', '.join(text)}")
-    if not isinstance(record, dict) or not isinstance(config.get("optimizer", {}), dict):
+    sections = (config.get(name) or {} for name in ("optimizer", "data", "model"))
+    if not all(isinstance(part, dict) for part in (record, *sections)):
         raise RunError(f"{directory} is damaged: {_RECORD} or {_CONFIG} is not that of a run")
     return Run("", directory, metrics, config, record, _card(directory))
 
@@ -182,7 +186,10 @@ def _first_text(path: Path) -> str:
             (length,) = struct.unpack("<Q", head[:8])
             if length > path.stat().st_size:
                 break
-            event = event_pb2.Event.FromString(file.read(length))
+            try:
+                event = event_pb2.Event.FromString(file.read(length))
+            except Exception:  # damage; protobuf's versions have errors of several types
+                break
             file.read(4)
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name == "text":
@@ -217,11 +224,11 @@ def short_names(configs: Sequence[dict[str, Any]], otherwise: Sequence[str]) -> 
 
 def numbered(names: Iterable[str]) -> list[str]:
     """The names, with a number where there are several of the same."""
-    seen: dict[str, int] = {}
-    different = []
+    different: list[str] = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        different.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+        further = (f"{name}-{number}" for number in itertools.count(2))
+        candidates = itertools.chain([name], further)
+        different.append(next(free for free in candidates if free not in different))
     return different
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from keras_aeos.summaries.runs import Run
 
@@ -53,5 +52,5 @@ def _line(run: Run) -> tuple[str, ...]:
     )
 
 
-def _number(value: Any, form: str = ".5g") -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:{form}}"
+def _number(value: float, form: str = ".5g") -> str:
+    return "-" if math.isnan(value) else f"{value:{form}}"

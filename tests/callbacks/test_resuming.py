@@ -202,6 +202,19 @@ def test_saved_state_does_not_replace_the_logs_of_another_training(tmp_path, uni
     assert watching.history["step"].tolist() == [2, 4, 6, 8, 10, 12, 14]
 
 
+def test_monitor_that_has_trained_goes_on_with_what_it_loads(tmp_path, uninterrupted):
+    uninterrupted.save(tmp_path / "monitor.npz")
+    watching, model = monitor(tmp_path / "logs"), network()
+    network().fit(**FED, epochs=1, callbacks=[watching])
+    watching.load(tmp_path / "monitor.npz")
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.iterations.assign(12)
+    model.fit(**FED, epochs=1, callbacks=[watching])
+    assert watching.history["step"].tolist() == [2, 4, 6, 8, 10, 12, 14]
+    kept = pd.read_csv(tmp_path / "logs" / "metrics.csv")
+    assert kept["step"].tolist() == watching.history["step"].tolist()
+
+
 def test_full_disk_is_no_end_of_training(tmp_path, monkeypatch, uninterrupted):
     def refuses(*_):
         raise OSError(28, "No space left on device")
@@ -242,6 +255,29 @@ def test_state_with_damaged_content_is_said_and_training_goes_on(tmp_path, unint
     watching.load(tmp_path / "monitor.npz")
     with pytest.warns(UserWarning, match="state of the monitor is damaged"):
         network().fit(**FED, epochs=1, callbacks=[watching])
+
+
+def test_solves_begin_cold_where_the_state_of_the_solver_is_damaged(tmp_path, uninterrupted):
+    found = state.of(uninterrupted)
+    del found.facts["num_solves"]
+    found.write(tmp_path / "monitor.npz")
+    watching = monitor(tmp_path / "logs")
+    watching.load(tmp_path / "monitor.npz")
+    model = network()
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.iterations.assign(12)
+    model.fit(**FED, epochs=1, callbacks=[watching])
+    assert watching.history["step"].tolist()[-1] == 14
+    assert watching.history["converged"].all()
+
+
+@pytest.mark.parametrize(
+    ("content", "steps"), [("step,x\n2,0.5\n4,0.1", [2]), ("step,x\n2,0.5\n", [2]), ("", [])]
+)
+def test_line_without_an_end_is_no_row(tmp_path, content, steps):
+    (tmp_path / "metrics.csv").write_text(content)
+    rows = cut_back.read_rows(tmp_path / "metrics.csv", ["step", "x"], range(10))
+    assert [row["step"] for row in rows] == steps
 
 
 NESTS = {
