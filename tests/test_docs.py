@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import keras_aeos
+from tests.strategies import strategy_of
 from tools import pages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -216,6 +217,8 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
 def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(keras.datasets.mnist, "load_data", keras.datasets.mnist.load_data)
+    # A second strategy with collectives would break the first one's in this process.
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: strategy_of("mirrored 2"))
     name = name_of(page)
     names = pages.run(page, SETTINGS.get(name, a_model)(), max_epochs=10)
     CHECKS.get(name, lambda names: None)(names)

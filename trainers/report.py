@@ -21,7 +21,9 @@ def summarise(directory: Path) -> EdgeSummary:
 
 
 def small_table(directory: Path) -> str:
-    """The numbers of the run in a directory, a line a value."""
+    """The numbers of the run in a directory, a line a value; "" where nothing was measured."""
+    if not (directory / run_directory.METRICS).exists():
+        return ""
     [run] = read_runs([directory])
     return table.small_table(run)
 

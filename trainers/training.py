@@ -53,7 +53,7 @@ class Outcome:
                 f"              tensorboard --logdir {directory / run_directory.TENSORBOARD}",
                 f"figure:       {directory / run_directory.CURVES}",
                 self.summary.sentence(),
-                self.table,
+                *([self.table] if self.table else []),
                 *self._evaluation(),
             )
         )
