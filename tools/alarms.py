@@ -5,7 +5,8 @@
 
 `train` makes trainings of small networks, without injected faults, one file each in DIR
 (runs/alarms by default). Those that are there are left out, so it can be ended and called again.
-It needs CIFAR-10 and Multi30k in the directory of TensorFlow Datasets that TFDS_DATA_DIR names.
+It needs CIFAR-10 and, from training 240 on, Multi30k in the directory of TensorFlow Datasets that
+TFDS_DATA_DIR names.
 
 `judge` packs the files, if there are any, into docs/runs/alarms.csv.gz, fits the coefficients of
 `keras_aeos.DivergenceAlarm` in keras_aeos/alarm_rule.json to them, and writes the table and the
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument(
         "--trainings",
         type=int,
-        default=2 * plan.NUM_COMBINATIONS,
+        default=plan.NUM_COMBINATIONS,
         help="number of trainings, the first ones of the plan; default: %(default)s",
     )
     parser.add_argument("--runs", type=Path, default=RUNS, help="where the files of trainings are")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from keras_aeos import AEoSMonitor, DivergenceAlarm, alarm_rule
+from keras_aeos import AEoSMonitor, Alarm, DivergenceAlarm, alarm_rule
 from tests.strategies import scope
 from trainers import loop
 from trainers.data import feed
@@ -101,7 +101,8 @@ def test_stop_ends_training_after_the_batch():
 
 
 def test_function_gets_the_alarm_and_may_save_the_training():
-    model, seen = quadratic(UNSTABLE), []
+    model = quadratic(UNSTABLE)
+    seen: list[Alarm] = []
 
     def slow_down(alarm):
         seen.append(alarm)
@@ -165,7 +166,7 @@ def test_resumed_training_has_the_scores_and_alarms_of_one_that_was_not(tmp_path
     model, monitor = quadratic(UNSTABLE), AEoSMonitor((X, Y), update_freq=1, log_dir="first")
     fit(model, DivergenceAlarm(), stop, monitor=monitor)
     monitor.save(tmp_path / "monitor.npz")
-    seen = []
+    seen: list[Alarm] = []
     resumed, monitor = DivergenceAlarm(seen.append), AEoSMonitor((X, Y), update_freq=1)
     monitor.load(tmp_path / "monitor.npz")
     fit(model, resumed, 9, monitor=monitor, initial_epoch=stop)

@@ -87,7 +87,7 @@ def made_up(scores, onset=None, network="a", seed=0, lasting=True):
 def test_auroc_is_that_of_scikit_learn(largest):
     """With many ties and with few."""
     generator = np.random.default_rng(0)
-    yes, no = generator.integers(0, largest, 40), generator.integers(0, largest, 30)
+    yes, no = (generator.integers(0, largest, count).tolist() for count in (40, 30))
     labels = [1] * len(yes) + [0] * len(no)
     expected = roc_auc_score(labels, [*yes, *no])
     assert evaluation.auroc(yes, no) == pytest.approx(expected, rel=1e-12)
@@ -184,12 +184,12 @@ def test_a_score_knows_nothing_of_what_follows(name):
     assert (whole[:37] == part).all()
 
 
-def test_plan_has_every_combination_once_and_is_even_from_the_start():
+def test_plan_has_every_combination_once_and_one_seed_after_the_other():
     combinations = [plan.training(n) for n in range(plan.NUM_COMBINATIONS)]
     keys = {(t.network, t.optimizer, t.batch, t.warm_up, t.seed) for t in combinations}
     assert len(keys) == plan.NUM_COMBINATIONS >= 300
     for name in ("network", "optimizer", "batch", "warm_up"):
-        counts = pd.Series([getattr(t, name) for t in combinations[:112]]).value_counts()
+        counts = pd.Series([getattr(t, name) for t in combinations[:80]]).value_counts()
         assert counts.nunique() == 1
     for optimizer, (low, high) in plan.LEARNING_RATES.items():
         rates = [t.peak for t in combinations if t.optimizer == optimizer]

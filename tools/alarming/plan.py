@@ -1,17 +1,19 @@
 """Which trainings there are: a number gives each its network, optimizer, learning rate and so on.
 
-The first 336 numbers contain every combination once. Those after them repeat the combinations at
-other learning rates. Any number of trainings from the first on is spread evenly.
+The first 336 numbers contain every combination once, those of images first. Those after them repeat
+the combinations at other learning rates.
 """
 
 import dataclasses
+import itertools
 import math
 
-NETWORKS = (
+OF_IMAGES = (
     *("fully connected", "squared error", "convolutional"),
     *("wide ResNet", "wide ResNet, BatchNorm"),
-    *("Transformer, Pre-LN", "Transformer, Post-LN"),
 )
+OF_SENTENCES = ("Transformer, Pre-LN", "Transformer, Post-LN")
+NETWORKS = OF_IMAGES + OF_SENTENCES
 # The smallest and the largest learning rate, from safe to hopeless.
 LEARNING_RATES = {
     "Adam": (2e-3, 3e-1),
@@ -22,7 +24,13 @@ LEARNING_RATES = {
 BATCHES = ("full", "mini")
 WARM_UPS = (0, 100)
 SEEDS = (0, 1, 2)
-NUM_COMBINATIONS = len(NETWORKS) * len(LEARNING_RATES) * len(BATCHES) * len(WARM_UPS) * len(SEEDS)
+# Seed, warm-up, batch, optimizer and network; what comes last changes fastest.
+COMBINATIONS = tuple(
+    combination
+    for networks in (OF_IMAGES, OF_SENTENCES)
+    for combination in itertools.product(SEEDS, WARM_UPS, BATCHES, LEARNING_RATES, networks)
+)
+NUM_COMBINATIONS = len(COMBINATIONS)
 # Multiples of it, modulo 1, are spread evenly, however many there are.
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
@@ -60,21 +68,16 @@ def training(number: int) -> Training:
     >>> training(0)
     Training(number=0, network='fully connected', optimizer='Adam', batch='full', ...
     """
-    rest, place = divmod(number, len(NETWORKS))
-    rest, kind = divmod(rest, len(LEARNING_RATES))
-    repeated = rest
-    rest, batch = divmod(rest, len(BATCHES))
-    rest, warm_up = divmod(rest, len(WARM_UPS))
-    optimizer = tuple(LEARNING_RATES)[kind]
-    low, high = LEARNING_RATES[optimizer]
-    offset = (place * len(LEARNING_RATES) + kind) / (len(NETWORKS) * len(LEARNING_RATES))
-    share = (offset + repeated * _GOLDEN) % 1.0
-    return Training(
-        number,
-        NETWORKS[place],
-        optimizer,
-        BATCHES[batch],
-        WARM_UPS[warm_up],
-        SEEDS[rest % len(SEEDS)],
-        float(f"{low * (high / low) ** share:.3g}"),
+    repetition, place = divmod(number, NUM_COMBINATIONS)
+    seed, warm_up, batch, optimizer, network = COMBINATIONS[place]
+    settings = len(SEEDS) * len(WARM_UPS) * len(BATCHES)
+    repeated = (
+        repetition * settings
+        + (SEEDS.index(seed) * len(WARM_UPS) + WARM_UPS.index(warm_up)) * len(BATCHES)
+        + BATCHES.index(batch)
     )
+    kind = NETWORKS.index(network) * len(LEARNING_RATES) + list(LEARNING_RATES).index(optimizer)
+    low, high = LEARNING_RATES[optimizer]
+    share = (kind / (len(NETWORKS) * len(LEARNING_RATES)) + repeated * _GOLDEN) % 1.0
+    peak = float(f"{low * (high / low) ** share:.3g}")
+    return Training(number, network, optimizer, batch, warm_up, seed, peak)
