@@ -23,16 +23,9 @@ SPACING = 8
 # loss of the measured examples before the update.
 OF_APPLYING = ("gradient_norm", "update_norm", "update_correlation")
 OF_UPDATE = ("loss", "fixed_loss", *OF_APPLYING, "update_seconds")
-QUANTITIES = (
-    "sharpness",
-    "gradient_norm_squared",
-    "alignment",
-    "preconditioned_gradient_curvature",
-)
 OF_ROW = (
     *("measured_loss", "preconditioned_sharpness", "stability_threshold", "edge_ratio"),
-    *("sharpness", "gradient_norm_squared", "semi_preconditioned_gradient_norm_squared"),
-    *("alignment", "preconditioned_gradient_curvature", "num_hvps", "seconds", "converged"),
+    *("sharpness", "gradient_norm_squared", "num_hvps", "seconds", "converged"),
 )
 # The monitor's own, where it chooses its steps.
 _SOLVER = keras_aeos.Eigensolver(rtol=1e-2, max_hvps=8)
@@ -138,10 +131,12 @@ class Bench:
             if len(measured) == 3:
                 measured = (*measured[:2], measured[2] / measured[2].sum())
             self._meters[size] = keras_aeos.EdgeMeter(
-                self.model, measured, quantities=QUANTITIES, solver=_SOLVER, batch_size=size
+                self.model, measured, solver=_SOLVER, batch_size=size
             )
-        self._meters[size]._tracker.clear()
-        return self._meters[size]
+        meter = self._meters[size]
+        meter._tracker.clear()
+        meter._num_rows = 0  # it decides which rows have the sharpness
+        return meter
 
     def _draws(self, training: Training) -> Iterator[tf.Tensor]:
         """The numbers of each update's examples: those measured, or a random batch of all."""
