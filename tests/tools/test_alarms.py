@@ -229,6 +229,7 @@ def test_trainings_that_are_there_are_not_made_again(tmp_path, capsys):
 def watched(name, monkeypatch, **changes):
     """A few updates of a training, and its bench."""
     monkeypatch.setattr(trainings, "NUM_UPDATES", 5)
+    monkeypatch.setattr(trainings, "SPACING", 4)
     each = plan.Training(0, name, "Adam", "mini", 0, 1, 1e-2)
     bench = trainings.Bench(name)
     return bench, each, trainings.quietly(bench, each)

@@ -136,7 +136,12 @@ def intervals(
             for seed in generator.integers(len(seeds), size=len(seeds)):
                 chosen += seeds[seed]
         drawn.append(judge(chosen))
-    return {
-        name: tuple(np.nanpercentile([each[name] for each in drawn], (2.5, 97.5)))
-        for name in drawn[0]
-    }
+    return {name: _interval([each[name] for each in drawn]) for name in drawn[0]}
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return math.nan, math.nan
+    low, high = np.percentile(known, (2.5, 97.5))
+    return float(low), float(high)
