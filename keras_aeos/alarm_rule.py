@@ -81,7 +81,7 @@ class Rule:
         total = np.full(len(rows["step"]), self.intercept)
         for name, weight in self.weights.items():
             total += weight * FEATURES[name](rows)
-        return 1.0 / (1.0 + np.exp(-total))
+        return np.where(np.isnan(rows["edge_ratio"]), np.nan, 1.0 / (1.0 + np.exp(-total)))
 
     def raised(self, scores: Iterable[float]) -> list[int]:
         """The places of the rows that raise an alarm.
