@@ -27,9 +27,10 @@ class BatchLogs(keras.callbacks.Callback):
 
 
 class Trained:
-    """One `fit` with a monitor and Keras' callbacks behind it; three updates an epoch."""
+    """One `fit` with Keras' callbacks and a monitor, first or last; three updates an epoch."""
 
-    def __init__(self, directory, printed):
+    def __init__(self, directory, monitor_first, printed):
+        self.monitor_first = monitor_first
         model, x, y = build("dense", "adam")
         self.monitor = AEoSMonitor((x, y), update_freq=2, log_dir=directory / "logs")
         self.batches = BatchLogs()
@@ -41,8 +42,9 @@ class Trained:
             directory / "{epoch}_{edge_ratio:.6f}.weights.h5", save_weights_only=True
         )
         self.csv = directory / "keras.csv"
-        callbacks = [self.monitor, self.batches, self.early, self.plateau, checkpoint]
-        callbacks.append(keras.callbacks.CSVLogger(self.csv))
+        csv = keras.callbacks.CSVLogger(self.csv)
+        callbacks = [self.batches, self.early, self.plateau, checkpoint, csv]
+        callbacks.insert(0 if monitor_first else len(callbacks), self.monitor)
         self.history = model.fit(
             x, y, batch_size=4, epochs=NUM_EPOCHS, verbose=2, callbacks=callbacks
         ).history
@@ -59,17 +61,21 @@ class Trained:
         return [self.last_known(name, 3 * (epoch + 1)) for epoch in range(NUM_EPOCHS)]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+@pytest.fixture(scope="module", params=[True, False], ids=["monitor first", "monitor last"])
+def trained(request, tmp_path_factory):
     printed: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("keras.src.utils.io_utils.print_msg", lambda m, **_: printed.append(m))
-        return Trained(tmp_path_factory.mktemp("fit"), lambda: "".join(printed))
+        directory = tmp_path_factory.mktemp("fit")
+        return Trained(directory, request.param, lambda: "".join(printed))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_batch_has_the_last_known_value(trained, name):
-    expected = [trained.last_known(name, step) for step in range(1, 3 * NUM_EPOCHS + 1)]
+    """Callbacks before the monitor see it before the row of this batch."""
+    late = 0 if trained.monitor_first else 1
+    steps = range(1 - late, 3 * NUM_EPOCHS + 1 - late)
+    expected = [trained.last_known(name, step) for step in steps]
     assert math.isnan(expected[0])
     assert not math.isnan(expected[-1])
     np.testing.assert_array_equal([logs[name] for logs in trained.batches.seen], expected)
@@ -125,6 +131,17 @@ def test_key_that_is_taken_gets_a_number(logs, key):
         latest.add_to(given)
         assert given[key] == 0.5
         assert {name: given[name] for name in logs} == logs
+
+
+def test_two_monitors_have_keys_of_their_own_in_the_order_of_the_list(tmp_path):
+    model, x, y = build("dense", "adam")
+    monitors = [
+        AEoSMonitor((x[:n], y[:n]), update_freq=1, log_dir=tmp_path / f"{n}") for n in (8, 4)
+    ]
+    batches = BatchLogs()
+    model.fit(x, y, batch_size=len(x), epochs=2, verbose=0, callbacks=[batches, *monitors])
+    for monitor, key in zip(monitors, ("edge_ratio", "edge_ratio_2"), strict=True):
+        assert batches.seen[1][key] == monitor.history["edge_ratio"].iloc[0]
 
 
 def test_first_loss_is_that_of_the_first_batch():
