@@ -123,8 +123,8 @@ def _verdict(runs: Sequence[Run]) -> str:
     holds = [run.summary.holds for run in runs]
     undecided = f" {holds.count(None)} can't tell." if None in holds else ""
     return (
-        f"{holds.count(True)} of {len(runs)} runs train at the edge of stability: their median edge "
-        f"ratio R is where the paper finds it.{undecided}"
+        f"{holds.count(True)} of {len(runs)} runs train at the edge of stability: their median "
+        f"edge ratio R is where the paper finds it.{undecided}"
     )
 
 
