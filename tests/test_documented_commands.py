@@ -72,7 +72,13 @@ def check(program: str, *arguments: str) -> None:
             parser().parse_args(rest)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.stem)
+def with_marks(page):
+    """The sweeps of the reproduction have many runs to compose."""
+    marks = [pytest.mark.slow] if page.parent.name == "reproduction" else []
+    return pytest.param(page, marks=marks, id=str(page.relative_to(ROOT)))
+
+
+@pytest.mark.parametrize("page", [with_marks(page) for page in PAGES if blocks(page)])
 def test_commands_are_understood(page, tmp_path):
     for call in calls(page, tmp_path):
         check(*call)

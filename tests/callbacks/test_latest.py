@@ -10,6 +10,7 @@ import pytest
 
 from keras_aeos import AEoSMonitor
 from keras_aeos.callbacks.latest import NAMES, LatestValues
+from keras_aeos.callbacks.running import put_first
 from tests.cases import build
 
 NUM_EPOCHS = 4
@@ -27,13 +28,12 @@ class BatchLogs(keras.callbacks.Callback):
 
 
 class Trained:
-    """One `fit` with Keras' callbacks and a monitor, first or last; three updates an epoch."""
+    """One `fit` with Keras' callbacks before a monitor; three updates an epoch."""
 
-    def __init__(self, directory, monitor_first, printed):
-        self.monitor_first = monitor_first
+    def __init__(self, directory, printed):
         model, x, y = build("dense", "adam")
         self.monitor = AEoSMonitor((x, y), update_freq=2, log_dir=directory / "logs")
-        self.batches = BatchLogs()
+        self.before, self.after = BatchLogs(), BatchLogs()
         self.early = keras.callbacks.EarlyStopping("edge_ratio", mode="min", patience=NUM_EPOCHS)
         self.plateau = keras.callbacks.ReduceLROnPlateau(
             "stability_threshold", mode="max", patience=NUM_EPOCHS
@@ -43,8 +43,8 @@ class Trained:
         )
         self.csv = directory / "keras.csv"
         csv = keras.callbacks.CSVLogger(self.csv)
-        callbacks = [self.batches, self.early, self.plateau, checkpoint, csv]
-        callbacks.insert(0 if monitor_first else len(callbacks), self.monitor)
+        callbacks = [self.before, self.early, self.plateau, checkpoint, csv]
+        callbacks += [self.monitor, self.after]
         self.history = model.fit(
             x, y, batch_size=4, epochs=NUM_EPOCHS, verbose=2, callbacks=callbacks
         ).history
@@ -61,24 +61,22 @@ class Trained:
         return [self.last_known(name, 3 * (epoch + 1)) for epoch in range(NUM_EPOCHS)]
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["monitor first", "monitor last"])
-def trained(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
     printed: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("keras.src.utils.io_utils.print_msg", lambda m, **_: printed.append(m))
-        directory = tmp_path_factory.mktemp("fit")
-        return Trained(directory, request.param, lambda: "".join(printed))
+        return Trained(tmp_path_factory.mktemp("fit"), lambda: "".join(printed))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_batch_has_the_last_known_value(trained, name):
     """Callbacks before the monitor see it before the row of this batch."""
-    late = 0 if trained.monitor_first else 1
-    steps = range(1 - late, 3 * NUM_EPOCHS + 1 - late)
-    expected = [trained.last_known(name, step) for step in steps]
-    assert math.isnan(expected[0])
+    expected = [trained.last_known(name, step) for step in range(3 * NUM_EPOCHS + 1)]
+    assert math.isnan(expected[1])
     assert not math.isnan(expected[-1])
-    np.testing.assert_array_equal([logs[name] for logs in trained.batches.seen], expected)
+    np.testing.assert_array_equal([logs[name] for logs in trained.before.seen], expected[:-1])
+    np.testing.assert_array_equal([logs[name] for logs in trained.after.seen], expected[1:])
 
 
 # What each callback of Keras has seen, and the same from the monitor's rows.
@@ -133,15 +131,28 @@ def test_key_that_is_taken_gets_a_number(logs, key):
         assert {name: given[name] for name in logs} == logs
 
 
-def test_two_monitors_have_keys_of_their_own_in_the_order_of_the_list(tmp_path):
-    model, x, y = build("dense", "adam")
-    monitors = [
-        AEoSMonitor((x[:n], y[:n]), update_freq=1, log_dir=tmp_path / f"{n}") for n in (8, 4)
-    ]
-    batches = BatchLogs()
-    model.fit(x, y, batch_size=len(x), epochs=2, verbose=0, callbacks=[batches, *monitors])
-    for monitor, key in zip(monitors, ("edge_ratio", "edge_ratio_2"), strict=True):
-        assert batches.seen[1][key] == monitor.history["edge_ratio"].iloc[0]
+class WithValues(keras.callbacks.Callback):
+    """Has values in the logs, as the monitor does."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.latest = LatestValues(NAMES)
+        self.latest.note(row(value))
+
+    def on_train_begin(self, logs=None):
+        self.latest.begin()
+        put_first(self.latest, self)
+
+
+def test_values_come_before_all_callbacks_and_in_their_order():
+    reader, one, two = BatchLogs(), WithValues(1.0), WithValues(2.0)
+    calls = keras.callbacks.CallbackList([reader, one, two])
+    for _ in range(2):  # a list may serve several trainings
+        calls.on_train_begin()
+        calls.on_train_batch_end(0, {"loss": 3.0})
+        calls.on_train_end()
+    assert reader.seen == [{"loss": 3.0} | row(1.0) | {f"{name}_2": 2.0 for name in NAMES}] * 2
+    assert calls.callbacks == [one.latest, two.latest, reader, one, two]
 
 
 def test_first_loss_is_that_of_the_first_batch():
