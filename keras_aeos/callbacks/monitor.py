@@ -267,7 +267,9 @@ class AEoSMonitor(Resumable):
         return fit
 
     def _card(self) -> Card:
-        batch_size = None if self._fit is None else self._fit.probe.batch_size
+        seen = None if self._fit is None else self._fit.probe.batch_size
+        # A loop without batches for the monitor to see may say how large they are.
+        batch_size = (self.params or {}).get("batch_size") if seen is None else seen
         return describe(self.model, self._measured_optimizer(), batch_size, self._arguments)
 
     def _measured_optimizer(self) -> keras.optimizers.Optimizer | None:
