@@ -331,6 +331,18 @@ def test_process_ends_with_one_line_and_status_2(tmp_path, arguments, parts):
     assert not list(tmp_path.glob("out/**/*.csv"))
 
 
+def test_missing_extra_is_named_in_one_line():
+    program = (
+        "import runpy, sys; sys.modules['omegaconf'] = None; "
+        "runpy.run_module('trainers', run_name='__main__')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert re.fullmatch(r"error: .* omegaconf; .*'\.\[experiments\]'.*\n", result.stderr)
+
+
 @pytest.mark.parametrize("arguments", [(), ("--help",)])
 def test_help_shows_every_configuration_in_a_group_with_an_example(capsys, arguments):
     with pytest.raises(SystemExit) as ended:
