@@ -20,18 +20,21 @@ from keras_aeos.curvature.measurement import Measurement
 from keras_aeos.curvature.objective import Objective
 from keras_aeos.solvers.lanczos import lanczos
 from tests.cases import dense_hessian, flat, flat_parameters, training_gradient
+from tests.strategies import scope
 
 RATE = 0.01
 NUM_EXAMPLES = 12
 DENSITIES = ("spectral_density", "preconditioned_spectral_density")
 
 
-def small_model(optimizer):
+def small_model(optimizer, strategy="none"):
     """15 parameters, fewer than the steps of a quadrature, and its data ``(model, x, y)``."""
     keras.utils.set_random_seed(0)
     keras.config.set_floatx("float64")
-    model = keras.Sequential([keras.Input((2,)), layers.Dense(2, "tanh"), layers.Dense(3)])
-    model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True))
+    with scope(strategy):
+        model = keras.Sequential([keras.Input((2,)), layers.Dense(2, "tanh"), layers.Dense(3)])
+        made = optimizer if isinstance(optimizer, str) else optimizer(RATE)
+        model.compile(made, keras.losses.CategoricalCrossentropy(from_logits=True))
     generator = np.random.default_rng(1)
     x = generator.standard_normal((NUM_EXAMPLES, 2))
     return model, x, np.eye(3)[generator.integers(0, 3, NUM_EXAMPLES)]
@@ -45,14 +48,14 @@ class Weights(keras.callbacks.Callback):
 
 
 @functools.cache
-def measured(optimizer, batch_size):
+def measured(optimizer, batch_size, strategy="none"):
     """The only row of a run with every quantity, its densities, and what both should be.
 
     Returns:
         The row, the table of its densities, eigenvalues and eigenvectors of H and ``P^-½ H P^-½``,
         and a dictionary of the columns that follow from dense matrices.
     """
-    model, x, y = small_model(optimizer(RATE))
+    model, x, y = small_model(optimizer, strategy)
     monitor = AEoSMonitor(
         (x, y),
         batch_size=batch_size,
@@ -118,8 +121,12 @@ def quotient(matrix, vector):
     return vector @ matrix @ vector / (vector @ vector)
 
 
-RUNS = [(keras_aeos.optimizers.Adam, 4), (keras_aeos.optimizers.GradientDescent, NUM_EXAMPLES)]
-RUN_NAMES = ["micro-batches", "without preconditioning"]
+RUNS = [
+    (keras_aeos.optimizers.Adam, 4),
+    (keras_aeos.optimizers.GradientDescent, NUM_EXAMPLES),
+    (keras_aeos.optimizers.Adam, 4, "mirrored 2"),
+]
+RUN_NAMES = ["micro-batches", "without preconditioning", "two replicas"]
 
 
 @pytest.mark.parametrize("run", RUNS, ids=RUN_NAMES)
