@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,42 +33,54 @@ main(sys.argv[2:])
 """
 
 
-def launched(place, name, settings):
-    """Launch a sweep of three jobs."""
-    fake = place / "python"
-    fake.write_text(FAKE)
-    fake.chmod(0o755)
+@pytest.fixture
+def fake(tmp_path):
+    path = tmp_path / "python"
+    path.write_text(FAKE)
+    path.chmod(0o755)
+    return str(path)
+
+
+def check(status, printed):
+    """Check what a sweep of three jobs has said, one of which failed."""
+    assert status == 1
+    commands = [line for line in printed.splitlines() if line.startswith("-m trainers")]
+    assert len(commands) == 3
+    for number, command in enumerate(sorted(commands)):
+        assert command.startswith("-m trainers --config-name quickstart --config-dir")
+        assert command.endswith(f"--multirun seed=0,1,2 optimizer=adam --job {number}")
+    assert printed.count("no disk") == 1
+
+
+def test_every_job_is_a_process_and_failures_are_told(fake, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(launchers, "sys", SimpleNamespace(executable=fake))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main([*SWEEP, "--launcher", "processes", "--launcher-settings", "{jobs: 2}"])
+    check(end.value.code, capfd.readouterr().out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("submitit", "{cluster: local, timeout_min: 1}"), ("ray", "{num_cpus: 1}")],
+)
+def test_every_job_is_one_of_the_package(name, settings, fake, tmp_path):
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
     command = [*SWEEP, "--launcher", name, "--launcher-settings", settings]
-    return subprocess.run(
-        [sys.executable, "-c", LAUNCH, str(fake), *command],
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    root, path = str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH, fake, *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, path)))},
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("processes", "{jobs: 2}"),
-        ("submitit", "{cluster: local, timeout_min: 1}"),
-        pytest.param("ray", "{num_cpus: 1}", marks=pytest.mark.slow),
-    ],
-)
-def test_every_job_is_a_process_and_failures_are_told(name, settings, tmp_path):
-    if name != "processes" and importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed")
-    done = launched(tmp_path, name, settings)
-    assert done.returncode == 1, done.stderr
-    commands = [line for line in done.stdout.splitlines() if line.startswith("-m trainers")]
-    assert len(commands) == 3
-    for number, command in enumerate(sorted(commands)):
-        assert command.startswith("-m trainers --config-name quickstart --config-dir")
-        assert command.endswith(f"--multirun seed=0,1,2 optimizer=adam --job {number}")
-    assert done.stdout.count("no disk") == 1
+    assert "Traceback" not in done.stderr, done.stderr
+    check(done.returncode, done.stdout)
 
 
 MISTAKES = {

@@ -18,8 +18,8 @@ from trainers.__main__ import main
 
 QUANTITIES = "[sharpness,gradient_norm_squared,batch_sharpness]"
 SETTINGS = [
-    *("-cn", "quickstart", "data.num_examples=60", "data.micro_batch_size=15", "model.width=4"),
-    *("monitor.update_freq=2", f"monitor.quantities={QUANTITIES}"),
+    *("-cn", "quickstart", "data.num_examples=60", "model.width=4", "monitor.update_freq=2"),
+    f"monitor.quantities={QUANTITIES}",
 ]
 SHORT = [*SETTINGS, "steps=4"]
 
@@ -51,8 +51,10 @@ def measured_in(directory):
 )
 def test_two_workers_train_as_one_process(batch, tmp_path):
     two, other = tmp_path / "two", tmp_path / "other"
-    run([*SHORT, batch, "strategy=multi_worker", f"output_dir={two}"], other)
-    main([*SHORT, batch, f"output_dir={tmp_path / 'one'}"])
+    several = ["strategy=multi_worker", "data.micro_batch_size=15"]
+    run([*SHORT, batch, *several, f"output_dir={two}"], other)
+    # A micro-batch of two workers has 30 examples.
+    main([*SHORT, batch, "data.micro_batch_size=30", f"output_dir={tmp_path / 'one'}"])
     chief, worker = (weights_in(place / run_directory.WEIGHTS) for place in (two, other / "two"))
     assert len(chief) == len(worker) > 0
     for ours, theirs in zip(chief, worker, strict=True):
@@ -107,7 +109,10 @@ def test_every_network_takes_a_step_in_several_processes(tmp_path):
         assert measured_in(tmp_path / name)["step"].tolist() == [1, 2]
 
 
-LONG = [*SETTINGS, "steps=60", "data.batch_size=30", "checkpoint.freq=3", "strategy=multi_worker"]
+LONG = [
+    *(*SETTINGS, "steps=60", "data.batch_size=30", "data.micro_batch_size=15"),
+    *("checkpoint.freq=3", "strategy=multi_worker"),
+]
 
 
 def interrupted(arguments, place, other, worker, number):
