@@ -130,9 +130,16 @@ RUNS = [
     (keras_aeos.optimizers.Adam, 4, "mirrored 2"),
 ]
 RUN_NAMES = ["micro-batches", "without preconditioning", "two replicas"]
+of_each_run = pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param(run, id=name, marks=[pytest.mark.slow] * (len(run) > 2))
+        for run, name in zip(RUNS, RUN_NAMES, strict=True)
+    ],
+)
 
 
-@pytest.mark.parametrize("run", RUNS, ids=RUN_NAMES)
+@of_each_run
 def test_quantities_are_those_of_the_dense_hessian(run):
     """Differences of the gradient are good to 1e-6 of the largest eigenvalue."""
     row, _, spectra, expected = measured(*run)
@@ -148,7 +155,7 @@ def test_quantities_are_those_of_the_dense_hessian(run):
 
 
 @pytest.mark.parametrize("prefix", ["", "preconditioned_"])
-@pytest.mark.parametrize("run", RUNS, ids=RUN_NAMES)
+@of_each_run
 def test_trace_is_within_its_error(run, prefix):
     """Four standard errors of ten probes; and the error is not a way out."""
     row, _, spectra, _ = measured(*run)
@@ -159,7 +166,7 @@ def test_trace_is_within_its_error(run, prefix):
 
 
 @pytest.mark.parametrize("operator", ["raw", "preconditioned"])
-@pytest.mark.parametrize("run", RUNS, ids=RUN_NAMES)
+@of_each_run
 def test_spectral_density_is_that_of_the_dense_hessian(run, operator):
     """The quadrature is exact here, and only the probes are random.
 
