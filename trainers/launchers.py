@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def launch(name: str, given: str, arguments: Sequence[str], num_jobs: int) -> bo
     failed = False
     try:
         commands = [(*main, str(number)) for number in range(num_jobs)]
-        with closing(LAUNCHERS[name](_executor(), commands, settings)) as results:
+        with closing(LAUNCHERS[name](executor(), commands, settings)) as results:
             for status, output in results:
                 print(output, end="", flush=True)
                 failed = failed or status != 0
@@ -60,7 +60,7 @@ def launch(name: str, given: str, arguments: Sequence[str], num_jobs: int) -> bo
     return failed
 
 
-def _executor() -> Callable[..., Result]:
+def executor() -> Callable[..., Result]:
     """The function that runs a command; made here, so that it is sent to other machines whole."""
     directory, root = os.getcwd(), str(Path(__file__).resolve().parent.parent)
 
@@ -89,17 +89,21 @@ def _in_processes(
 ) -> Generator[Result]:
     """`jobs` processes of this machine at once, as many as it has processors by default.
 
-    A signal that ends the sweep is passed on to them, so that they save what they have.
+    After so many `minutes`, or at a signal that ends the sweep, they are told to save what they
+    have, and no others start.
     """
-    jobs = settings.pop("jobs", os.cpu_count() or 1)
+    jobs, minutes = settings.pop("jobs", os.cpu_count() or 1), settings.pop("minutes", None)
     if settings or not isinstance(jobs, int) or jobs < 1:
         raise ValueError("expected the key jobs, with a number of 1 or more")
+    if not (minutes is None or (isinstance(minutes, float | int) and minutes > 0)):
+        raise ValueError("expected the key minutes, with a number above 0")
     started: list[subprocess.Popen] = []
     with ThreadPoolExecutor(jobs) as pool:
         waiting = [pool.submit(execute, command, started.append) for command in commands]
         try:
-            for done in as_completed(waiting):
-                yield done.result()
+            with suppress(TimeoutError):
+                for done in as_completed(waiting, None if minutes is None else 60.0 * minutes):
+                    yield done.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in started:

@@ -141,3 +141,9 @@ def test_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     main(arguments)
     assert capsys.readouterr().out.count("skipped, already finished") == 1
     assert json.loads((runs[1] / "run.json").read_text())["status"] == "completed"
+
+
+def test_time_that_is_over_ends_what_runs_and_starts_nothing_more():
+    commands = [["sleep", "60"], ["sleep", "60"]]
+    settings = {"jobs": 1, "minutes": 0.005}
+    assert list(launchers.LAUNCHERS["processes"](launchers.executor(), commands, settings)) == []
