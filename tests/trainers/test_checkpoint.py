@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 import types
 
 import keras
@@ -25,7 +26,7 @@ from trainers import checkpoint, run_directory, schema, training
 from trainers.__main__ import main
 from trainers.callbacks import OnceBelow, ProgressBar, StopCriteria
 from trainers.errors import RunError, UserError
-from trainers.signals import Interrupted, Signals
+from trainers.signals import Interrupted, Signals, signals
 
 
 class Killed(BaseException):
@@ -80,6 +81,13 @@ def before_update_is_saved(monkeypatch, update, action):
 
 def kill():
     raise Killed
+
+
+def send(number):
+    """Send a signal to this process, and wait: another thread may receive it, and late."""
+    os.kill(os.getpid(), number)
+    while signals.pending is None:
+        time.sleep(1e-3)
 
 
 def test_killed_run_goes_on_as_if_it_had_not_been(directory, tmp_path, capsys, whole):
@@ -279,7 +287,7 @@ def test_signal_saves_the_run_and_ends_the_sweep(arguments, tmp_path, capsys):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     for update, number, status in ((1, signal.SIGTERM, 143), (2, signal.SIGINT, 130)):
         with pytest.MonkeyPatch.context() as patch:
-            before_update_is_saved(patch, update, functools.partial(os.kill, os.getpid(), number))
+            before_update_is_saved(patch, update, functools.partial(send, number))
             with pytest.raises(SystemExit) as end:
                 main(sweep)
         assert end.value.code == status

@@ -1,11 +1,11 @@
 """Runs of an optimizer on a quadratic that are interrupted and go on."""
 
 import json
-import os
 import signal
 
 import pytest
 
+from tests.trainers.test_checkpoint import send
 from trainers import quadratic, schema
 from trainers.__main__ import main
 from trainers.errors import UserError
@@ -96,7 +96,7 @@ def test_run_that_diverges_ends_as_if_it_had_not_been_killed(tmp_path):
 def test_signal_saves_the_run(tmp_path, capsys):
     arguments = ["-cn", "quadratic", "steps=9", f"output_dir={tmp_path / 'run'}"]
     with pytest.MonkeyPatch.context() as patch:
-        before_row(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        before_row(patch, 4, lambda: send(signal.SIGTERM))
         with pytest.raises(SystemExit) as end:
             main(arguments)
     assert end.value.code == 143
