@@ -1,7 +1,5 @@
 """The table of models that drives the tests, with their data and their dense Hessians."""
 
-import functools
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -232,9 +230,3 @@ def random_preconditioner(model):
     return [
         tf.constant(p, v.dtype) for p, v in zip(parts, model.trainable_variables, strict=True)
     ], (np.concatenate([np.ravel(p) for p in parts]))
-
-
-@functools.cache
-def mirrored():
-    """The strategy on both logical devices; one for all tests, whose collectives TF numbers."""
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

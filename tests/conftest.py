@@ -1,4 +1,4 @@
-"""Set-up of every test: the backend, two logical CPU devices, a fresh Keras for each test."""
+"""Set-up of every test: the backend, four logical CPU devices, a fresh Keras for each test."""
 
 import os
 
@@ -16,7 +16,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-NUM_CPU_DEVICES = 2
+NUM_CPU_DEVICES = 4
 # The same examples every time, however slow the machine.
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("tests")

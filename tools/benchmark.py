@@ -5,7 +5,7 @@
     python tools/benchmark.py tables
 
 measures, stores the numbers in docs/benchmark/DEVICE/NAME.json and draws the tables of
-docs/benchmark.md from all that is stored there. NAME is one of
+docs/benchmark.md and docs/scaling.md from all that is stored there. NAME is one of
 
 - curvature: a Hessian-vector product and a gradient of the loss;
 - solves: the top eigenvalue, cold and warm. Natural images are those of CIFAR-10, which has to be
@@ -16,6 +16,7 @@ docs/benchmark.md from all that is stored there. NAME is one of
 - optimizers: an update of each optimizer, relative to the Keras optimizer of the same name;
 - memory: the peak memory of a product, of a monitor and of an update;
 - xla: products compiled by XLA;
+- replicas: a product that several devices share, each with one core of the CPU;
 - rows: the number of rows in trainings of 1, 10 and 60 minutes;
 - overhead: the share of the training time that a monitor takes by default;
 - all: all of these in this order, except for what is stored for the present source. One that fails

@@ -24,7 +24,7 @@ from keras_aeos.callbacks.unconverged import UnconvergedRows
 from keras_aeos.callbacks.watched_fit import WatchedFit
 from keras_aeos.curvature import batches
 from keras_aeos.curvature.eigenpairs import Eigensolver, resolve
-from keras_aeos.curvature.objective import LossFunction
+from keras_aeos.curvature.loss import LossFunction
 
 # Least number of examples to gather from `fit`.
 _PROBE_SIZE = 256
@@ -263,10 +263,10 @@ class AEoSMonitor(keras.callbacks.Callback):
         if len(self._attached) != 3 or not all(map(operator.is_, attached, self._attached)):
             self._forget()
         self._attached = attached
-        self._logs.begin(fresh, running_while(self))
         self._began = time.perf_counter() - self._seconds_trained
         self._num_rows_before = len(self._rows)
-        self._watch(had_function)
+        if self._watch(had_function).writes:
+            self._logs.begin(fresh, running_while(self))
 
     def _watch(self, had_function: bool) -> WatchedFit:
         """See what this `fit` feeds, trains and counts."""
@@ -318,7 +318,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         fit = self._watch(self._had_function) if self._fit is None else self._fit
         if not fit.begun:
             self._most_updates = fit.begin()
-            self._next_step = self._schedule.begin(self._most_updates)
+            self._next_step = fit.agreed(self._schedule.begin(self._most_updates))
         return fit
 
     def measure(self) -> None:
@@ -354,9 +354,10 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._unconverged.note(measured)
         self._rows.append(measured)
         self._densities += densities
-        self._logs.write(measured, densities)
+        if fit.writes:
+            self._logs.write(measured, densities)
         seconds = time.perf_counter() - began
-        self._next_step = self._schedule.after(step, seconds, measured["edge_ratio"])
+        self._next_step = fit.agreed(self._schedule.after(step, seconds, measured["edge_ratio"]))
 
     @_never_raises
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

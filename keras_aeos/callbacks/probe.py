@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_aeos.callbacks.training_function import TrainingFunction
 from keras_aeos.curvature.batches import num_rows
-from keras_aeos.curvature.objective import training_loss
+from keras_aeos.curvature.loss import training_loss
 from keras_aeos.optimizers import dynamics
 
 # Relative difference of two losses from which on they are different functions.
@@ -48,7 +48,7 @@ class FitProbe:
         self._model = model
         self._optimizer = optimizer
         self._state: list[tuple[keras.Variable, tf.Tensor]] = []
-        self._expected = self._due = self._keep = False
+        self._expected = self._due = self._executed = False
         self._function: TrainingFunction | None = None
 
     def attach(self, function: TrainingFunction) -> None:
@@ -67,7 +67,7 @@ class FitProbe:
         self._num_missing = 0
 
     def expect(self, due: bool, variables: Sequence[keras.Variable] | None) -> None:
-        """`fit` is about to train a batch.
+        """`fit`, or a loop that calls no training function, is about to train a batch.
 
         Args:
             due: Whether a measurement follows. Then the learning rate is noted.
@@ -75,20 +75,25 @@ class FitProbe:
         """
         self._expected, self._due = True, due
         self._kept_variables = variables
+        if not self._executed:
+            self._note()
 
     def before_update(self, function: TrainingFunction) -> None:
         """Note what the update will change."""
         if not self._expected:  # the `fit` has ended without saying so, as by an exception
             function.remove(self)
             return
-        self._expected = False
+        self._expected, self._executed = False, True
+        self._note()
+        if self.confirmed is None and not self.batches:
+            self._state = [(v, tf.identity(v.value)) for v in self._model.variables]
+
+    def _note(self) -> None:
         if self._due:
             self.learning_rate = _present_learning_rate(self._optimizer)
             self.before = None
             if self._kept_variables is not None:
                 self.before = [tf.identity(v.value) for v in self._kept_variables]
-        if self.confirmed is None and not self.batches:
-            self._state = [(v, tf.identity(v.value)) for v in self._model.variables]
 
     def after_batch(self, batch: Any, logs: Any) -> None:
         """Gather a batch."""

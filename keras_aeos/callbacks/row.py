@@ -16,8 +16,9 @@ from keras_aeos.callbacks.clipping import Clipping
 from keras_aeos.callbacks.quantities import OCCASIONAL, OCCASIONAL_FREQ, QUANTITIES
 from keras_aeos.curvature import batches
 from keras_aeos.curvature.eigenpairs import Eigensolver, check_num_eigenvalues, resolve
+from keras_aeos.curvature.loss import LossFunction
 from keras_aeos.curvature.measurement import Measurement
-from keras_aeos.curvature.objective import LossFunction, Objective
+from keras_aeos.curvature.objective import Objective
 from keras_aeos.curvature.precision import full_precision
 from keras_aeos.curvature.second_derivative_check import check_second_derivatives
 from keras_aeos.optimizers import dynamics
@@ -272,7 +273,8 @@ class EdgeMeter:
 
     def _take_less_memory(self) -> bool:
         """Make a measurement that ran out of memory smaller; False if it can't be."""
-        self._batches.release()
+        released = self._batches if self._objective is None else self._objective.batches
+        released.release()
         if not self._economical:
             self._economical = True
             if self._objective is not None:

@@ -7,8 +7,8 @@ import keras
 
 from keras_aeos.callbacks import examples, training_function
 from keras_aeos.callbacks.probe import FitProbe
-from keras_aeos.curvature import batches
-from keras_aeos.curvature.objective import LossFunction
+from keras_aeos.curvature import batches, replicas
+from keras_aeos.curvature.loss import LossFunction
 from keras_aeos.optimizers import dynamics
 
 _TRAINABLE_CHANGED = (
@@ -22,6 +22,11 @@ _OTHER_LOSS = (
 _NO_UPDATES = (
     "the optimizer of `compile` makes no updates. Name the one that does, `optimizer=`, and the "
     "loss that it minimises, `loss=`. Batches are counted as steps."
+)
+_NO_FIT = (
+    "Keras's `fit` does not run under MultiWorkerMirroredStrategy. Train with the loop of "
+    "trainers/loop.py (`python -m trainers strategy=multi_worker`), or with one of your own that "
+    "calls the monitor as `fit` does. Received: model={name!r} in `fit` under {strategy}"
 )
 _NO_WEIGHTS = (
     "`fit` trains with sample weights, which `data` lacks. Pass `data=(x, y, sample_weight)`."
@@ -45,6 +50,10 @@ class WatchedFit:
         probe: The `FitProbe`.
         variables: The variables that are trained, if not the model's trainable ones; else None.
         approximation: Why the measured loss is not the one that is trained; empty if it is.
+        writes: Whether the rows are written here, and not by another worker.
+
+    Raises:
+        ValueError: If the model's strategy can't be measured, or `fit` does not run under it.
     """
 
     def __init__(
@@ -58,6 +67,8 @@ class WatchedFit:
         had_function: bool,
         warn: Callable[[str], None],
     ) -> None:
+        replicas.check_strategy(model)
+        _check_loop(model, had_function)
         self._model = model
         self._optimizer = optimizer
         self._loss_function = loss
@@ -69,6 +80,7 @@ class WatchedFit:
         self._counted = optimizer is None
         self._begin: int | None = None
         self.approximation = ""
+        self.writes = replicas.is_chief(model)
         self.variables: list[keras.Variable] | None = None
         changed = had_function and self._trainable_changed()
         if changed:
@@ -115,6 +127,10 @@ class WatchedFit:
             self._counted = True
             return self._num_batches
         return number
+
+    def agreed(self, step: float) -> float:
+        """The number of updates after which all workers measure next: the chief's."""
+        return replicas.of_chief(self._model, step)
 
     def expect(self, due: bool, keep: bool) -> None:
         """A batch begins; a measurement follows if `due`, of the update if `keep`."""
@@ -172,3 +188,14 @@ class WatchedFit:
     def _approximate(self, why: str) -> None:
         self.approximation = why
         self._warn(f"Rows are not exact: {why}")
+
+
+def _check_loop(model: keras.Model, had_function: bool) -> None:
+    """Raise ValueError if `fit` trains a model that only another loop can train.
+
+    `fit` makes the training function after it has passed the model to its callbacks.
+    """
+    strategy, made = model.distribute_strategy, model.train_function is not None
+    observed = isinstance(model.train_function, training_function.TrainingFunction)
+    if made and not had_function and not observed and replicas.has_workers(strategy):
+        raise ValueError(_NO_FIT.format(name=model.name, strategy=type(strategy).__name__))

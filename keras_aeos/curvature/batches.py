@@ -2,7 +2,7 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +17,8 @@ from keras_aeos.curvature.device_memory import is_host, room
 Nest = Any
 
 DEFAULT_BATCH_SIZE = 1024
+# The number of a micro-batch, and its tensors.
+_Batch = tuple[int, list[tf.Tensor]]
 
 
 class MicroBatches:
@@ -30,52 +32,76 @@ class MicroBatches:
         spec: Common structure of the micro-batches, a nest of `tf.TypeSpec` and None.
         streamed: Whether the micro-batches come from a pipeline, so that the host's memory never
             holds all of them. False (default) for those that are in memory anyway.
+        num_pieces: Number of consecutive micro-batches that were cut from one batch, 1 by default.
     """
 
-    def __init__(self, batches: Iterable[Nest], spec: Nest, streamed: bool = False) -> None:
+    def __init__(
+        self, batches: Iterable[Nest], spec: Nest, streamed: bool = False, num_pieces: int = 1
+    ) -> None:
         self.spec = spec
         self.streamed = streamed
+        self.num_pieces = num_pieces
         self._batches = batches
-        self._device = ""
-        self._resident: list[list[tf.Tensor]] = []
-        self._room = 0
+        self._places: list[str | None] = []
+        self._resident: list[_Batch] = []
+        self._rooms: dict[str, int] = {}
         self._all_resident = False
 
     def __iter__(self) -> Iterator[list[tf.Tensor]]:
         return self._fetched(0)
 
-    def on(self, device: str, begin: int = 0) -> Generator[list[tf.Tensor]]:
-        """The micro-batches from number `begin` on, on a device.
+    def on(self, places: Sequence[str | None], begin: int = 0) -> Generator[_Batch]:
+        """The micro-batches from the `begin`-th one here on, each on its device, with its number.
 
-        The first ones, as many as fit into the device's `room`, are brought there once and stay.
-        The others are fetched anew, each while the one before is in use.
+        Number b belongs on the device ``places[b % len(places)]``. Where that is None it is left
+        out, because another process has it.
+
+        The first ones, as many as fit into the `room` of their devices, are brought there once and
+        stay. The others are fetched anew, each while the one before is in use.
         """
-        if device != self._device:
+        if list(places) != self._places:
             self.release()
-            self._device = device
-            self._room = 0 if self.streamed and is_host(device) else room(device)
+            self._places = list(places)
+            devices = [place for place in places if place is not None]
+            for device in devices:
+                # The devices of a host share its memory.
+                num_sharing = len(devices) if is_host(device) else 1
+                never = self.streamed and is_host(device)
+                self._rooms[device] = 0 if never else room(device) // num_sharing
         yield from self._resident[begin:]
         if self._all_resident:
             return
-        index = max(begin, len(self._resident))
-        fetched: Iterator[list[tf.Tensor]] = (_moved(b, device) for b in self._fetched(index))
-        for leaves in fetched if is_host(device) else _one_ahead(fetched):
-            self._keep(index, leaves)
-            yield leaves
-            index += 1
-        self._all_resident = index == len(self._resident)
+        position = max(begin, len(self._resident))
+        fetched = self._placed(position)
+        for number, leaves in fetched if all(map(is_host, self._rooms)) else _one_ahead(fetched):
+            self._keep(position, number, leaves)
+            yield number, leaves
+            position += 1
+        self._all_resident = position == len(self._resident)
 
     def release(self) -> None:
         """Let no micro-batches stay on a device."""
-        self._device, self._resident, self._all_resident = "", [], False
+        self._places, self._rooms = [], {}
+        self._resident, self._all_resident = [], False
 
-    def _keep(self, index: int, leaves: list[tf.Tensor]) -> None:
+    def _keep(self, position: int, number: int, leaves: list[tf.Tensor]) -> None:
         """Let a micro-batch stay if it follows those that do, and fits beside them."""
-        if index != len(self._resident) or self._room <= 0:
+        device = self._places[number % len(self._places)]
+        if position != len(self._resident) or device is None or self._rooms[device] <= 0:
             return
-        self._room -= sum(leaf.dtype.size * leaf.shape.num_elements() for leaf in leaves)
-        if self._room >= 0:
-            self._resident.append(leaves)
+        self._rooms[device] -= sum(leaf.dtype.size * leaf.shape.num_elements() for leaf in leaves)
+        if self._rooms[device] >= 0:
+            self._resident.append((number, leaves))
+
+    def _placed(self, position: int) -> Iterator[_Batch]:
+        """The micro-batches from the `position`-th one here on, on their devices."""
+        here = [index for index, place in enumerate(self._places) if place is not None]
+        rounds, index = divmod(position, len(here))
+        begin = rounds * len(self._places) + here[index]
+        for number, leaves in enumerate(self._fetched(begin), begin):
+            place = self._places[number % len(self._places)]
+            if place is not None:
+                yield number, moved(leaves, place)
 
     def _fetched(self, begin: int) -> Iterator[list[tf.Tensor]]:
         """The micro-batches from number `begin` on, as they come."""
@@ -91,19 +117,19 @@ class MicroBatches:
             yield flatten(keras.utils.unpack_x_y_sample_weight(batch))
 
 
-def _moved(leaves: list[tf.Tensor], device: str) -> list[tf.Tensor]:
+def moved(leaves: Sequence[tf.Tensor], device: str) -> list[tf.Tensor]:
     """Tensors on a device."""
     with tf.device(device):
         return [leaf if leaf.device == device else tf.identity(leaf) for leaf in leaves]
 
 
-def _one_ahead(batches: Iterator[list[tf.Tensor]]) -> Iterator[list[tf.Tensor]]:
+def _one_ahead(batches: Iterator[_Batch]) -> Iterator[_Batch]:
     """Fetch each micro-batch in a thread of its own while the one before is in use."""
     with ThreadPoolExecutor(1) as thread:
         following = thread.submit(next, batches, None)
-        while (leaves := following.result()) is not None:
+        while (batch := following.result()) is not None:
             following = thread.submit(next, batches, None)
-            yield leaves
+            yield batch
 
 
 def from_data(data: Any, batch_size: int | None = None) -> MicroBatches:
@@ -163,13 +189,38 @@ def from_list(batches: "Sequence[Nest] | _PyDatasetBatches") -> MicroBatches:
 
 def smaller(given: MicroBatches, num_rows: int) -> MicroBatches | None:
     """The same examples in micro-batches of at most `num_rows`; None if they can't be cut."""
+    return _cut(given, lambda size: [*range(0, size, num_rows), size])
+
+
+def split(given: MicroBatches, num_pieces: int) -> MicroBatches | None:
+    """The same examples, each batch cut evenly into `num_pieces`, or into as many as it has rows.
+
+    None if they can't be cut.
+    """
+
+    def bounds(size: int) -> list[int]:
+        num = max(1, min(num_pieces, size))
+        return [-(-size * piece // num) for piece in range(num + 1)]
+
+    return _cut(given, bounds, num_pieces)
+
+
+def _cut(
+    given: MicroBatches, bounds: Callable[[int], list[int]], num_pieces: int = 1
+) -> MicroBatches | None:
     specs = parts(given.spec)
     if not all(isinstance(spec, tf.TensorSpec) and spec.shape.rank for spec in specs):
         return None
-    spec = tf.nest.map_structure(
-        lambda s: None if s is None else tf.TensorSpec((None, *s.shape[1:]), s.dtype), given.spec
-    )
-    return MicroBatches(_Pieces(given, num_rows), spec, given.streamed)
+
+    def piece(spec: tf.TensorSpec | None) -> tf.TensorSpec | None:
+        if spec is None:
+            return None
+        size, *rest = spec.shape
+        equal = size is not None and num_pieces > 1 and size % num_pieces == 0
+        return tf.TensorSpec((size // num_pieces if equal else None, *rest), spec.dtype)
+
+    spec = tf.nest.map_structure(piece, given.spec)
+    return MicroBatches(_Pieces(given, bounds), spec, given.streamed, num_pieces)
 
 
 def flatten(batch: Nest) -> list[Any]:
@@ -327,14 +378,12 @@ class _PyDatasetBatches(_Numbered):
 
 
 class _Pieces:
-    """Micro-batches cut into pieces."""
+    """Micro-batches cut into pieces, between the `bounds` of their number of rows."""
 
-    def __init__(self, given: MicroBatches, num_rows: int) -> None:
-        self._given, self._num_rows = given, num_rows
+    def __init__(self, given: MicroBatches, bounds: Callable[[int], list[int]]) -> None:
+        self._given, self._bounds = given, bounds
 
     def __iter__(self) -> Iterator[Nest]:
         for tensors in self._given:
-            for begin in range(0, tensors[0].shape[0], self._num_rows):
-                yield unflatten(
-                    self._given.spec, [t[begin : begin + self._num_rows] for t in tensors]
-                )
+            for begin, end in itertools.pairwise(self._bounds(tensors[0].shape[0])):
+                yield unflatten(self._given.spec, [t[begin:end] for t in tensors])

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_aeos.curvature.objective import Linearisation, Objective
+from keras_aeos.curvature.linearisation import Linearisation
+from keras_aeos.curvature.objective import Objective
 from keras_aeos.solvers.density import SpectralDensity, lanczos_quadrature
 from keras_aeos.solvers.result import Eigenpairs
 from keras_aeos.solvers.trace import TraceEstimate, hutch_plus_plus
@@ -34,7 +35,7 @@ class Measurement:
         preconditioner: Diagonal of P as a vector (n,); None if there is none.
         update: The last update of the parameters, a vector (n,); None if it is not known.
         per_batch: Names of the operators whose `batch_sharpness` will be asked for; names other
-            than "raw" and "preconditioned" are ignored.
+            than "raw" and "preconditioned" are ignored. Several workers have no whole batch.
         seed: Seed of the random probes.
         clipping: An object whose `visit` is called with the gradient of each micro-batch, without
             a product; None (default) for none.
@@ -72,7 +73,7 @@ class Measurement:
         quotients = {
             keys[name]: BatchQuotients(scales[keys[name]])
             for name in per_batch
-            if name is not None and keys.get(name) in scales
+            if keys.get(name or "") in scales and not objective.replicas.of_workers
         }
         visitors = list(quotients.values())
         self.hessian = objective.linearise(
@@ -104,13 +105,13 @@ class Measurement:
 
 
 class BatchQuotients:
-    """Curvature of each micro-batch along its own gradient, ``g̃ᵀ A g̃ / ‖g̃‖²`` with ``g̃ = Sg``.
+    """Curvature of each batch along its own gradient, ``g̃ᵀ A g̃ / ‖g̃‖²`` with ``g̃ = Sg``.
 
     Args:
         scale: Diagonal of S, shape (n,).
 
     Attributes:
-        values: One number for each micro-batch visited.
+        values: One number for each batch visited.
     """
 
     def __init__(self, scale: tf.Tensor) -> None:
@@ -118,7 +119,7 @@ class BatchQuotients:
         self.values: list[float] = []
 
     def visit(self, gradient: tf.Tensor, product: Matvec) -> None:
-        """Take note of one micro-batch: its gradient and its Hessian as a function."""
+        """Take note of one batch: its gradient and its Hessian as a function."""
         gradient = self._scale * gradient
         curvature = _dot(gradient, self._scale * product(self._scale * gradient))
         self.values.append(_ratio(curvature, gradient))
@@ -199,7 +200,12 @@ class Curvature:
 
     @property
     def batch_sharpness(self) -> float:
-        """Mean over the micro-batches b of ``g̃_bᵀ A_b g̃_b / ‖g̃_b‖²``, with ``g̃_b = S∇f_b``."""
+        """Mean over the batches b of ``g̃_bᵀ A_b g̃_b / ‖g̃_b‖²``, with ``g̃_b = S∇f_b``.
+
+        NaN if they were not visited.
+        """
+        if not self._batch_quotients:
+            return math.nan
         return sum(self._batch_quotients) / len(self._batch_quotients)
 
     @functools.cached_property

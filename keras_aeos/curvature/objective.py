@@ -1,27 +1,23 @@
 """The training loss of a Keras model as a function of its parameters, and its derivatives."""
 
 import functools
-import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_aeos.curvature import programs
-from keras_aeos.curvature.batches import MicroBatches, Nest, flatten, num_rows, unflatten
+from keras_aeos.curvature.batches import MicroBatches, flatten, num_rows, unflatten
 from keras_aeos.curvature.compilation import CompilationTrial
 from keras_aeos.curvature.device_memory import is_host, room
+from keras_aeos.curvature.linearisation import Linearisation, Visitor
+from keras_aeos.curvature.loss import LossFunction, seeds_of_batch, training_loss
 from keras_aeos.curvature.loss_scaling import loss_scale
-from keras_aeos.curvature.partial_evaluation import PartialEvaluation, num_bytes
+from keras_aeos.curvature.partial_evaluation import PartialEvaluation
+from keras_aeos.curvature.replicas import Replicas
 from keras_aeos.curvature.second_derivatives import exact_second_derivatives, refuse_inexact
 from keras_aeos.solvers.operators import Program
-from keras_aeos.solvers.vectors import Matvec
-
-# Maps a model and a batch ``(x, y, sample_weight)`` to a scalar loss.
-LossFunction = Callable[[Any, Nest], tf.Tensor]
-# Called with the gradient of a micro-batch and its product with a vector.
-Visitor = Callable[[tf.Tensor, Matvec], None]
 
 
 class Objective:
@@ -37,6 +33,9 @@ class Objective:
     (BatchNorm layers see the statistics of their micro-batch). Nothing of the model changes when
     it is evaluated: variables, BatchNorm statistics, seeds and metrics are left alone.
 
+    Under a strategy with several replicas each batch is cut into a micro-batch for each of them, as
+    in training, and the replicas share the work (`Replicas`).
+
     Parameters are flat vectors of shape (n,), the trainable variables in the model's order, in the
     widest of their dtypes and float32.
 
@@ -51,12 +50,14 @@ class Objective:
             trainable variables.
 
     Attributes:
-        kept_bytes: Bytes of intermediate values that a linearisation may keep; None for the `room`
-            of the device.
+        kept_bytes: Bytes of intermediate values that a linearisation may keep on each device; None
+            for the device's `room`.
+        replicas: The `Replicas` of the model.
 
     Raises:
         ValueError: If the model is not built or not compiled, has nothing to train, or has
-            variables that are overwritten by their gradient, as in float8.
+            variables that are overwritten by their gradient, as in float8; or if its strategy has
+            no single point to measure at.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Objective:
         self.variables = list(model.trainable_variables if variables is None else variables)
         _check(model, self.variables, loss)
         self.model = model
+        self.replicas = Replicas(model, self.variables)
         self.batches = batches
         self.kept_bytes: int | None = None
         self._loss_function = loss
@@ -84,28 +86,41 @@ class Objective:
                 tf.TensorSpec([self.num_parameters], self.dtype),
                 [tf.TensorSpec(v.shape, v.dtype) for v in self.variables],
                 tf.TensorSpec([], tf.int64),
-                *flatten(batches.spec),
+                *flatten(self.batches.spec),
             ],
             autograph=False,
         )
+
+    @property
+    def batches(self) -> MicroBatches:
+        """The micro-batches, cut for the replicas."""
+        return self._batches
+
+    @batches.setter
+    def batches(self, given: MicroBatches) -> None:
+        self._batches = self.replicas.cut(given)
 
     @property
     def num_traces(self) -> int:
         """Traces made so far: 1, once used."""
         return self._traced.experimental_get_tracing_count()
 
-    def linearise(self, visitors: Sequence[Visitor] = ()) -> "Linearisation":
+    def linearise(self, visitors: Sequence[Visitor] = ()) -> Linearisation:
         """Loss, gradient and Hessian at the model's present parameters.
 
         Args:
-            visitors: Each is called with the gradient (n,) of each micro-batch and the function
-                that multiplies a vector (n,) by its Hessian, in order.
+            visitors: Each is called with the gradient (n,) of each batch, as it was before it was
+                cut for replicas, and the function that multiplies a vector (n,) by its Hessian, in
+                order. Of several workers each has a part of every batch, and none is visited.
 
         Returns:
             A `Linearisation`.
         """
-        made = Linearisation(self, visitors)
-        if self._trial.consider(made.gradient, made._kept):
+        made = Linearisation(
+            self.program, self.parts, self.replicas, self.batches, self.room_for_values, visitors
+        )
+        # Workers time differently, and have to run the same graph.
+        if not self.replicas.of_workers and self._trial.consider(made.gradient, made.kept):
             del self.program  # its traces hold the products as they were
         return made
 
@@ -113,11 +128,11 @@ class Objective:
         """Bytes of intermediate values that a linearisation may keep on a device."""
         if self.kept_bytes is not None:
             return self.kept_bytes
-        free = room(device)
-        if not is_host(device):
-            # The peak of memory is that of training only until something has been measured.
-            self.kept_bytes = free
-        return free
+        if is_host(device):  # the devices of a host share its memory
+            return room(device) // len(self.replicas.devices)
+        # The peak of memory is that of training only until something has been measured.
+        self.kept_bytes = room(device)
+        return self.kept_bytes
 
     def pack(self, tensors: Iterable[tf.Tensor]) -> tf.Tensor:
         """Flat vector (n,) of a list of tensors, one per trainable variable."""
@@ -145,7 +160,7 @@ class Objective:
     @functools.cached_property
     def program(self) -> Program:
         """The products as a solver's graph holds them."""
-        return programs.program(self.parts)
+        return programs.program(self.parts, self.replicas)
 
     def _product_of_batch(
         self,
@@ -193,7 +208,7 @@ class Objective:
     ) -> tf.Tensor:
         """The training loss of one micro-batch at given parameters, without side effects."""
         state = list(zip(self.variables, parameters, strict=True))
-        state += [(v, _seed_of_batch(v, index)) for v in _seeds(self.model)]
+        state += seeds_of_batch(self.model, index)
         return training_loss(self.model, (x, y, sample_weight), state, self._loss_function)
 
     def _build_losses(self) -> None:
@@ -206,139 +221,6 @@ class Objective:
                 self.batches.spec,
             )
             self.model._symbolic_build(data_batch=batch)
-
-
-class Linearisation:
-    """Loss, gradient and Hessian-vector products of an `Objective` at fixed parameters.
-
-    The Hessian is applied to a vector as the derivative of the gradient along it, reverse over
-    reverse. What does not depend on the vector is computed once, here, and kept for as many
-    micro-batches as `kept_bytes` hold; for the others it is computed again. A product
-    then costs less than a gradient of a gradient, and memory does not grow with the number of
-    examples.
-
-    Attributes:
-        loss: f(x), a float.
-        gradient: ∇f(x), a tensor (n,).
-        num_products: Products over all examples. A solve of an `operator` has to be added.
-    """
-
-    def __init__(self, objective: Objective, visitors: Sequence[Visitor] = ()) -> None:
-        self.num_products = 0
-        self._program = objective.program
-        self._parts = parts = objective.parts
-        self._batches = objective.batches
-        self._parameters = [tf.convert_to_tensor(v.value) for v in objective.variables]
-        self._device = _device_of(self._parameters)
-        self._kept: list[list[tf.Tensor]] = []
-        sizes: list[tf.Tensor] = []
-        losses: list[tf.Tensor] = []
-        gradient: Any = 0.0
-        left = objective.room_for_values(self._device)
-        for arguments in self._arguments():
-            values = None
-            if parts.linearisable and parts.num_bytes(*arguments) <= left:
-                (count, batch_loss, batch_gradient), values = parts.first(*arguments)
-                left -= num_bytes(values) or 0
-            else:
-                count, batch_loss, batch_gradient = parts.fixed(*arguments)
-                left = -1
-            if values is not None and left >= 0:
-                self._kept.append(values)
-            product = (
-                functools.partial(parts.second, values=values)
-                if values is not None
-                else lambda vector, given=arguments: parts.whole(vector, *given)
-            )
-            for visit in visitors:
-                visit(batch_gradient, product)
-            sizes.append(count)
-            losses.append(batch_loss)
-            gradient += tf.cast(count, objective.dtype) * batch_gradient
-        # Only now does the host wait for the device.
-        counts = tf.stack(sizes).numpy().tolist() if sizes else []
-        loss = sum(map(operator.mul, counts, tf.stack(losses).numpy().tolist() if losses else []))
-        num_examples = float(sum(counts))
-        if not num_examples:
-            raise ValueError(
-                "`data` must hold at least one batch. Received: a data set that yielded none"
-            )
-        self.loss = loss / num_examples
-        self.gradient: tf.Tensor = gradient / num_examples
-        self._weights = [tf.constant(count / num_examples, objective.dtype) for count in counts]
-
-    def operator(self, scale: tf.Tensor) -> Matvec:
-        """``S H S`` with a diagonal S, for a solver; its products are not counted here.
-
-        Args:
-            scale: Diagonal of S, shape (n,).
-
-        Returns:
-            An `Operator` if the values of all micro-batches are kept, otherwise a function.
-        """
-        if len(self._kept) < len(self._weights):
-            return lambda vector: scale * self._product(scale * vector)
-        return programs.operator(self._program, self._parts, scale, self._weights, self._kept)
-
-    def hessian_product(self, vector: tf.Tensor) -> tf.Tensor:
-        """``H v`` for a vector of shape (n,)."""
-        self.num_products += 1
-        return self._product(vector)
-
-    def _product(self, vector: tf.Tensor) -> tf.Tensor:
-        total = tf.zeros_like(vector)
-        for weight, values in zip(self._weights, self._kept, strict=False):
-            total += weight * self._parts.second(vector, values)
-        num_kept = len(self._kept)
-        if num_kept < len(self._weights):
-            rest = zip(self._weights[num_kept:], self._arguments(num_kept), strict=True)
-            for weight, arguments in rest:
-                total += weight * self._parts.whole(vector, *arguments)
-        return total
-
-    def _arguments(self, begin: int = 0) -> Iterator[list[tf.Tensor]]:
-        """What the parts take after the vector, a list for each micro-batch from `begin` on."""
-        for index, leaves in enumerate(self._batches.on(self._device, begin), begin):
-            yield [*self._parameters, tf.constant(index, tf.int64), *leaves]
-
-
-def training_loss(
-    model: keras.Model,
-    batch: Nest,
-    state: Iterable[tuple[keras.Variable, tf.Tensor]],
-    loss: LossFunction | None = None,
-) -> tf.Tensor:
-    """The training loss of a batch, without side effects on the model.
-
-    Args:
-        model: A built and compiled Keras model.
-        batch: The batch ``(x, y, sample_weight)``.
-        state: Pairs of variables and the values that stand for theirs.
-        loss: Function of the model and the batch; None (default) for the loss of `compile`.
-
-    Returns:
-        A scalar.
-    """
-    x, y, sample_weight = batch
-    with keras.StatelessScope(state_mapping=list(state), collect_losses=True):
-        if loss is not None:
-            return tf.convert_to_tensor(loss(model, batch))
-        training = {"training": True} if model._call_has_training_arg else {}
-        value = model._compute_loss(
-            x=x,
-            y=y,
-            y_pred=model(x, **training),
-            sample_weight=sample_weight,
-            training=True,
-        )
-    # Keras divides by the number of replicas, to sum over them later; here there is just one.
-    return value * float(tf.distribute.get_strategy().num_replicas_in_sync)
-
-
-def _device_of(tensors: Sequence[tf.Tensor]) -> str:
-    """The device of the parameters; an accelerator, if any of them is on one."""
-    devices = [tensor.device for tensor in tensors]
-    return next((device for device in devices if not is_host(device)), devices[0])
 
 
 def _check(
@@ -368,13 +250,3 @@ def _check(
             f"Received: model={model.name!r} with {len(overwritten)} of them, {overwritten[0]!r} "
             "for one"
         )
-
-
-def _seeds(model: keras.Model) -> list[keras.Variable]:
-    return [v for v in model.non_trainable_variables if v.path.endswith("seed_generator_state")]
-
-
-def _seed_of_batch(variable: keras.Variable, index: tf.Tensor) -> tf.Tensor:
-    """A seed state of its own for each micro-batch: (seed, counter) with the counter moved on."""
-    state = tf.convert_to_tensor(variable.value)
-    return state + tf.cast(tf.stack([tf.zeros_like(index), index * 65_536]), state.dtype)

@@ -30,6 +30,7 @@ class PartialEvaluation:
     Attributes:
         linearisable: Whether `first` and `second` can be used. They cannot if an intermediate value
             is bound to its graph, as the stacks of loops are.
+        vector_spec: Shape and dtype of v.
         value_specs: Shapes and dtypes of these values.
         compiled: Whether `second` is compiled by XLA, False at first.
     """
@@ -41,6 +42,7 @@ class PartialEvaluation:
         self._vector, *self._rest = function.graph.inputs
         *self._outputs, self._product = function.graph.outputs
         self._values = _values(self._graph, self._vector, self._product)
+        self.vector_spec = tf.TensorSpec(self._vector.shape, self._vector.dtype)
         self.value_specs = [tf.TensorSpec(v.shape, v.dtype) for v in self._values]
         self.linearisable = not any(value.dtype in _BOUND for value in self._values)
         self.compiled = False

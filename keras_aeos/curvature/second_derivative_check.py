@@ -21,7 +21,8 @@ from keras_aeos.curvature.layer_calls import (
     key,
     smooth_function,
 )
-from keras_aeos.curvature.objective import Linearisation, Objective
+from keras_aeos.curvature.linearisation import Linearisation
+from keras_aeos.curvature.objective import Objective
 from keras_aeos.curvature.precision import full_precision
 from keras_aeos.curvature.second_derivatives import InexactError, exact_second_derivatives
 from keras_aeos.curvature.training_step import traced_step, unchanged

@@ -13,7 +13,8 @@ from keras import layers
 
 import keras_aeos
 from keras_aeos import AEoSMonitor, Eigensolver
-from tests.cases import build, fit_one, flat, mirrored
+from tests.cases import build, fit_one, flat
+from tests.strategies import scope
 
 RATE = 1e-3
 GENERATOR = np.random.default_rng(0)
@@ -44,7 +45,7 @@ def monitor(data=None, **options):
     defaults: dict[str, Any] = {
         "update_freq": 1,
         "solver": Eigensolver(rtol=1e-5),
-        "quantities": ["sharpness", "gradient_norm_squared"],
+        "quantities": ["sharpness", "gradient_norm_squared", "batch_sharpness"],
     }
     return AEoSMonitor(data, **defaults | options)
 
@@ -53,13 +54,14 @@ def monitor(data=None, **options):
 
 
 @pytest.mark.parametrize("labels", [False, True])
-def test_examples_are_those_of_all_replicas(labels):
-    """Of five batches, the last one of seven, of which the replicas get four and three."""
+@pytest.mark.parametrize("strategy", ["one device", "mirrored 2", "mirrored 4"])
+def test_rows_are_those_of_the_examples_of_all_replicas(labels, strategy):
+    """Of five batches, the last one of seven."""
     y, loss = (LABELS, keras.losses.SparseCategoricalCrossentropy(True)) if labels else (Y, "mse")
     weights = np.linspace(0.5, 2.0, 39)
 
     def history(strategy):
-        with strategy.scope() if strategy else contextlib.nullcontext():
+        with scope(strategy):
             model = network(keras.optimizers.SGD(0.0), loss)
         watching = monitor(update_freq=5, probe_size=39)
         fed = {"x": X[:39], "y": y[:39], "sample_weight": weights, "shuffle": False}
@@ -67,9 +69,9 @@ def test_examples_are_those_of_all_replicas(labels):
         assert sum(len(leaves[0]) for leaves in watching._meter.examples) == 39
         return watching.history
 
-    columns = ["step", "loss", "sharpness", "gradient_norm_squared"]
-    one, two = history(None), history(mirrored())
-    np.testing.assert_allclose(two[columns], one[columns], rtol=1e-4)
+    columns = ["step", "loss", "sharpness", "gradient_norm_squared", "batch_sharpness"]
+    one, several = history("none"), history(strategy)
+    np.testing.assert_allclose(several[columns], one[columns], rtol=1e-4)
 
 
 # --------------------------------------------------------------------------------- several fits

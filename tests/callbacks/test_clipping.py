@@ -13,7 +13,7 @@ from keras_aeos import AEoSMonitor
 from keras_aeos.callbacks.clipping import Clipping
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
-from tests.cases import mirrored
+from tests.strategies import scope
 
 # Gradients of a kernel and a bias in four micro-batches, of the norms 1, 5, 10 and 20.
 GRADIENTS = [np.array(g) for g in ([0.6, 0.8, 0], [3, 0, 4], [-6, 0, 8], [0, 12, 16])]
@@ -79,7 +79,7 @@ def test_what_is_not_seen_is_missing(case):
     """Replicas clip their own parts; without all variables there is no norm of the gradient."""
     optimizer = SGD(0.1, global_clipnorm=0.1)
     if case == "several replicas":
-        with mirrored().scope():
+        with scope("mirrored 2"):
             objective = objective_of(optimizer)
     else:
         objective = objective_of(optimizer, variables=1)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_aeos import AEoSMonitor, EdgeMeter, Eigensolver
-from keras_aeos.curvature.objective import Linearisation
+from keras_aeos.curvature.linearisation import Linearisation
 from tests.cases import build, fit_one
 
 # Several warnings are expected where one is matched.

@@ -1,16 +1,14 @@
 """Training with the monitor is training without it."""
 
-import contextlib
-
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 import keras_aeos
 from keras_aeos import AEoSMonitor
-from tests.cases import build, fit_one, mirrored
+from tests.cases import build, fit_one
+from tests.strategies import scope, under_each
 
 RATE = 0.01
 
@@ -49,23 +47,25 @@ UNDISTURBED: dict[str, tuple] = {
         lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(RATE)), {}, {}, None,
     ),
     "ema": (lambda: keras.optimizers.Adam(RATE, use_ema=True), {}, {}, None),
-    "mirrored custom": (lambda: keras_aeos.optimizers.Adam(RATE), {}, {}, mirrored),
-    "mirrored rmsprop": (lambda: keras_aeos.optimizers.RMSprop(RATE), {}, {}, mirrored),
-    "mirrored adam": (lambda: keras.optimizers.Adam(RATE), {}, {}, mirrored),
-    "mirrored sgd": (lambda: keras.optimizers.SGD(RATE, 0.9), {}, {"data": "given"}, mirrored),
+    "mirrored custom": (lambda: keras_aeos.optimizers.Adam(RATE), {}, {}, "mirrored 2"),
+    "mirrored rmsprop": (lambda: keras_aeos.optimizers.RMSprop(RATE), {}, {}, "mirrored 2"),
+    "one device": (lambda: keras.optimizers.Adam(RATE), {}, {}, "one device"),
+    "mirrored adam": (lambda: keras.optimizers.Adam(RATE), {}, {}, "mirrored 4"),
+    "mirrored sgd": (
+        lambda: keras.optimizers.SGD(RATE, 0.9), {}, {"data": "given"}, "mirrored 2",
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", UNDISTURBED)
 def test_training_is_bit_identical_with_and_without_the_monitor(name):
-    make_optimizer, compile_options, monitor_options, make_strategy = UNDISTURBED[name]
+    make_optimizer, compile_options, monitor_options, strategy = UNDISTURBED[name]
     generator = np.random.default_rng(0)
     x, y = generator.standard_normal((42, 4)), generator.standard_normal((42, 3))
 
     def train(watched):
         keras.utils.set_random_seed(7)
-        strategy = make_strategy() if make_strategy else tf.distribute.get_strategy()
-        with strategy.scope():
+        with scope(strategy or "none"):
             model = stochastic(make_optimizer(), **compile_options)
         monitor = AEoSMonitor(
             **{"update_freq": 5}
@@ -87,14 +87,14 @@ def test_training_is_bit_identical_with_and_without_the_monitor(name):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@under_each
 @pytest.mark.parametrize("inside", [False, True])
-def test_mirrored_measurement_is_that_of_one_device(inside):
+def test_measurement_is_that_of_one_device(strategy, inside):
     """Whether `fit` is called inside the strategy's scope or not; Keras scales losses inside."""
-    strategy = mirrored()
-    with strategy.scope():
+    with scope(strategy):
         model, x, y = build("regularised", keras.optimizers.Adam(RATE))
     monitor = AEoSMonitor((x, y), update_freq=1)
-    with strategy.scope() if inside else contextlib.nullcontext():
+    with scope(strategy if inside else "none"):
         row = fit_one(model, x, y, monitor)
     weights = [v.numpy() for v in model.trainable_variables]
     diagonal = [p.numpy() for p in keras_aeos.preconditioner(model.optimizer)]

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_aeos.curvature import batches as batches_module
 from keras_aeos.curvature import device_memory
 from keras_aeos.curvature import objective as objective_module
-from keras_aeos.curvature.batches import from_data, from_list, smaller
+from keras_aeos.curvature.batches import from_data, from_list, smaller, split
 from keras_aeos.curvature.objective import Objective
 
 ROWS, SIZE = 10, 4  # three micro-batches, the last of them smaller
@@ -42,6 +42,13 @@ def pieces():
     return smaller(from_data((X, Y), ROWS), SIZE)
 
 
+def leaves_of(given, begin):
+    """The tensors of the micro-batches from a number on, on the device."""
+    numbers, leaves = zip(*given.on([DEVICE], begin), strict=True)
+    assert numbers == tuple(range(begin, 3))
+    return leaves
+
+
 SOURCES = {
     "arrays": lambda: from_data((X, Y), SIZE),
     "dataset": lambda: from_data(tf.data.Dataset.from_tensor_slices((X, Y)).batch(SIZE)),
@@ -68,7 +75,7 @@ def test_the_same_micro_batches_on_every_pass_from_any_number_on(source, num_fit
     """However many of them stay on the device; those that do are the same tensors again."""
     accelerator(num_fitting)
     given = SOURCES[source]()
-    passes = [list(given.on(DEVICE, begin)) for begin in (1, 0, 0, 2)]
+    passes = [leaves_of(given, begin) for begin in (1, 0, 0, 2)]
     for begin, seen in zip((1, 0, 0, 2), passes, strict=True):
         assert {leaf.device for leaves in seen for leaf in leaves} == {DEVICE}
         x, y = (np.concatenate(column) for column in zip(*seen, strict=True))
@@ -77,6 +84,34 @@ def test_the_same_micro_batches_on_every_pass_from_any_number_on(source, num_fit
     same = [first[0] is again[0] for first, again in zip(passes[1], passes[2], strict=True)]
     assert same == [index < int(num_fitting) for index in range(3)]
     assert len(list(given)) == 3
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_places_take_turns_and_those_of_other_processes_are_left_out(source, accelerator):
+    """Of three micro-batches the first and the last are here; the second one's place is not."""
+    accelerator(1)  # the last one does not fit
+    given = SOURCES[source]()
+    for begin, expected in ((0, [0, 2]), (1, [2]), (0, [0, 2])):
+        seen = list(given.on([DEVICE, None], begin))
+        assert [number for number, _ in seen] == expected
+        for number, (x, _) in seen:
+            assert x.device == DEVICE
+            np.testing.assert_array_equal(x, X[number * SIZE : (number + 1) * SIZE])
+    seen = list(given.on([HOST, DEVICE]))
+    assert [leaves[0].device for _, leaves in seen] == [HOST, DEVICE, HOST]
+
+
+@pytest.mark.parametrize(("rows", "num_pieces", "sizes"), [
+    (8, 2, [4, 4, 1, 1]), (8, 4, [2, 2, 2, 2, 1, 1]), (10, 3, [4, 3, 3]), (2, 3, 10 * [1]),
+])  # fmt: skip
+def test_batches_are_cut_evenly(rows, num_pieces, sizes):
+    """Into as many pieces as they have rows at most; their shape is known if it is one."""
+    cut = split(from_data((X, Y), rows), num_pieces)
+    pieces = list(cut)
+    assert [len(x) for x, _ in pieces] == sizes
+    np.testing.assert_array_equal(np.concatenate([y for _, y in pieces]), Y)
+    whole = split(from_data((X[:8], Y[:8]), 8), 4)
+    assert [spec.shape[0] for spec in tf.nest.flatten(whole.spec[:2])] == [2, 2]
 
 
 @pytest.mark.parametrize(
@@ -91,17 +126,17 @@ def test_only_what_does_not_stay_is_fetched_again(device, num_fitting, asked, ac
     dataset.asked.clear()
     dataset.threads.clear()
     for _ in range(3):
-        assert len(list(given.on(device))) == 3
+        assert len(list(given.on([device]))) == 3
     assert dataset.asked == asked
     assert (threading.get_ident() in dataset.threads) == (device == HOST)
 
 
 def test_arrays_are_converted_once_on_the_host_too():
     given = from_data((X, Y), SIZE)
-    first, again = list(given.on(HOST)), list(given.on(HOST))
+    first, again = ([leaves for _, leaves in given.on([HOST])] for _ in range(2))
     assert all(a is b for a, b in zip(first[0] + first[2], again[0] + again[2], strict=True))
     given.release()
-    assert next(given.on(HOST))[0] is not first[0][0]
+    assert next(given.on([HOST]))[1][0] is not first[0][0]
 
 
 def test_the_next_is_fetched_while_the_one_before_is_in_use(accelerator):
@@ -109,7 +144,7 @@ def test_the_next_is_fetched_while_the_one_before_is_in_use(accelerator):
     dataset = Fetched()
     given = from_data(dataset)
     dataset.asked.clear()
-    iterator = given.on(DEVICE)
+    iterator = given.on([DEVICE])
     next(iterator)
     iterator.close()  # waits for the thread
     assert dataset.asked == [0, 1]
@@ -124,7 +159,7 @@ def test_an_error_of_the_source_comes_out(accelerator):
                 raise OSError("no such file")
             return super().__getitem__(index)
 
-    iterator = from_data(Broken()).on(DEVICE)
+    iterator = from_data(Broken()).on([DEVICE])
     next(iterator)
     with pytest.raises(OSError, match="no such file"):
         next(iterator)
@@ -146,7 +181,7 @@ def test_measurement_is_the_same_on_a_device(num_fitting, kept, accelerator, mon
             product = hessian.hessian_product(hessian.gradient)
         assert product.device == device
         measured.append((hessian.loss, hessian.gradient.numpy(), product.numpy()))
-        assert len(hessian._kept) == (3 if kept else 0)
+        assert len(hessian.kept) == (3 if kept else 0)
     for on_host, on_device in zip(*measured, strict=True):
         np.testing.assert_array_equal(on_device, on_host)
 

@@ -13,10 +13,10 @@ from tests.cases import (
     build,
     dense_hessian,
     flat_parameters,
-    mirrored,
     training_gradient,
     two_outputs,
 )
+from tests.strategies import scope
 
 
 def objective_of(model, x, y, *weights, batch_size=None):
@@ -192,5 +192,5 @@ def test_subclassed_model_with_added_and_overridden_losses():
 def test_scope_of_a_strategy_does_not_scale_the_loss():
     model, x, y = build("regularised")
     expected = objective_of(model, x, y).linearise().loss
-    with mirrored().scope():
+    with scope("mirrored 2"):
         assert objective_of(model, x, y).linearise().loss == pytest.approx(expected, rel=1e-6)

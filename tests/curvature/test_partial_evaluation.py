@@ -72,7 +72,7 @@ def keep(monkeypatch, limit):
 
 def kept_bytes(hessian):
     """Bytes of each micro-batch whose intermediate values are kept."""
-    return [sum(value.numpy().nbytes for value in values) for values in hessian._kept]
+    return [sum(value.numpy().nbytes for value in values) for values in hessian.kept]
 
 
 def micro_batches(x, y):
@@ -102,7 +102,7 @@ def test_products_are_those_of_the_dense_hessian_however_much_is_kept(name, monk
     for limit, num_kept in ((sum(sizes[:2]), 2), (sizes[0] + 1, 1), (sizes[0] - 1, 0), (0, 0)):
         keep(monkeypatch, limit)
         hessian = objective.linearise()
-        assert len(hessian._kept) == num_kept
+        assert len(hessian.kept) == num_kept
         np.testing.assert_allclose(
             hessian.hessian_product(vector), product, rtol=1e-9, atol=1e-12 * abs(product).max()
         )
@@ -216,7 +216,7 @@ def test_kept_values_never_exceed_the_limit(monkeypatch):
         keep(monkeypatch, limit)
         hessian = objective.linearise()
         assert sum(kept_bytes(hessian)) <= limit
-        assert len(hessian._kept) == limit // size
+        assert len(hessian.kept) == limit // size
         products.append(hessian.hessian_product(vector))
     for product in products[1:]:
         np.testing.assert_allclose(product, products[0], rtol=1e-9, atol=1e-12)
@@ -224,7 +224,7 @@ def test_kept_values_never_exceed_the_limit(monkeypatch):
     keep(monkeypatch, int(3.5 * size))
     for num_examples in (4, 40):
         again = objective_of(model, x[:num_examples], y[:num_examples], batch_size=2)
-        assert len(again.linearise()._kept) == min(num_examples // 2, 3)
+        assert len(again.linearise().kept) == min(num_examples // 2, 3)
 
 
 @pytest.mark.parametrize("name", ["max_pooled", "batch_normalised", "embedding", "noisy"])
@@ -239,7 +239,7 @@ def test_size_of_kept_values_is_known_before_they_are_computed(name, batch_size,
     assert foretold == pytest.approx(sizes, rel=0.01)  # but for shapes that are values themselves
     monkeypatch.delattr(type(objective.parts), "first")
     keep(monkeypatch, int(0.9 * sizes[0]))
-    assert objective.linearise()._kept == []
+    assert objective.linearise().kept == []
 
 
 def test_kept_values_are_used_and_the_others_computed_anew(monkeypatch):
@@ -264,7 +264,7 @@ def test_kept_values_are_used_and_the_others_computed_anew(monkeypatch):
     assert seen == []
     keep(monkeypatch, 2 * size)
     some = objective.linearise()
-    assert len(some._kept) == 2
+    assert len(some.kept) == 2
     counted = []
 
     def whole(self, vector, *given):

@@ -13,7 +13,7 @@ from keras import layers
 import keras_aeos
 import keras_aeos.optimizers as ours
 from keras_aeos.optimizers import dynamics
-from tests.cases import flat, mirrored
+from tests.cases import flat
 from tests.optimizers.cases import (
     APPROXIMATE,
     CUSTOM_OPTIMIZERS,
@@ -24,6 +24,7 @@ from tests.optimizers.cases import (
     schedule,
 )
 from tests.optimizers.paths import random_path
+from tests.strategies import scope
 
 custom = pytest.mark.parametrize("name", CUSTOM_OPTIMIZERS)
 X = np.random.default_rng(0).standard_normal((12, 4)).astype("float32")
@@ -134,9 +135,16 @@ def test_scaling_the_loss_changes_nothing(name):
     assert len(keras_aeos.preconditioner(scaled)) == 4
 
 
-@custom
-def test_replicas_make_the_path_of_one(name):
-    with mirrored().scope():
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [
+        *((name, "mirrored 2") for name in CUSTOM_OPTIMIZERS),
+        ("adam", "one device"),
+        ("adam", "mirrored 4"),
+    ],
+)
+def test_strategy_makes_the_path_of_one_device(name, strategy):
+    with scope(strategy):
         model = small_model(make(name))
     np.testing.assert_allclose(fit(model), plain_path(name), rtol=1e-4, atol=1e-5)
     assert [tuple(p.shape) for p in keras_aeos.preconditioner(model.optimizer)] == MODEL_SHAPES

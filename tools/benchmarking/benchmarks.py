@@ -10,6 +10,7 @@ from tools.benchmarking import (
     networks,
     overhead,
     products,
+    replicas,
     row_cost,
     rows,
     solves,
@@ -51,6 +52,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "memory": Benchmark(memory.peak, lambda: list(memory.CASES), _table(memory.FORMATS)),
     "xla": Benchmark(compiled_products.compared, networks.usual, _table(compiled_products.FORMATS)),
+    "replicas": Benchmark(
+        replicas.shared, lambda: [*replicas.CASES, *replicas.KEPT], _table(replicas.FORMATS)
+    ),
     "rows": Benchmark(rows.rows, _small, _table(rows.FORMATS)),
     "overhead": Benchmark(overhead.overhead, _monitored, _table(overhead.FORMATS)),
 }

@@ -1,4 +1,4 @@
-"""The tables of docs/benchmark.md, drawn from the stored numbers."""
+"""The tables of the pages on cost, drawn from the stored numbers."""
 
 import re
 from pathlib import Path
@@ -8,11 +8,11 @@ from tools.benchmarking.benchmarks import BENCHMARKS
 from tools.benchmarking.store import DIRECTORY, ROOT, stored
 from tools.benchmarking.tables import caption
 
-PAGE = ROOT / "docs" / "benchmark.md"
+PAGES = tuple(ROOT / "docs" / name for name in ("benchmark.md", "scaling.md"))
 
 
 def drawn(text: str, directory: Path = DIRECTORY) -> str:
-    """The page with the tables between `<!-- NAME -->` and `<!-- end -->` drawn again.
+    """A page with the tables between `<!-- NAME -->` and `<!-- end -->` drawn again.
 
     Args:
         text: The page.
@@ -31,8 +31,9 @@ def drawn(text: str, directory: Path = DIRECTORY) -> str:
 
 
 def draw() -> None:
-    """Write the tables into the page."""
-    PAGE.write_text(drawn(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write the tables into the pages."""
+    for page in PAGES:
+        page.write_text(drawn(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _tables(name: str, directory: Path) -> str:

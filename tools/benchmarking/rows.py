@@ -136,7 +136,7 @@ class Watch(keras.callbacks.Callback):
 
 def _gradient_seconds(objective: Objective) -> float:
     """Median time of the loss and the gradient on the measured examples."""
-    arguments = list(objective.linearise()._arguments())
+    arguments = [given for _, given in objective.linearise()._arguments()]
 
     def call() -> None:
         for given in arguments:

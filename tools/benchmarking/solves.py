@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_aeos.curvature.batches import from_data
-from keras_aeos.curvature.objective import Linearisation, Objective
+from keras_aeos.curvature.linearisation import Linearisation
+from keras_aeos.curvature.objective import Objective
 from keras_aeos.solvers.power import power
 from keras_aeos.solvers.result import Eigenpairs
 from keras_aeos.solvers.tracking import EigenpairTracker

@@ -19,9 +19,11 @@ def curvature(tmp_path):
     return store.Store("curvature", tmp_path)
 
 
-def test_the_page_shows_what_is_stored():
-    text = page.PAGE.read_text(encoding="utf-8")
-    assert page.drawn(text) == text
+def test_the_pages_show_what_is_stored():
+    texts = [path.read_text(encoding="utf-8") for path in page.PAGES]
+    for text in texts:
+        assert page.drawn(text) == text
+    text = "".join(texts)
     names = re.findall(r"<!-- (?!end)(\w+) -->", text)
     assert sorted(names) == sorted([*BENCHMARKS, "bars"])
 
