@@ -175,9 +175,10 @@ def missing(names: Iterable[str], num_eigenvalues: int, step: int, epoch: int) -
 
 
 def measured(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without the columns that were left to other rows; those of a failed one are kept."""
+    """The numbers of a row, without those left to other rows; those of a failed one are kept."""
     left_out = quantities.OCCASIONAL if math.isfinite(row["preconditioned_sharpness"]) else ()
-    return {k: v for k, v in row.items() if k not in left_out or not math.isnan(v)}
+    numbers = {k: v for k, v in row.items() if k not in quantities.TEXT}
+    return {k: v for k, v in numbers.items() if k not in left_out or not math.isnan(v)}
 
 
 def documented(docstring: str | None) -> str:

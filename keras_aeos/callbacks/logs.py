@@ -14,10 +14,11 @@ from typing import Any
 from keras_aeos.callbacks import columns as columns_of_row
 from keras_aeos.callbacks import writers
 from keras_aeos.callbacks.claim import Claim, Taken
-from keras_aeos.callbacks.quantities import DENSITY_COLUMNS
+from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, LAYER_COLUMNS
 
 _METRICS = "metrics.csv"
 _DENSITIES = "spectral_density.csv"
+_LAYERS = "layers.csv"
 _MEASURED = "tensorboard/measured"
 _THRESHOLD = "tensorboard/threshold"
 # With a single slash too: `pathlib.Path` merges two. One letter is a drive.
@@ -30,7 +31,8 @@ class Logs:
     ``metrics.csv`` has a line and the run ``tensorboard/measured`` an event with every column for
     each row. The threshold is written, under the tag of the preconditioned sharpness, in the run
     ``tensorboard/threshold``: TensorBoard then draws both on one chart, in two colors.
-    ``spectral_density.csv`` has a line for each interval of a density.
+    ``spectral_density.csv`` has a line for each interval of a density, ``layers.csv`` one for each
+    layer of a row.
 
     From `begin` to `close` the directory belongs to these logs alone. A row is on the disk when
     `write` returns. If it can't be written, it waits in memory for the next one.
@@ -56,6 +58,7 @@ class Logs:
         self._files = {
             _METRICS: writers.csv_file(columns),
             _DENSITIES: writers.csv_file(DENSITY_COLUMNS),
+            _LAYERS: writers.csv_file(LAYER_COLUMNS),
             _MEASURED: writers.event_file(columns_of_row.measured),
             _THRESHOLD: writers.event_file(
                 lambda row: {"preconditioned_sharpness": row["stability_threshold"]}
@@ -97,17 +100,30 @@ class Logs:
         self._warned = self._opened = False
         self._claim_directory()
 
-    def write(self, row: writers.Row, densities: Iterable[writers.Row] = ()) -> None:
-        """Write a row and its densities; if that fails, warn once and keep them.
+    def set_columns(self, columns: Sequence[str]) -> None:
+        """Change the columns of a row, before the first one."""
+        self._arguments = (self._arguments[0], list(columns))
+        self._files[_METRICS] = writers.csv_file(columns)
+
+    def write(
+        self,
+        row: writers.Row,
+        densities: Iterable[writers.Row] = (),
+        layers: Iterable[writers.Row] = (),
+    ) -> None:
+        """Write a row, its densities and its layers; if that fails, warn once and keep them.
 
         Args:
             row: Dictionary of the columns.
             densities: Dictionaries of the columns of ``spectral_density.csv``.
+            layers: Dictionaries of the columns of ``layers.csv``.
         """
         for name in (_METRICS, _MEASURED, _THRESHOLD):
             self._files[name].add(row)
         for density in densities:
             self._files[_DENSITIES].add(density)
+        for layer in layers:
+            self._files[_LAYERS].add(layer)
         self._flush()
 
     def close(self) -> None:
@@ -179,7 +195,11 @@ class Logs:
             return path.stat().st_size == metrics.size
         return all(
             writers.resume_csv(directory / name, columns, self._files[_METRICS].next_step)
-            for name, columns in ((_METRICS, self._arguments[1]), (_DENSITIES, DENSITY_COLUMNS))
+            for name, columns in (
+                (_METRICS, self._arguments[1]),
+                (_DENSITIES, DENSITY_COLUMNS),
+                (_LAYERS, LAYER_COLUMNS),
+            )
             if (directory / name).exists()
         )
 

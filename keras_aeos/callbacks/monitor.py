@@ -18,7 +18,7 @@ from keras_aeos.callbacks import columns, schedule
 from keras_aeos.callbacks import quantities as of_row
 from keras_aeos.callbacks.guarded_meter import GuardedMeter
 from keras_aeos.callbacks.logs import Logs
-from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, QUANTITIES
+from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, LAYER_COLUMNS, QUANTITIES
 from keras_aeos.callbacks.running import running_while
 from keras_aeos.callbacks.unconverged import UnconvergedRows
 from keras_aeos.callbacks.watched_fit import WatchedFit
@@ -192,6 +192,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._probe_size = _PROBE_SIZE if probe_size is None else probe_size
         self._rows: list[dict[str, Any]] = []
         self._densities: list[dict[str, Any]] = []
+        self._layers: list[dict[str, Any]] = []
         self._seconds_trained = 0.0
         self._epoch = 0
         self._attached: tuple[Any, ...] = ()
@@ -214,6 +215,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         """A monitor with the same arguments and rows, attached to no model; `data` is shared."""
         copy = type(self)(**self._arguments)
         copy._rows, copy._densities = list(self._rows), list(self._densities)
+        copy._layers = list(self._layers)
         return copy
 
     def __getstate__(self) -> dict[str, Any]:
@@ -222,12 +224,14 @@ class AEoSMonitor(keras.callbacks.Callback):
             "arguments": self._arguments,
             "rows": self._rows,
             "densities": self._densities,
+            "layers": self._layers,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make the monitor of these arguments, with these rows."""
         type(self).__init__(self, **state["arguments"])
         self._rows, self._densities = state["rows"], state["densities"]
+        self._layers = state["layers"]
 
     @property
     def log_dir(self) -> pathlib.Path | None:
@@ -248,6 +252,14 @@ class AEoSMonitor(keras.callbacks.Callback):
         ``error``.
         """
         return pd.DataFrame(self._densities, columns=DENSITY_COLUMNS)
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """The layers' shares in the top eigenvector, a `pandas.DataFrame`, if asked for.
+
+        One row for each ``step`` and ``layer``, with the ``share`` of the quantity ``edge_layer``.
+        """
+        return pd.DataFrame(self._layers, columns=LAYER_COLUMNS)
 
     def set_model(self, model: keras.Model) -> None:
         """Attach to a model; called by `fit` before it makes its training function."""
@@ -298,7 +310,8 @@ class AEoSMonitor(keras.callbacks.Callback):
         due = self._most_updates + steps >= self._next_step
         if due and self._updates_wanted and steps > 1:
             self._warn_once(_SEVERAL_UPDATES)
-        fit.expect(due, keep=due and self._updates_wanted and steps == 1)
+        wanted = self._updates_wanted or self._meter.wants_update
+        fit.expect(due, keep=due and wanted and steps == 1)
 
     @_never_raises
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -347,15 +360,19 @@ class AEoSMonitor(keras.callbacks.Callback):
             self._warn_once(_NOTHING_SEEN)
             return
         began = time.perf_counter()
-        measured, densities = self._meter.measure(
+        measured, densities, layers = self._meter.measure(
             self.model, fit, step, self._epoch, self._began, max_hvps
         )
         self._last_step = step
+        if not self._rows and len(measured) > len(self.columns):  # there is no curvature
+            self.columns = list(measured)
+            self._logs.set_columns(self.columns)
         self._unconverged.note(measured)
         self._rows.append(measured)
         self._densities += densities
+        self._layers += layers
         if fit.writes:
-            self._logs.write(measured, densities)
+            self._logs.write(measured, densities, layers)
         seconds = time.perf_counter() - began
         self._next_step = fit.agreed(self._schedule.after(step, seconds, measured["edge_ratio"]))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_aeos.curvature.critical_learning_rate import CriticalLearningRate
 from keras_aeos.curvature.measurement import Measurement
 
 DEFAULT = (
@@ -20,6 +21,9 @@ DEFAULT = (
 # every fifth after it: the first number comes soon, and a short run has one of each.
 OCCASIONAL = ("sharpness",)
 OCCASIONAL_FREQ = 5
+LAYER_COLUMNS = ["step", "layer", "share"]
+# Columns that hold text.
+TEXT = ("edge_layer",)
 DENSITY_COLUMNS = ["step", "operator", "low", "high", "fraction", "error"]
 
 
@@ -36,15 +40,19 @@ class Quantity:
         per_batch: The operator whose `batch_sharpness` it takes.
         of_update: Whether it needs the last update.
         of_clipping: Whether it needs the clipped gradients of the micro-batches.
+        of_passes: Whether it needs the critical learning rate of the last update.
+        of_layers: Whether the shares of all layers go to a table of their own.
     """
 
     meaning: str
     columns: tuple[str, ...]
-    measure: Callable[[Measurement, float, float], tuple[float, ...]]
+    measure: Callable[[Measurement, float, float], tuple[Any, ...]]
     preconditioned: bool = False
     per_batch: str | None = None
     of_update: bool = False
     of_clipping: bool = False
+    of_passes: bool = False
+    of_layers: bool = False
 
 
 def _squared_norm(vector: tf.Tensor) -> float:
@@ -58,6 +66,14 @@ def _largest_stable_learning_rate(
     if largest <= 0.0:
         return (math.inf,)
     return (learning_rate * stability_threshold / largest,)
+
+
+def critical_numbers(found: CriticalLearningRate | None) -> tuple[float, ...]:
+    """The numbers of ``critical_learning_rate``: NaN if there are none or they did not settle."""
+    if found is None:
+        return math.nan, math.nan, math.nan
+    value = found.value if found.converged else math.nan
+    return value, found.directional_sharpness, found.num_passes
 
 
 def _alignment(measurement: Any, *_: float) -> tuple[float, ...]:
@@ -168,6 +184,23 @@ QUANTITIES: dict[str, Quantity] = {
         _clipping,
         of_clipping=True,
     ),
+    "critical_learning_rate": Quantity(
+        "η_c, the smallest η at which the last update, taken from where it began, raises the loss; "
+        "``directional_sharpness``, uᵀHu / -uᵀ∇f there in units of 1/η; ``num_passes``, the "
+        "forward passes taken; no second derivative",
+        ("critical_learning_rate", "directional_sharpness", "num_passes"),
+        lambda m, *_: critical_numbers(m.critical),
+        of_update=True,
+        of_passes=True,
+    ),
+    "edge_layer": Quantity(
+        "the path of the layer with the largest share in the top eigenvector v of P^-½HP^-½ (of H "
+        "where P is not known); ``edge_layer_share``, its share, the sum of vᵢ² over the layer's "
+        "variables. The shares of all layers are rows of ``layers.csv``",
+        ("edge_layer", "edge_layer_share"),
+        lambda m, *_: max(m.layers.items(), key=lambda entry: entry[1], default=(math.nan,) * 2),
+        of_layers=True,
+    ),
     "trace": _trace("raw", "trace"),
     "preconditioned_trace": _trace("preconditioned", "preconditioned_trace"),
     # These are no numbers of a row; their histograms go to a table of their own.
@@ -213,19 +246,20 @@ def measure(
     measurement: Measurement,
     learning_rate: float,
     stability_threshold: float,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """The numbers of these quantities, a dictionary of their columns.
 
     A number is NaN if it needs a preconditioner or a last update that is not known, or if loss or
     gradient are not finite.
     """
-    row: dict[str, float] = {}
+    row: dict[str, Any] = {}
     for name in names:
         quantity = QUANTITIES[name]
         missing = (
             (quantity.preconditioned and measurement.preconditioned is None)
             or (quantity.of_update and measurement.update is None)
             or (quantity.of_clipping and measurement.clipping is None)
+            or (quantity.of_passes and measurement.critical is None)
             or not measurement.finite
         )
         values = (
@@ -235,6 +269,16 @@ def measure(
         )
         row.update(zip(quantity.columns, values, strict=True))
     return row
+
+
+def layers(names: Sequence[str], measurement: Measurement, step: int) -> list[dict[str, Any]]:
+    """The layers' shares in the top eigenvector, if asked for, as rows of `LAYER_COLUMNS`."""
+    if not measurement.finite or not any(QUANTITIES[name].of_layers for name in names):
+        return []
+    return [
+        dict(zip(LAYER_COLUMNS, (step, *entry), strict=True))
+        for entry in measurement.layers.items()
+    ]
 
 
 def densities(names: Sequence[str], measurement: Measurement, step: int) -> list[dict[str, Any]]:

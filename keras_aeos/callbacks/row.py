@@ -15,6 +15,7 @@ from keras_aeos.callbacks import quantities as of_row
 from keras_aeos.callbacks.clipping import Clipping
 from keras_aeos.callbacks.quantities import OCCASIONAL, OCCASIONAL_FREQ, QUANTITIES
 from keras_aeos.curvature import batches
+from keras_aeos.curvature.critical_learning_rate import CriticalLearningRates
 from keras_aeos.curvature.eigenpairs import Eigensolver, check_num_eigenvalues, resolve
 from keras_aeos.curvature.loss import LossFunction
 from keras_aeos.curvature.measurement import Measurement
@@ -59,6 +60,7 @@ class EdgeMeter:
         columns: Names of the row's columns, in order.
         densities: Spectral densities of the last measurement, a list of dictionaries with the
             columns of `AEoSMonitor.spectral_densities`.
+        layers: Shares of the layers in its top eigenvector, those of `AEoSMonitor.layers`.
 
     Example:
         ```python
@@ -102,6 +104,7 @@ class EdgeMeter:
         self._num_rows = 0
         self.columns = columns.columns(self._quantities, num_eigenvalues)
         self.densities: list[dict[str, Any]] = []
+        self.layers: list[dict[str, Any]] = []
         self._num_eigenvalues = num_eigenvalues
         method, rtol, self._max_hvps = resolve(solver)
         self._tracker = EigenpairTracker(method, rtol, self._max_hvps)
@@ -114,6 +117,7 @@ class EdgeMeter:
         self._seconds = 0.0
         self._warned: set[str] = set()
         self._economical = False
+        self._critical = CriticalLearningRates()
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer | None:
@@ -180,12 +184,16 @@ class EdgeMeter:
         if step is None:
             step = dynamics.num_updates(self.optimizer)
         description, diagonal = self._describe_optimizer(objective, learning_rate)
+        rate = self._learning_rate(description, learning_rate)
+        critical = None
+        if before_update and any(QUANTITIES[name].of_passes for name in self._quantities):
+            critical = self._critical.measure(objective, before_update, rate)
         solved: list[Eigenpairs] = []
         reading = columns.Reading(
             step=step,
             epoch=epoch,
             description=description,
-            learning_rate=self._learning_rate(description, learning_rate),
+            learning_rate=rate,
             measurement=Measurement(
                 objective,
                 lambda name, matvec: self._solve(objective, name, matvec, step, solved),
@@ -194,6 +202,7 @@ class EdgeMeter:
                 [QUANTITIES[name].per_batch for name in self._quantities],
                 seed=step,
                 clipping=self._clipping(objective, description),
+                critical=critical,
             ),
             solved=solved,
             began=now,
@@ -212,6 +221,7 @@ class EdgeMeter:
             reading.threshold,
         )
         self.densities = of_row.densities(self._quantities, reading.measurement, step)
+        self.layers = of_row.layers(self._quantities, reading.measurement, step)
         row |= {column.name: column.read(reading) for column in columns.LAST}
         row |= {
             name: reading.eigenvalue(index)
@@ -220,6 +230,30 @@ class EdgeMeter:
         self._seconds += row["seconds"]
         self._num_rows += 1
         return row
+
+    def measure_passes(
+        self, before_update: Sequence[tf.Tensor] | None, learning_rate: float | None
+    ) -> dict[str, float]:
+        """What forward passes alone can say: the columns of ``critical_learning_rate``, and two.
+
+        Args:
+            before_update: As for `measure`.
+            learning_rate: As for `measure`.
+
+        Returns:
+            A dictionary with ``learning_rate`` and ``loss`` too.
+        """
+        self._check = False  # what it refuses is not needed
+        objective = self._current_objective()
+        description, _ = self._describe_optimizer(objective, learning_rate)
+        rate = self._learning_rate(description, learning_rate)
+        with full_precision():
+            present = [tf.convert_to_tensor(v.value) for v in objective.variables]
+            loss = objective.first_order.loss_along(objective.batches, present, present)(0.0)
+            found = self._critical.measure(objective, before_update or (), rate)
+        names = QUANTITIES["critical_learning_rate"].columns
+        values = dict(zip(names, of_row.critical_numbers(found), strict=True))
+        return {"learning_rate": rate, "loss": loss} | values
 
     def _quantities_now(self, measurement: Measurement) -> list[str]:
         """The quantities of this row: by default, seldom those that take a solve of their own."""

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_aeos.curvature.critical_learning_rate import CriticalLearningRate
+from keras_aeos.curvature.layers import shares
 from keras_aeos.curvature.linearisation import Linearisation
 from keras_aeos.curvature.objective import Objective
 from keras_aeos.solvers.density import SpectralDensity, lanczos_quadrature
@@ -39,6 +41,7 @@ class Measurement:
         seed: Seed of the random probes.
         clipping: An object whose `visit` is called with the gradient of each micro-batch, without
             a product; None (default) for none.
+        critical: The `CriticalLearningRate` of the last update; None (default) if not searched for.
 
     Attributes:
         hessian: The `Linearisation`, with loss and gradient.
@@ -48,6 +51,7 @@ class Measurement:
         preconditioner: As given.
         update: As given.
         clipping: As given.
+        critical: As given.
     """
 
     def __init__(
@@ -59,8 +63,11 @@ class Measurement:
         per_batch: Iterable[str | None] = (),
         seed: int = 0,
         clipping: Any = None,
+        critical: CriticalLearningRate | None = None,
     ) -> None:
         self.preconditioner = preconditioner
+        self.critical = critical
+        self._shares = functools.partial(shares, objective)
         self.clipping = clipping
         self.update = update
         scales = {"raw": tf.ones([objective.num_parameters], objective.dtype)}
@@ -97,6 +104,15 @@ class Measurement:
         }
         self.raw = operators[keys["raw"]]
         self.preconditioned = operators.get("preconditioned")
+
+    @functools.cached_property
+    def layers(self) -> dict[str, float]:
+        """Shares of the layers in the top eigenvector of ``P^-½HP^-½``, of H where P is not known.
+
+        The squares of the unit vector's entries, added up by layer; empty without any vector.
+        """
+        vectors = (self.preconditioned or self.raw).eigenpairs.eigenvectors
+        return self._shares(vectors[0]) if vectors else {}
 
     @property
     def num_hvps(self) -> int:
