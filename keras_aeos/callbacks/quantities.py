@@ -68,10 +68,8 @@ def _largest_stable_learning_rate(
     return (learning_rate * stability_threshold / largest,)
 
 
-def critical_numbers(found: CriticalLearningRate | None) -> tuple[float, ...]:
-    """The numbers of ``critical_learning_rate``: NaN if there are none or they did not settle."""
-    if found is None:
-        return math.nan, math.nan, math.nan
+def critical_numbers(found: CriticalLearningRate) -> tuple[float, ...]:
+    """The numbers of ``critical_learning_rate``: NaN for one that did not settle."""
     value = found.value if found.converged else math.nan
     return value, found.directional_sharpness, found.num_passes
 

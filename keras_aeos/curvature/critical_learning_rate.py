@@ -21,7 +21,7 @@ class CriticalLearningRate:
     """The critical learning rate of an update, and what its forward passes say beside it.
 
     Attributes:
-        value: η_c; 0 if the loss rises from the start, infinite if it doesn't rise within a million
+        value: η_c; 0 if the loss rises from the start, infinite if it doesn't rise within 10,000
             times the first guess, NaN if the loss is not finite where the update begins.
         directional_sharpness: ``dᵀHd / -dᵀ∇f``, from the parabola through the points nearest to the
             start; NaN if the loss does not fall there. On a parabola it is ``2/η_c``.
@@ -109,7 +109,7 @@ class CriticalLearningRates:
 
     def measure(
         self, objective: Objective, before: Sequence[tf.Tensor], learning_rate: float
-    ) -> CriticalLearningRate | None:
+    ) -> CriticalLearningRate:
         """That of the last update, from the parameters before it and along it.
 
         Args:
@@ -118,17 +118,18 @@ class CriticalLearningRates:
             learning_rate: η of the update.
 
         Returns:
-            A `CriticalLearningRate`; None without an update or its η.
+            A `CriticalLearningRate`; NaN after no passes, without an update or its η.
         """
+        unknown = CriticalLearningRate(math.nan, math.nan, 0, False)
         if not learning_rate > 0.0 or len(before) != len(objective.variables):
-            return None
+            return unknown
         dtype = objective.dtype
         update = [
             (tf.cast(v.value, dtype) - tf.cast(b, dtype)) / tf.cast(learning_rate, dtype)
             for v, b in zip(objective.variables, before, strict=True)
         ]
         if not any(bool(tf.reduce_any(part != 0)) for part in update):
-            return None
+            return unknown
         known = self._guess > 0.0 and math.isfinite(self._guess)
         found = _search(objective, before, update, self._guess if known else learning_rate)
         self._guess = found.value if found.converged else math.nan

@@ -12,9 +12,11 @@ _GROWTH, _SHRINKAGE = 16.0, 32.0
 # the error.
 _SETTLED = 0.12
 _MOST_EVALUATIONS = 16
+# Points that all fall before the search stops asking them where to go on.
+_PATIENCE = 5
 _NARROW = 0.02
 # Beyond this multiple of the first step the function is said not to rise.
-_FAR = 1e6
+_FAR = 1e4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +74,10 @@ def first_rise(function: Callable[[float], float], guess: float) -> FirstRise:
             break
         estimate, certain = _estimate(points, etas)
         known = math.isfinite(max(points.values()))
-        converged = certain and (
-            (known and abs(estimate - previous) <= _SETTLED * abs(estimate))
-            or _width(points, etas) <= _NARROW
-        )
+        settled = known and abs(estimate - previous) <= _SETTLED * abs(estimate)
+        converged = _width(points, etas) <= _NARROW or (certain and (settled or estimate in points))
         previous, eta = estimate, estimate
-        if converged or len(points) + 1 >= _MOST_EVALUATIONS or eta in points:
+        if converged or len(points) + 1 >= _MOST_EVALUATIONS:
             break
     return FirstRise(eta, _curvature(points), len(points) + 1, converged)
 
@@ -102,6 +102,8 @@ def _estimate(points: dict[float, float], etas: list[float]) -> tuple[float, boo
         low, high = etas[-1], _GROWTH * etas[-1]
         if len(finite) < 2:
             return 2.0 * etas[-1], False
+        if len(finite) >= _PATIENCE:
+            return _GROWTH * etas[-1], False
         near = finite[-2:]
     elif lower is None:
         low, high = upper / _SHRINKAGE, upper

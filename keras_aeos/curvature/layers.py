@@ -20,8 +20,8 @@ from keras_aeos.solvers.vectors import Matvec
 def by_layer(model: keras.Model, variables: Sequence[keras.Variable]) -> dict[str, list[int]]:
     """Positions of the variables of each layer, by the layer's path, in the variables' order.
 
-    A layer is the innermost that owns the variable; its path begins below the model. Of layers with one path, as in subclassed
-    models, the second is called ``path (2)``, and so on.
+    A layer is the innermost that owns the variable; its path begins below the model. Of layers
+    with one path, as in subclassed models, the second is called ``path (2)``, and so on.
     """
     owner = {
         id(variable): id(layer)

@@ -52,6 +52,12 @@ class Training:
 
     def operators(self, num_operators: int = NUM_OPERATORS) -> Iterator[tuple[Matvec, int]]:
         """Yield the operators: a function from a vector (n,) to its product, and n."""
+        for objective, _ in self.points(num_operators):
+            optimizer = objective.model.optimizer
+            yield preconditioned(objective, optimizer), objective.num_parameters
+
+    def points(self, number: int = NUM_OPERATORS) -> Iterator[tuple[Objective, list[tf.Tensor]]]:
+        """Yield the loss of all examples after some updates, and the parameters before the last."""
         keras.utils.set_random_seed(0)
         model, x, y = self.build()
         optimizer = self.optimizer()
@@ -64,10 +70,11 @@ class Training:
             batches = batches.shuffle(len(x), seed=0)
         feed = iter(batches.batch(self.batch_size, drop_remainder=True).repeat())
         objective = Objective(model, from_data((x, y), len(x)))
-        for _ in range(num_operators):
+        for _ in range(number):
             for _ in range(SPACING):
+                before = [tf.identity(v.value) for v in objective.variables]
                 model.train_on_batch(*next(feed))
-            yield preconditioned(objective, optimizer), objective.num_parameters
+            yield objective, before
 
 
 def preconditioned(objective: Objective, optimizer: keras.optimizers.Optimizer) -> Matvec:
