@@ -2,9 +2,9 @@
 
     python tools/layers.py RUN [--out layers.png]
 
-reads `layers.csv` and `metrics.csv` of a directory of logs, which a monitor writes that is asked for
-the quantity `edge_layer`. The picture stacks the shares of the layers over the steps, the edge ratio
-above them.
+reads `layers.csv` and `metrics.csv` of a directory of logs. A monitor that is asked for the
+quantity `edge_layer` writes both. The picture shows the edge ratio and stacks the layers' shares
+below it.
 """
 
 import argparse
