@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_aeos import constraints
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.eigenpairs import objective_of
 from keras_aeos.curvature.first_rise import first_rise
@@ -40,7 +39,6 @@ def critical_learning_rate(
     data: Any,
     direction: Sequence[tf.Tensor] | None = None,
     *,
-    learning_rate: float | None = None,
     batch_size: int | None = None,
 ) -> CriticalLearningRate:
     """Smallest learning rate at which a step from the model's parameters raises the loss.
@@ -49,7 +47,7 @@ def critical_learning_rate(
 
     The loss f is that of `compile` in training mode, over all of `data`, with dropout and
     augmentation the same in every pass. No second derivative is taken, so any layer will do. Most
-    searches take four forward passes, or fewer: a parabola through three points, and a secant step.
+    searches take four forward passes or fewer, the first of them at the optimizer's learning rate.
     Nothing of the model or the optimizer is changed.
 
     Args:
@@ -59,8 +57,6 @@ def critical_learning_rate(
             its shape: the change of the parameters per unit of the learning rate, such as -∇f. None
             (default) for that of the update which the optimizer of `compile` would make next, with
             the gradient of `data`.
-        learning_rate: Positive float or None. Where to look first; None (default) for that of the
-            optimizer. A good guess saves passes.
         batch_size: Positive integer or None. Rows per micro-batch if `data` are arrays; None
             (default) for 1,024.
 
@@ -71,7 +67,7 @@ def critical_learning_rate(
         TypeError: If `data` can't be iterated over repeatedly.
         ValueError: If the model is not built or compiled; if `direction` does not match its
             variables or is zero; if it is None and there is no optimizer, or a strategy with
-            several replicas; or if an argument is out of range.
+            several replicas; or if `batch_size` is out of range.
 
     Example:
         The loss ``9 x²`` of a single weight falls along -∇f as far as 2/18.
@@ -86,23 +82,19 @@ def critical_learning_rate(
     References:
         The critical sharpness 2/η_c of arXiv:2601.16979.
     """
-    if learning_rate is not None:
-        constraints.check(learning_rate=learning_rate)
     objective = objective_of(model, from_data(data, batch_size))
     with full_precision():
         if direction is None:
             direction = _next_update(objective)
         _check_direction(objective, direction)
-        if learning_rate is None:
-            learning_rate = _learning_rate(model.optimizer)
         start = [tf.convert_to_tensor(v.value) for v in objective.variables]
-        found = _search(objective, start, direction, learning_rate)
+        found = _search(objective, start, direction, _learning_rate(model.optimizer))
     objective.batches.release()  # the model holds the objective
     return found
 
 
 class CriticalLearningRates:
-    """The critical learning rates of updates that follow each other, each near that before it."""
+    """The critical learning rates of updates that follow each other, each sought near the last."""
 
     def __init__(self) -> None:
         self._guess = math.nan

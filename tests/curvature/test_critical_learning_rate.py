@@ -189,7 +189,6 @@ def test_replicas_share_the_passes(float64):
     [
         ({"direction": [np.ones((2, 2))]}, "one tensor per trainable variable"),
         ({"direction": [np.zeros((3, 2)), np.zeros(2)]}, "zero direction"),
-        ({"learning_rate": 0.0}, "`learning_rate` must be"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(arguments, match):
