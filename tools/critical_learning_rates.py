@@ -43,7 +43,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--points", type=int, default=30, help="measurements of each training; default: 30"
+        "--points", type=int, default=12, help="measurements of each training; default: 12"
     )
     arguments = parser.parse_args()
     print_rows(summary(name, arguments.points) for name in trainings.TRAININGS)
