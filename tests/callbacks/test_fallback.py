@@ -44,7 +44,7 @@ def test_a_model_without_curvature_has_rows_of_forward_passes(options, check, tm
     # With full batches the loss of an epoch is that before its update, hence of the row before.
     assert rows["loss"][:-1].to_numpy() == pytest.approx(history.history["loss"][1:], rel=1e-5)
     assert (rows["critical_learning_rate"] > RATE).all()
-    assert rows["num_passes"].between(3, 8).all()
+    assert rows["num_passes"].between(2, 16).all()
     assert rows["preconditioned_sharpness"].isna().all()
     assert not rows["converged"].any()
     assert not rows["exact"].any()

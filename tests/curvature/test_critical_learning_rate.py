@@ -73,7 +73,7 @@ def loss_along(model, x, y, start, direction):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_on_a_quadratic_it_has_a_closed_form_for_every_optimizer(name, float64):
-    """``η_c = -2 gᵀd / dᵀHd`` for the update d that the optimizer then makes."""
+    """``η_c = -2 gᵀd / dᵀHd`` for the update d that the optimizer then makes; 0 if it is uphill."""
     model, x, y = linear_model(OPTIMIZERS[name](RATE))
     model.train_on_batch(x, y)
     before = state(model)
@@ -84,11 +84,11 @@ def test_on_a_quadratic_it_has_a_closed_form_for_every_optimizer(name, float64):
     gradient = training_gradient(model, x, y)(point)
     model.train_on_batch(x, y)
     direction = (flat(model.trainable_variables) - point) / RATE
-    expected = -2.0 * gradient @ direction / (direction @ hessian @ direction)
-    assert expected > 0.0
+    expected = max(0.0, -2.0 * gradient @ direction / (direction @ hessian @ direction))
     # The Hessian is that of differences; updates of Keras have the precision of float32 scalars.
     assert found.value == pytest.approx(expected, rel=1e-4)
-    assert found.directional_sharpness == pytest.approx(2.0 / expected, rel=1e-4)
+    if expected > 0.0:
+        assert found.directional_sharpness == pytest.approx(2.0 / expected, rel=1e-4)
     assert found.converged
 
 
