@@ -7,6 +7,7 @@ import weakref
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from keras import layers
@@ -337,10 +338,10 @@ def test_nothing_near_is_nothing_meant():
 def test_without_preconditioner_or_update_what_needs_them_is_missing():
     at, _ = point_of()
     row, densities = measure(at(QUANTITIES, None, update=None), QUANTITIES)
-    present = {column for column, value in row.items() if not math.isnan(value)}
+    present = {column for column, value in row.items() if not pd.isna(value)}
     assert present == {
         *("sharpness", "gradient_norm_squared", "gradient_curvature", "batch_sharpness"),
-        *("trace", "trace_error"),
+        *("trace", "trace_error", "edge_layer", "edge_layer_share"),
     }
     assert {line["operator"] for line in densities} == {"raw"}
     assert set(row) == set(quantities.columns(QUANTITIES))
