@@ -19,10 +19,15 @@ def num_replicas(name):
 
 @functools.cache
 def strategy_of(name):
-    """The strategy of a name; one for all tests, whose collectives TensorFlow numbers."""
+    """The strategy of a name; one for all tests, whose collectives TensorFlow numbers.
+
+    It gives two strategies of a process the same numbers, so only one of them uses collectives.
+    """
     if name == "one device":
         return tf.distribute.OneDeviceStrategy("CPU:1")
-    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(num_replicas(name))])
+    devices = [f"CPU:{index}" for index in range(num_replicas(name))]
+    reduction = None if name == "mirrored 2" else tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(devices, reduction)
 
 
 def scope(name):

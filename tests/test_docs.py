@@ -53,6 +53,13 @@ def test_optimizer_of_ones_own_is_watched(tmp_path):
     assert (monitor.history["edge_ratio"] > 0).all()
 
 
+def test_rows_on_64_devices_are_those_of_the_formula_beside_them(capsys):
+    exec(code_blocks("scaling.md")[0], {})  # noqa: S102
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert set(lines) <= set((DOCS / "scaling.md").read_text().splitlines())
+
+
 def test_check_on_the_page_on_exactness():
     names: dict = {}
     exec(code_blocks("exactness.md")[0], names)  # noqa: S102

@@ -80,7 +80,8 @@ class Measurement:
         quotients = {
             keys[name]: BatchQuotients(scales[keys[name]])
             for name in per_batch
-            if keys.get(name or "") in scales and not objective.replicas.of_workers
+            if name is not None and keys.get(name) in scales
+            if not objective.replicas.of_workers
         }
         visitors = list(quotients.values())
         self.hessian = objective.linearise(

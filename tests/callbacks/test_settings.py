@@ -24,10 +24,13 @@ class Setting:
     The tolerance is that of the oracle in float64 (1e-6), of the solver in float32 (1e-4), of
     adapters, which Keras keeps in float32, in the oracle's differences (1e-3), and ten roundings of
     the precision in which the layers compute: 2⁻¹¹ in float16, 2⁻⁸ in bfloat16.
+    There the solver's residuals do not fall below the rounding of a product, to which eigenvalues
+    are less sensitive.
     """
 
     rtol: float = 1e-4
     policy: str = "float32"
+    solver_rtol: float = 1e-5
     optimizer: dict[str, Any] = dataclasses.field(default_factory=dict)
     compile: dict[str, Any] = dataclasses.field(default_factory=dict)
     prepare: Callable[[Any], None] = lambda model: None
@@ -46,15 +49,17 @@ def quantise_the_frozen(model):
 
 SETTINGS = {
     "float32": Setting(),
-    "float64": Setting(1e-6, "float64"),
-    "mixed_float16": Setting(10 * 2.0**-11, "mixed_float16"),
-    "mixed_bfloat16": Setting(10 * 2.0**-8, "mixed_bfloat16"),
+    "float64": Setting(1e-6, "float64", 1e-6),
+    "mixed_float16": Setting(10 * 2.0**-11, "mixed_float16", 2e-2),
+    "mixed_bfloat16": Setting(10 * 2.0**-8, "mixed_bfloat16", 1e-1),
     "jit_compile": Setting(compile={"jit_compile": True}),
     "accumulation": Setting(optimizer={"gradient_accumulation_steps": 2}),
     "ema": Setting(optimizer={"use_ema": True, "ema_momentum": 0.5}),
     "adapters": Setting(1e-3, prepare=adapt, step=2.0**-8),
     "quantised": Setting(prepare=quantise_the_frozen),
 }
+# Keras itself trains with these on one replica alone.
+ALONE = ("jit_compile", "accumulation")
 QUANTISATION = pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
 
 
@@ -79,14 +84,21 @@ class Weights(keras.callbacks.Callback):
 
 
 @QUANTISATION
-@pytest.mark.parametrize("strategy", ["none", "mirrored 2"])
-@pytest.mark.parametrize("name", [n for n in SETTINGS if n != "quantised"])
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [
+        (name, strategy)
+        for name in SETTINGS
+        for strategy in ("none", "mirrored 2")
+        if name != "quantised" and not (name in ALONE and strategy != "none")
+    ],
+)
 def test_sharpness_is_that_of_the_dense_hessian_in_float64(name, strategy):
     setting = SETTINGS[name]
     with scope(strategy):
         model = network(setting, setting.policy)
         model.compile(keras.optimizers.Adam(0.01, **setting.optimizer), "mse", **setting.compile)
-    solver = Eigensolver(rtol=min(1e-5, setting.rtol))
+    solver = Eigensolver(rtol=setting.solver_rtol)
     monitor = AEoSMonitor((X, Y), update_freq=1, quantities=["sharpness"], solver=solver)
     weights = Weights()
     model.fit(X, Y, batch_size=12, epochs=2, verbose=0, callbacks=[monitor, weights])

@@ -107,10 +107,12 @@ def test_places_take_turns_and_those_of_other_processes_are_left_out(source, acc
 def test_batches_are_cut_evenly(rows, num_pieces, sizes):
     """Into as many pieces as they have rows at most; their shape is known if it is one."""
     cut = split(from_data((X, Y), rows), num_pieces)
+    assert cut is not None
     pieces = list(cut)
     assert [len(x) for x, _ in pieces] == sizes
     np.testing.assert_array_equal(np.concatenate([y for _, y in pieces]), Y)
     whole = split(from_data((X[:8], Y[:8]), 8), 4)
+    assert whole is not None
     assert [spec.shape[0] for spec in tf.nest.flatten(whole.spec[:2])] == [2, 2]
 
 

@@ -234,7 +234,7 @@ def test_size_of_kept_values_is_known_before_they_are_computed(name, batch_size,
     model, x, y = compiled(name)
     objective = objective_of(model, x, y, batch_size)
     hessian = objective.linearise()
-    foretold = [objective.parts.num_bytes(*given) for given in hessian._arguments()]
+    foretold = [objective.parts.num_bytes(*given) for _, given in hessian._arguments()]
     sizes = kept_bytes(hessian)
     assert foretold == pytest.approx(sizes, rel=0.01)  # but for shapes that are values themselves
     monkeypatch.delattr(type(objective.parts), "first")

@@ -19,7 +19,7 @@ from tools.benchmarking.timing import medians
 NUM_DEVICES = (1, 2, 4)
 # Layers of the fully connected networks, which have as many inputs as units.
 _NUM_LAYERS = 4
-CASES = {f"{width} units": width for width in (128, 512, 2048)}
+CASES = {f"units_{width}": width for width in (128, 512, 2048)}
 _NUM_EXAMPLES = 256
 # Networks of which the kept values are counted, not timed.
 KEPT = ("resnet50", "transformer_6")
@@ -61,7 +61,7 @@ def _timed(width: int) -> dict[str, Any]:
             model.compile("sgd", loss)
         objective = Objective(model, from_data((x, y)))
         hessian = objective.linearise()
-        operator = hessian.operator(tf.ones([objective.num_parameters]))
+        operator: Any = hessian.operator(tf.ones([objective.num_parameters]))
         product = tf.function(operator.program.product, autograph=False)
         calls[f"product on {number}, ms"] = functools.partial(
             product, tf.ones([objective.num_parameters]), *operator.state
@@ -78,13 +78,16 @@ def _timed(width: int) -> dict[str, Any]:
 
 
 def _kept(name: str) -> dict[str, Any]:
-    """Bytes that a linearisation keeps, as a function of the examples: a slope and a constant."""
+    """Values that a linearisation keeps of one example and of another one, by their shapes.
+
+    Left out are those of unknown shape, lists of sizes and indices.
+    """
     model, x, y = networks.compiled(name)
     sizes = []
     for rows in (1, 2):
         objective = Objective(model, from_data((x[:rows], y[:rows])))
-        specs = objective.parts.value_specs
-        sizes.append(sum(s.dtype.size * s.shape.num_elements() for s in specs) / 2**20)
+        known = [s for s in objective.parts.value_specs if s.shape.is_fully_defined()]
+        sizes.append(sum(s.dtype.size * s.shape.num_elements() for s in known) / 2**20)
     return {
         "parameters": objective.num_parameters,
         "examples": 1,
