@@ -20,7 +20,7 @@ class CriticalLearningRate:
     """The critical learning rate of an update, and what its forward passes say beside it.
 
     Attributes:
-        value: η_c; 0 if the loss rises from the start, infinite if it doesn't rise within 10,000
+        value: η_c; 0 if the loss rises from the start, infinite if it doesn't rise within a million
             times the first guess, NaN if the loss is not finite where the update begins.
         directional_sharpness: ``dᵀHd / -dᵀ∇f``, from the parabola through the points nearest to the
             start; NaN if the loss does not fall there. On a parabola it is ``2/η_c``.
@@ -158,7 +158,7 @@ def _check_direction(objective: Objective, direction: Sequence[tf.Tensor]) -> No
 
 
 def _learning_rate(optimizer: keras.optimizers.Optimizer | None) -> float:
-    rate = math.nan if optimizer is None else float(optimizer.learning_rate)
+    rate = math.nan if optimizer is None else float(tf.convert_to_tensor(optimizer.learning_rate))
     return rate if rate > 0.0 else 1.0
 
 

@@ -16,7 +16,7 @@ _MOST_EVALUATIONS = 16
 _PATIENCE = 5
 _NARROW = 0.02
 # Beyond this multiple of the first step the function is said not to rise.
-_FAR = 1e4
+_FAR = 1e6
 
 
 @dataclasses.dataclass(frozen=True)

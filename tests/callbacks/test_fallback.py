@@ -18,7 +18,7 @@ COLUMNS = ["critical_learning_rate", "directional_sharpness", "num_passes"]
 
 
 def fake_quantised(x):
-    return tf.quantization.fake_quant_with_min_max_args(x, -6.0, 6.0)
+    return tf.quantization.fake_quant_with_min_max_args(x, -6.0, 6.0, num_bits=16)
 
 
 def refused_model():

@@ -29,7 +29,7 @@ def slices(model):
     return found
 
 
-@pytest.mark.parametrize("name", ["dense", "attention"])
+@pytest.mark.parametrize("name", ["dense", "layer_normalised"])
 def test_blocks_are_those_of_the_dense_hessian(name, float64):
     model, x, y = build(name)
     preconditioner, p = random_preconditioner(model)
@@ -93,7 +93,7 @@ def test_layers_of_one_path_are_told_apart():
 
 
 def test_shares_are_those_of_the_top_eigenvector(float64, tmp_path):
-    model, x, y = build("attention", keras_aeos.optimizers.Adam(1e-2))
+    model, x, y = build("dense", keras_aeos.optimizers.Adam(1e-2))
     monitor = AEoSMonitor(
         (x, y), update_freq=1, quantities=["edge_layer"], solver=TIGHT, log_dir=tmp_path
     )
