@@ -71,6 +71,10 @@ def test_a_start_that_is_not_finite_has_no_rise(start):
 
 
 def test_every_evaluation_is_counted():
-    calls = []
-    found = first_rise(lambda e: calls.append(e) or e * e - e, 0.1)
-    assert found.num_evaluations == len(calls)
+    calls: list[float] = []
+
+    def function(eta):
+        calls.append(eta)
+        return eta * eta - eta
+
+    assert first_rise(function, 0.1).num_evaluations == len(calls)

@@ -20,7 +20,8 @@ def float64():
 
 def slices(model):
     """The layers of a model and their places in a flat vector, by the names that Keras gives."""
-    begin, found = 0, {}
+    begin = 0
+    found: dict[str, list[int]] = {}
     for variable in model.trainable_variables:
         name = variable.path.removeprefix(f"{model.name}/").rpartition("/")[0]
         end = begin + int(np.prod(variable.shape))
@@ -104,7 +105,7 @@ def test_shares_are_those_of_the_top_eigenvector(float64, tmp_path):
     found = monitor.layers.set_index("layer")["share"].to_dict()
     assert found == pytest.approx(expected, abs=1e-5)
     assert sum(found.values()) == pytest.approx(1.0, rel=1e-12)
-    largest = max(expected, key=expected.get)
+    largest = max(expected, key=lambda layer: expected[layer])
     assert row["edge_layer"] == largest
     assert row["edge_layer_share"] == pytest.approx(expected[largest], abs=1e-5)
     lines = (tmp_path / "layers.csv").read_text().splitlines()
