@@ -21,7 +21,7 @@ def test_shares_are_stacked_and_the_smallest_put_together(tmp_path, capsys):
     picture = tmp_path / "layers.png"
     assert layers.main([str(tmp_path), "--out", str(picture)]) == 0
     assert picture.stat().st_size > 1000
-    assert capsys.readouterr().out.split()[:2] == ["dense_0", "0.500"]
+    assert capsys.readouterr().out.split()[:3] == ["layer", "dense_0", "0.500"]
 
 
 def test_logs_without_layers_are_refused(tmp_path, capsys):
