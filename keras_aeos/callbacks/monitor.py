@@ -76,8 +76,8 @@ class AEoSMonitor(keras.callbacks.Callback):
     P. A warning says once why rows are not exact.
 
     Once training has begun, the monitor never ends it. If a measurement fails, a warning says why,
-    the row holds NaN, and training goes on. Where there is no curvature, as with a layer that has no
-    second derivative, rows hold the loss and ``critical_learning_rate`` instead. A `fit` that ends
+    the row holds NaN, and training goes on. Where there is no curvature, as with a layer without
+    second derivatives, rows hold the loss and ``critical_learning_rate`` instead. A `fit` that ends
     before its first row is measured at its end.
 
     Args:
