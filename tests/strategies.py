@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import socket
 
 import pytest
 import tensorflow as tf
@@ -33,3 +34,14 @@ def strategy_of(name):
 def scope(name):
     """The scope of a strategy, in which models are made."""
     return contextlib.nullcontext() if name == "none" else strategy_of(name).scope()
+
+
+def free_ports(number):
+    """Ports of this machine that nobody uses now, for the workers of a cluster."""
+    sockets = [socket.socket() for _ in range(number)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

@@ -13,10 +13,12 @@ PACKAGES = ("keras_aeos", "trainers", "tools")
 # layer itself. A layer is the longest of these names that a module's name begins with.
 KERAS = frozenset({"keras", "numpy", "tensorflow"})
 LAYERS: dict[str, frozenset[str]] = {
+    "keras_aeos.array_files": frozenset({"numpy"}),
     "keras_aeos.constraints": frozenset(),
     "keras_aeos.stability": frozenset({"numpy"}),
     "keras_aeos.solvers": frozenset({"numpy", "tensorflow"}),
-    "keras_aeos.optimizers": KERAS | {"keras_aeos.constraints", "keras_aeos.stability"},
+    "keras_aeos.optimizers": KERAS
+    | {"keras_aeos.array_files", "keras_aeos.constraints", "keras_aeos.stability"},
     "keras_aeos.curvature": KERAS | {"keras_aeos.constraints", "keras_aeos.solvers"},
     "keras_aeos.callbacks.row": KERAS
     | {
@@ -38,13 +40,22 @@ LAYERS: dict[str, frozenset[str]] = {
         }
     ),
     "keras_aeos.callbacks.quantities": KERAS | {"keras_aeos.curvature"},
+    "keras_aeos.callbacks.card": KERAS
+    | {"pandas", "keras_aeos.optimizers", "keras_aeos.stability", "keras_aeos.summaries"},
+    # Matplotlib, Bokeh and PyYAML come with the extra `report`.
+    "keras_aeos.summaries": frozenset(
+        {"bokeh", "matplotlib", "numpy", "pandas", "tensorboard", "yaml"}
+    ),
     "keras_aeos.callbacks": KERAS
     | {
         "pandas",
         "tensorboard",
+        "keras_aeos.array_files",
         "keras_aeos.constraints",
         "keras_aeos.optimizers",
         "keras_aeos.curvature",
+        "keras_aeos.summaries",
+        "keras_aeos.callbacks.card",
         "keras_aeos.callbacks.columns",
         "keras_aeos.callbacks.quantities",
         "keras_aeos.callbacks.row",

@@ -19,8 +19,10 @@ docs/benchmark.md and docs/scaling.md from all that is stored there. NAME is one
 - replicas: a product that several devices share, each with one core of the CPU;
 - rows: the number of rows in trainings of 1, 10 and 60 minutes;
 - overhead: the share of the training time that a monitor takes by default;
-- all: all of these in this order, except for what is stored for the present source. One that fails
-  doesn't stop the others. With --minutes the last ones are left for the next call;
+- soak: memory, file handles, threads and the time of a row in a training of an hour, with
+  --cases "3 minutes" in a shorter one;
+- all: all but the last of these in this order, except for what is stored for the present source.
+  One that fails doesn't stop the others. With --minutes the last ones are left for the next call;
 - tables: none, the tables are drawn.
 
 CASE is a network of tools/benchmarking/networks.py or another case of a benchmark. Without --cases

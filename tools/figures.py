@@ -5,6 +5,11 @@
 writes `fig01.png` and the table `fig01.csv`, and prints the table as Markdown. For runs that train
 a network the table gives the stability threshold, the median edge ratio R and whether R is within
 the range that the paper claims.
+
+    python tools/figures.py summary runs/fig01/laptop --out figures
+
+draws a page of each run: loss, both sharpnesses with the threshold, edge ratio and norms. It writes
+`RUN.png` and `RUN.pdf`, the same bytes for the same input, and prints the numbers of the runs.
 """
 
 import argparse
@@ -21,6 +26,9 @@ from matplotlib.figure import Figure
 # A script has its own directory on the path, not the checkout's root.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from keras_aeos.summaries import picture
+from keras_aeos.summaries.runs import RunError, read_runs
+from keras_aeos.summaries.table import table as table_of_runs
 from tools.plotting import crossings, edge, quadratic, solutions, warmup
 from tools.plotting.runs import Figures
 from trainers.errors import UserError
@@ -32,6 +40,9 @@ FIGURES: Figures = {
     **solutions.FIGURES,
     **warmup.FIGURES,
 }
+
+# Not a figure of the paper: a page of any run.
+SUMMARY = "summary"
 
 
 def draw(name: str, root: Path) -> tuple[Figure, pd.DataFrame]:
@@ -70,9 +81,15 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python tools/figures.py", description="Draw a figure of the paper from its runs."
     )
-    parser.add_argument("figure", choices=sorted(FIGURES))
     parser.add_argument(
-        "runs", type=Path, metavar="RUNS", help="directory of runs or archives, or an archive"
+        "figure", choices=[*sorted(FIGURES), SUMMARY], help="a figure, or a page of each run"
+    )
+    parser.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUNS",
+        help="directory of runs or archives, or an archive; several for a summary",
     )
     parser.add_argument(
         "--out",
@@ -82,18 +99,29 @@ def main(arguments: Sequence[str]) -> int:
         help="where to write; default: the current directory",
     )
     options = parser.parse_args(arguments)
+    if options.figure != SUMMARY and len(options.runs) > 1:
+        parser.error(f"{options.figure}: expected one RUNS. Received: {len(options.runs)}")
     try:
-        figure, table = draw(options.figure, options.runs)
+        if options.figure == SUMMARY:
+            return _summarise(options.runs, options.out)
+        figure, table = draw(options.figure, options.runs[0])
         options.out.mkdir(parents=True, exist_ok=True)
         figure.savefig(options.out / f"{options.figure}.png", dpi=200)
         table.to_csv(options.out / f"{options.figure}.csv", index=False)
-    except UserError as error:
+    except (UserError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"error: --out: {error.strerror}. Received: {options.out}", file=sys.stderr)
         return 2
     print(markdown(table))
+    return 0
+
+
+def _summarise(places: Sequence[Path], out: Path) -> int:
+    runs = read_runs(places)
+    picture.save_all(runs, out)
+    print(table_of_runs(runs))
     return 0
 
 

@@ -10,7 +10,9 @@ from omegaconf import OmegaConf
 
 from trainers import command_line, run_directory
 from trainers.command_line import Job
-from trainers.errors import UserError
+from trainers.errors import RunError, UserError
+from trainers.launchers import launch
+from trainers.signals import Interrupted, signals
 
 
 def run(job: Job, in_sweep: bool) -> None:
@@ -32,31 +34,62 @@ def run(job: Job, in_sweep: bool) -> None:
 def main(arguments: list[str]) -> None:
     """Check the command line, then run its jobs.
 
-    The process ends with status 2 and one line at what the user can fix. In a sweep, a job that
-    fails otherwise prints its traceback and the next one starts; the status is 1 at the end.
+    The process ends with status 2 and one line at what the user can fix, with status 1 and one line
+    at a fault of the surroundings, such as a full disk. In a sweep, a job that fails otherwise
+    prints its traceback and the next one starts; the status is 1 at the end. At SIGTERM or SIGINT
+    the run is saved after the present update, and the process ends with status 143 or 130.
     """
-    failed = False
     try:
-        options = command_line.parse(arguments)
-        found = command_line.jobs(options)
-        if options.cfg:
-            print("---\n".join(OmegaConf.to_yaml(dataclasses.asdict(j.config)) for j in found.jobs))
-            return
-        for job in found.jobs:
-            try:
-                run(job, found.in_sweep)
-            except UserError:
-                raise
-            except Exception:
-                if not found.in_sweep:
-                    raise
-                traceback.print_exc()
-                failed = True
+        with signals.handled():
+            failed = _run_all(arguments)
+    except Interrupted as interrupted:
+        print(f"{interrupted}. To go on, start the same command again", file=sys.stderr)
+        sys.exit(interrupted.status)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, RunError) else 2)
     if failed:
         sys.exit(1)
+
+
+def _run_all(arguments: list[str]) -> bool:
+    """Run the jobs of a command line; whether one has failed."""
+    failed = False
+    options = command_line.parse(arguments)
+    found = command_line.jobs(options)
+    if options.cfg:
+        print("---\n".join(OmegaConf.to_yaml(dataclasses.asdict(j.config)) for j in found.jobs))
+        return False
+    if options.job is None:
+        _name_runs(found)
+    if options.launcher is not None:
+        settings, number = options.launcher_settings or "", len(found.jobs)
+        return launch(options.launcher, settings, command_line.of_sweep(options), number)
+    for job in found.jobs:
+        try:
+            run(job, found.in_sweep)
+        except Exception as error:
+            if not found.in_sweep or (
+                isinstance(error, UserError) and not isinstance(error, RunError)
+            ):
+                raise
+            if isinstance(error, RunError):
+                print(f"error: {error}", file=sys.stderr)
+            else:
+                traceback.print_exc()
+            failed = True
+        if signals.pending is not None and job is not found.jobs[-1]:
+            raise Interrupted(signals.pending, f"after the run in {_shown(job.directory)}")
+    return failed
+
+
+def _name_runs(found: command_line.Jobs) -> None:
+    """Say where TensorBoard shows the runs of a sweep under short names."""
+    if not found.in_sweep or any(job.config.kind != "training" for job in found.jobs):
+        return
+    directory = import_module("trainers.sweep_names").link(found.jobs)
+    if directory is not None:
+        print(f"TensorBoard: tensorboard --logdir {_shown(directory)}", flush=True)
 
 
 def _shown(directory: Path) -> Path:

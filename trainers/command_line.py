@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from trainers import schema
@@ -28,13 +27,14 @@ from trainers.composition import (
     check_file,
     check_hydra_override,
     compose,
-    names,
     typed,
 )
 from trainers.errors import UserError
+from trainers.launchers import LAUNCHERS
+from trainers.overview import overview
 
-# Keys that say where files are and not what is computed.
-_PLACES = ("output_dir", "data.data_dir")
+# Keys that say where files are and how a run is kept, and not what is computed.
+_PLACES = ("output_dir", "data.data_dir", "checkpoint.freq", "checkpoint.minutes", "resume")
 # Bytes that common file systems allow in a file's name.
 _MAX_NAME = 255
 _MAX_JOBS = 1_000
@@ -68,20 +68,38 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the options; `overrides` holds the settings."""
-    parser = _Parser(prog="python -m trainers", allow_abbrev=False)
-    known = ", ".join(names(CONFIGS))
-    parser.add_argument("--config-name", "-cn", required=True, help=f"what to run: {known}")
+    """Parse the options; `overrides` holds the settings. Without arguments, print the help."""
+    parser = _Parser(
+        prog="python -m trainers",
+        description="Train a network, or a sweep of them, and measure while it trains.",
+        epilog=overview(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument(
-        "--config-dir", "-cd", default=str(CONFIGS), help="a directory of your own configurations"
+        *("--config-name", "-cn"), metavar="NAME", required=True, help="what to run, listed below"
+    )
+    parser.add_argument(
+        *("--config-dir", "-cd"),
+        metavar="DIR",
+        default=str(CONFIGS),
+        help="a directory of your own configurations",
     )
     parser.add_argument(
         "--multirun", "-m", action="store_true", help="run every combination of values"
     )
+    parser.add_argument("--job", type=int, help="run only the job of a sweep with this number")
+    parser.add_argument("--launcher", choices=tuple(LAUNCHERS), help="run a sweep's jobs at once")
+    parser.add_argument("--launcher-settings", help="keys and values of the launcher, in YAML")
     parser.add_argument(
         "--cfg", choices=("job",), help="print the complete configuration, and run nothing"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings to change, as in steps=100"
+    )
+    if not arguments:
+        parser.print_help()
+        raise SystemExit(0)
     return parser.parse_intermixed_args(arguments)
 
 
@@ -104,7 +122,7 @@ def jobs(options: argparse.Namespace) -> Jobs:
     single = [o for o in overrides if not o.is_sweep_override()]
     first = compose(name, directory, single)
     unnamed = [*_excluded(first), *_PLACES]
-    swept = options.multirun or first.hydra.mode == RunMode.MULTIRUN
+    swept = options.multirun or first.asks_for_sweep()
     if swept:
         combinations = combined(overrides, _swept_by_file(first))
     elif len(single) == len(overrides):
@@ -122,7 +140,25 @@ def jobs(options: argparse.Namespace) -> Jobs:
         place = _directory(config.output_dir, settings, unnamed, swept)
         found.append(Job(config, place, {"config_name": name, **choices}))
     _check_directories([job.directory for job in found], unnamed)
+    for option in ("job", "launcher", "launcher_settings"):
+        if getattr(options, option) is not None and not swept:
+            raise UserError(f"--{option.replace('_', '-')}: expected a sweep")
+    if options.launcher_settings is not None and options.launcher is None:
+        raise UserError("--launcher-settings: expected --launcher as well")
+    if options.job is not None:
+        if not 0 <= options.job < len(found):
+            raise UserError(
+                f"--job: expected a number from 0 to {len(found) - 1}. Received: {options.job}"
+            )
+        found = [found[options.job]]
     return Jobs(found, swept)
+
+
+def of_sweep(options: argparse.Namespace) -> list[str]:
+    """The arguments of a sweep, without those on launching."""
+    several = ["--multirun"] if options.multirun else []
+    name, directory = options.config_name, options.config_dir
+    return ["--config-name", name, "--config-dir", directory, *several, *options.overrides]
 
 
 def parse_overrides(lines: Sequence[str]) -> list[Override]:

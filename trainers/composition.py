@@ -17,6 +17,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -62,6 +63,17 @@ class Composed:
     def hydra(self) -> DictConfig:
         """Hydra's own section."""
         return self.whole.hydra
+
+    def asks_for_sweep(self) -> bool:
+        """Whether `hydra.mode` asks for a sweep.
+
+        Raises:
+            UserError: It refers to a key that isn't there.
+        """
+        try:
+            return self.hydra.mode == RunMode.MULTIRUN
+        except OmegaConfBaseException as error:
+            raise UserError(_explain(error, [])) from error
 
 
 def compose(name: str | None, directory: Path, overrides: list[Override]) -> Composed:

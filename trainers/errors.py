@@ -1,4 +1,4 @@
-"""The one error type that ends a run with a single line instead of a traceback."""
+"""The error types that end a run with a single line instead of a traceback."""
 
 
 class UserError(Exception):
@@ -9,3 +9,7 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(r"\n".join(message.splitlines()))
+
+
+class RunError(UserError):
+    """A run that failed because of its surroundings, such as a full disk; likewise one line."""

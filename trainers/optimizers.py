@@ -26,13 +26,13 @@ def build_optimizer(section: schema.Optimizer, **arguments: Any) -> keras.optimi
 
 
 def learning_rate(
-    config: schema.Config, num_batches: int
+    config: schema.Config,
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate of a run with `num_batches` micro-batches per update."""
+    """The learning rate of a run."""
     rate = config.optimizer.learning_rate
     if not config.schedule.warmup_steps:
         return rate
-    return WarmUp(rate, **dataclasses.asdict(config.schedule), micro_steps=num_batches)
+    return WarmUp(rate, **dataclasses.asdict(config.schedule))
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
@@ -49,14 +49,10 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         learning_rate: η, the largest value.
         warmup_steps: N; 0 for none.
         after: "constant" or "inverse_square_root".
-        micro_steps: Micro-batches per update. Keras counts micro-batches: it asks for the
-            learning rate of update t at step ``t micro_steps - 1``.
 
     Example:
         >>> [float(WarmUp(1.0, 4)(step)) for step in range(6)]
         [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-        >>> [float(WarmUp(1.0, 4, micro_steps=2)(step)) for step in (1, 3, 5, 7, 9)]
-        [0.25, 0.5, 0.75, 1.0, 1.0]
 
     References:
         Cohen et al. 2022, Figure 7; Vaswani et al., "Attention is all you need", 2017, Equation 3.
@@ -67,7 +63,6 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         learning_rate: float,
         warmup_steps: int,
         after: str = "constant",
-        micro_steps: int = 1,
     ) -> None:
         if after not in ("constant", "inverse_square_root"):
             raise ValueError(
@@ -77,15 +72,13 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
             "learning_rate": learning_rate,
             "warmup_steps": warmup_steps,
             "after": after,
-            "micro_steps": micro_steps,
         }
 
     def __call__(self, step: int | tf.Tensor) -> tf.Tensor:
         """η of the update that Keras makes at `step`, a float32 scalar."""
         settings = self._settings
         rate, warm, after = settings["learning_rate"], settings["warmup_steps"], settings["after"]
-        # In integers, so that the rate of an update does not depend on the micro-batches.
-        update = ops.cast((ops.cast(step, "int64") + 1) // settings["micro_steps"], "float32")
+        update = ops.cast(ops.cast(step, "int64") + 1, "float32")
         later = ops.sqrt(warm / ops.maximum(update, 1.0)) if after != "constant" and warm else 1.0
         return rate * ops.where(update <= warm, update / max(warm, 1), later)
 

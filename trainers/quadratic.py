@@ -78,13 +78,14 @@ def train(config: schema.Quadratic, directory: Path, choices: dict[str, str]) ->
             "start: expected an objective and a squared gradient that float64 can hold. "
             f"Received: start={config.start} at curvature {curvature}"
         )
-    record = run_directory.start(directory, config, choices)
-    record.update(curvature=curvature, stability_threshold=threshold)
-    started = time.monotonic()
-    with run_directory.interruption_recorded(directory, record):
-        record.update(_run(config, curvature, directory / run_directory.TRAJECTORY))
-    record["wall_seconds"] = round(time.monotonic() - started, 1)
-    run_directory.write(directory, record)
+    with run_directory.claimed(directory):
+        record = run_directory.start(directory, config, choices)
+        record.update(curvature=curvature, stability_threshold=threshold)
+        started = time.monotonic()
+        with run_directory.interruption_recorded(directory, record):
+            record.update(_run(config, curvature, directory / run_directory.TRAJECTORY))
+            record["wall_seconds"] = round(time.monotonic() - started, 1)
+            run_directory.write(directory, record)
     return Outcome(record)
 
 

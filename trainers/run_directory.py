@@ -12,11 +12,13 @@
 - `second_moments.npz`: the optimizer's second moments after the last update, if it has any and
   they are finite.
 - `curves.png`: loss and preconditioned sharpness, drawn at the end of a run.
+- `checkpoints/`: from which the run goes on if it is interrupted; removed at its end.
 
-A directory never mixes two runs. A run that starts in the directory DIR of an earlier one first
-moves that one's files to DIR.replaced-1, or the next free number; a run that finds anything else
-there refuses to start. `run.json` is the first file written and the last one completed, so that its
-status tells how far a run got.
+A directory never mixes two runs. A run that was interrupted goes on if the same one is started
+again. Otherwise a run that starts in the directory DIR of an earlier one first moves that one's
+files to DIR.replaced-1, or the next free number; a run that finds anything else there refuses to
+start. `run.json` is the first file written and the last one completed, so that its status tells how
+far a run got. While a run is in progress the directory is locked.
 """
 
 import csv
@@ -28,8 +30,8 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -37,8 +39,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from trainers.errors import UserError
+from trainers.errors import RunError, UserError
 from trainers.schema import Run
+from trainers.signals import Interrupted
 
 CONFIG = "config.yaml"
 RUN = "run.json"
@@ -52,6 +55,8 @@ TENSORBOARD = "tensorboard"
 WEIGHTS = "final.weights.h5"
 SECOND_MOMENTS = "second_moments.npz"
 CURVES = "curves.png"
+CHECKPOINTS = "checkpoints"
+LOCK = ".run.lock"
 EVALUATION_COLUMNS = ("step", "training_loss", "test_loss", "test_error")
 TRAJECTORY_COLUMNS = (
     *("step", "iterate", "objective"),
@@ -59,12 +64,14 @@ TRAJECTORY_COLUMNS = (
 )
 _FILES = (
     *(METRICS, EVALUATION, DENSITIES, LAYERS, TRANSLATIONS, TRAJECTORY),
-    *(WEIGHTS, SECOND_MOMENTS, CURVES),
-    *(TENSORBOARD, CONFIG),
+    *(WEIGHTS, SECOND_MOMENTS, CURVES, TENSORBOARD, CHECKPOINTS, CONFIG),
 )
 _REMEDY = "Move its directory away, and start again"
 # Nothing is left to do in these statuses; a killed run stays "running".
 FINISHED = ("completed", "diverged")
+INTERRUPTED = ("running", "interrupted")
+# Settings that say where files are and how a run is kept, and not what is computed.
+_NOT_COMPUTED = ("output_dir", "checkpoint", "resume")
 
 
 def start(directory: Path, config: Run, choices: dict[str, str]) -> dict[str, Any]:
@@ -93,6 +100,22 @@ def start(directory: Path, config: Run, choices: dict[str, str]) -> dict[str, An
     return record
 
 
+def go_on(directory: Path, update: int) -> dict[str, Any]:
+    """Say that an interrupted run goes on, and return its record.
+
+    Raises:
+        UserError: Nothing can be written in the directory.
+    """
+    record = {key: value for key, value in read(directory).items() if key != "stop_reason"}
+    record |= {"status": "running", "resumed_at": [*record.get("resumed_at", []), update]}
+    try:
+        write(directory, record)
+    except OSError as error:
+        raise UserError(f"output_dir: {error.strerror}. Received: {directory}") from error
+    print(f"the run in {directory} goes on after update {update}", flush=True)
+    return record
+
+
 def check_free(directory: Path) -> None:
     """Check that a run can start in a directory.
 
@@ -101,7 +124,9 @@ def check_free(directory: Path) -> None:
     """
     if directory.exists() and not directory.is_dir():
         raise UserError(f"output_dir: expected a directory. Received: {directory}, a file")
-    if not directory.exists() or not any(directory.iterdir()):
+    if not directory.exists() or not any(
+        path.name not in (LOCK, f"{RUN}.part") for path in directory.iterdir()
+    ):
         return
     # Other programs write files of this name as well.
     if not {"status", "choices"} <= read(directory).keys():
@@ -138,18 +163,61 @@ def _move_aside(directory: Path) -> None:
 def write(directory: Path, record: dict[str, Any]) -> None:
     """Write `run.json`, whole or not at all."""
     temporary = directory / f"{RUN}.part"
-    temporary.write_text(json.dumps(record, indent=2) + "\n")
-    temporary.replace(directory / RUN)
+    try:
+        temporary.write_text(json.dumps(record, indent=2) + "\n")
+        temporary.replace(directory / RUN)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Within this context, no other run can be in a directory.
+
+    Raises:
+        UserError: Another run is in it, or nothing can be written there.
+    """
+    from keras_aeos.callbacks import claim  # with TensorFlow, which takes seconds
+
+    try:
+        held = claim.Claim(directory.absolute(), lock=LOCK)
+    except claim.Taken as error:
+        raise UserError(
+            f"output_dir: another run is in progress there, of {error or 'a process'}; this is "
+            f"{claim.this_process()}. Wait for its end, or choose another directory. "
+            f"Received: {directory}"
+        ) from error
+    except OSError as error:
+        raise UserError(f"output_dir: {error.strerror}. Received: {directory}") from error
+    if held.left_by:
+        print(f"took {directory} over from {held.left_by}, which left it locked", flush=True)
+    try:
+        yield
+    finally:
+        held.release()
 
 
 @contextmanager
 def interruption_recorded(directory: Path, record: dict[str, Any]) -> Iterator[None]:
-    """Within this context, an exception writes `run.json` with the status "interrupted"."""
+    """Within this context, an exception writes `run.json` with the status "interrupted".
+
+    Raises:
+        RunError: In place of an error of the file system, in one line that says what to do.
+    """
     try:
         yield
     except BaseException as error:
-        stopped = {"status": "interrupted", "stop_reason": type(error).__name__}
-        write(directory, {**record, **stopped})
+        reason = str(error) if isinstance(error, Interrupted) else type(error).__name__
+        stopped = {"status": "interrupted", "stop_reason": reason}
+        with suppress(OSError):
+            write(directory, {**record, **stopped})
+        if isinstance(error, OSError):
+            raise RunError(
+                f"the run in {directory} failed: {error}. Make sure that files can be written "
+                "there, and start the same command again: it goes on from the last checkpoint, if "
+                "there is one"
+            ) from error
         raise
 
 
@@ -184,7 +252,16 @@ def last_evaluation(directory: Path) -> dict[str, float] | None:
 
 def is_finished(directory: Path, config: Run) -> bool:
     """Whether a run of the same configuration has finished here."""
-    if read(directory).get("status") not in FINISHED or not (directory / CONFIG).exists():
+    return _has_status(directory, config, FINISHED)
+
+
+def is_interrupted(directory: Path, config: Run) -> bool:
+    """Whether a run of the same configuration was interrupted here."""
+    return _has_status(directory, config, INTERRUPTED)
+
+
+def _has_status(directory: Path, config: Run, statuses: Sequence[str]) -> bool:
+    if read(directory).get("status") not in statuses or not (directory / CONFIG).exists():
         return False
     return _computed(read_config(directory)) == _computed(asdict(config))
 
@@ -225,7 +302,10 @@ def _computed(config: dict[str, Any]) -> dict[str, Any]:
     data = config.get("data")
     if isinstance(data, dict):
         data = {key: value for key, value in data.items() if key != "data_dir"}
-    return {**config, "data": data, "output_dir": None}
+    # Runs of before have no strategy in their record.
+    strategy = config.get("strategy", "none")
+    computed = {key: value for key, value in config.items() if key not in _NOT_COMPUTED}
+    return {**computed, "data": data, "strategy": strategy}
 
 
 def _versions() -> dict[str, str]:

@@ -3,10 +3,11 @@
 import dataclasses
 import math
 import os
-import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -16,20 +17,26 @@ import numpy as np
 import tensorflow as tf
 
 import keras_aeos
-from trainers import report, run_directory, schema
+from trainers import loop, report, run_directory, schema, strategies
 from trainers.callbacks import OnceBelow, ProgressBar, StopCriteria
+from trainers.checkpoint import Checkpoint, Checkpointing, Checkpoints, Stateful
 from trainers.data.feed import Feed
-from trainers.errors import UserError
+from trainers.errors import RunError, UserError
 from trainers.optimizers import build_optimizer, learning_rate
+from trainers.signals import Interrupted, signals
 from trainers.tasks.base import Task, task_of
+
+# What a process sees of others that die.
+_LOST = (tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.UnavailableError)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; `record` is the content of its `run.json`."""
+    """How a run ended: the content of its `run.json`, what it shows, and that as a table."""
 
     record: dict
     summary: report.EdgeSummary
+    table: str
 
     def line(self, directory: Path) -> str:
         """One line for a job of a sweep."""
@@ -46,6 +53,7 @@ class Outcome:
                 f"              tensorboard --logdir {directory / run_directory.TENSORBOARD}",
                 f"figure:       {directory / run_directory.CURVES}",
                 self.summary.sentence(),
+                *([self.table] if self.table else []),
                 *self._evaluation(),
             )
         )
@@ -74,21 +82,70 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
         UserError: The data set or the file of second moments is missing, an image is broken, the
             network can't be built for the images, or the directory holds other files.
     """
+    strategy = strategies.strategy(config.strategy)
+    with (
+        strategies.own_directory(strategy, directory) as own,
+        run_directory.claimed(own),
+    ):
+        return _train(config, own, choices, strategy)
+
+
+def _train(
+    config: schema.Config,
+    directory: Path,
+    choices: dict[str, str],
+    strategy: tf.distribute.Strategy,
+) -> Outcome:
+    """Train under a strategy."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
     task = task_of(config)
     with task.broken_example_named():
-        feed = task.feed()
+        feed = task.feed(strategy.num_replicas_in_sync)
     # All that can be refused is, before the files of an earlier run are moved.
     run_directory.check_free(directory)
-    model = task.build_model()
-    compile_accumulating(model, task, feed.num_micro_batches)
-    callbacks = _callbacks(task, feed, directory)
-    record = run_directory.start(directory, config, choices)
-    started = time.monotonic()
+    with strategy.scope():
+        model = task.build_model()
+        compile_model(model, task)
+    saved = _saved(config, directory)
+    callbacks = _callbacks(task, feed, directory, strategies.is_chief(strategy), saved)
+    if saved is None:
+        record = run_directory.start(directory, config, choices)
+    else:
+        _restore(saved, model, callbacks)
+        record = run_directory.go_on(directory, saved.update)
     with run_directory.interruption_recorded(directory, record):
-        _fit(task, model, feed, callbacks, directory)
+        with signals.held_back() if callbacks.saves else nullcontext():
+            _fit(task, model, feed, callbacks, directory, saved.update if saved else 0)
+        return _finish(directory, record, callbacks)
+
+
+def _saved(config: schema.Config, directory: Path) -> Checkpoint | None:
+    """The checkpoint from which a run goes on; None if it begins."""
+    can_resume = config.resume != "never" and config.strategy != "multi_worker"
+    if not can_resume or not run_directory.is_interrupted(directory, config):
+        return None
+    return Checkpoints(directory).newest()
+
+
+def _restore(saved: Checkpoint, model: keras.Model, callbacks: "_Callbacks") -> None:
+    """Let a run go on from a checkpoint.
+
+    Raises:
+        UserError: It is not one of this run.
+    """
+    try:
+        saved.restore(model, callbacks.monitor, callbacks.stateful)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the run can't go on from its checkpoint: {error}. With resume=never it starts anew, "
+            "and the files so far are moved aside"
+        ) from error
+
+
+def _finish(directory: Path, record: dict[str, Any], callbacks: "_Callbacks") -> Outcome:
+    """Write what there is to say at the end of a run."""
     stop, solution = callbacks.stop, callbacks.solution
     record.update(
         stop_reason=stop.reason,
@@ -97,27 +154,41 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
         last_loss=stop.last_loss,
         solution_step=solution.step if solution else None,
         last_evaluation=run_directory.last_evaluation(directory),
-        wall_seconds=round(time.monotonic() - started, 1),
+        wall_seconds=round(callbacks.clock.seconds, 1),
     )
     run_directory.write(directory, record)
     report.draw_run(directory)
     # Last, so that a run counts as finished only once all of its files are written.
     record["status"] = stop.status
     run_directory.write(directory, record)
-    return Outcome(record, report.summarise(directory))
+    Checkpoints(directory).remove()
+    return Outcome(record, report.summarise(directory), report.small_table(directory))
 
 
 @dataclass(frozen=True)
 class _Callbacks:
-    """The callbacks of a run, and those of them that tell how it went."""
+    """The callbacks of a run, and those of them that tell how it went or that a run goes on with.
+
+    `saves` says whether checkpoints are written.
+    """
 
     all: list[keras.callbacks.Callback]
+    monitor: keras_aeos.AEoSMonitor
     stop: StopCriteria
     solution: OnceBelow | None
+    stateful: list[Stateful]
+    clock: Checkpointing
+    saves: bool
 
 
-def _callbacks(task: Task, feed: Feed, directory: Path) -> _Callbacks:
-    """The monitor and the other callbacks of a run; they write nothing yet."""
+def _callbacks(
+    task: Task, feed: Feed, directory: Path, chief: bool, saved: Checkpoint | None
+) -> _Callbacks:
+    """The monitor and the other callbacks of a run; they write nothing yet.
+
+    The chief alone evaluates and shows how far the run is. The monitor measures in every process,
+    because the replicas may share a measurement.
+    """
     config = task.config
     settings = dataclasses.asdict(config.monitor)
     for name in ("num_examples", "every_step", "steps_per_decade", "loss_threshold"):
@@ -131,42 +202,64 @@ def _callbacks(task: Task, feed: Feed, directory: Path) -> _Callbacks:
         raise UserError(f"monitor: {error}") from error
     epoch = feed.updates_per_epoch
     stop = StopCriteria(config.stop.loss_threshold, epoch)
-    callbacks = [monitor, stop]
+    callbacks: list[keras.callbacks.Callback] = [monitor, stop]
+    stateful: list[Any] = [stop]
     if config.freeze_step:
         callbacks.append(keras_aeos.FreezePreconditioner(config.freeze_step))
     solution = None
     if config.monitor.loss_threshold is not None:
         solution = OnceBelow(config.monitor.loss_threshold, epoch, monitor.measure)
         callbacks.append(solution)
-    if feed.test is not None:
+        stateful.append(solution)
+    if feed.test is not None and chief:
         evaluation = task.evaluation(feed.test, directory, epoch)
         callbacks.append(evaluation)
+        stateful.append(evaluation)
         if config.evaluation.loss_threshold is not None:
-            below = config.evaluation.loss_threshold
-            callbacks.append(OnceBelow(below, epoch, evaluation.evaluate))
-    callbacks.append(ProgressBar(config.steps, monitor, directory.name))
-    return _Callbacks(callbacks, stop, solution)
+            threshold = config.evaluation.loss_threshold
+            below = OnceBelow(threshold, epoch, evaluation.evaluate)
+            callbacks.append(below)
+            stateful.append(below)
+    if chief:
+        callbacks.append(ProgressBar(config.steps, directory.name))
+    checkpoints, seconds = Checkpoints(directory), saved.seconds if saved else 0.0
+    clock = Checkpointing(config.checkpoint, config.steps, checkpoints, monitor, stateful, seconds)
+    # The processes of a cluster would have to agree on an update.
+    saves = config.strategy != "multi_worker"
+    if saves:
+        callbacks.append(clock)
+    return _Callbacks(callbacks, monitor, stop, solution, stateful, clock, saves)
 
 
 def _fit(
-    task: Task, model: keras.Model, feed: Feed, callbacks: _Callbacks, directory: Path
+    task: Task,
+    model: keras.Model,
+    feed: Feed,
+    callbacks: _Callbacks,
+    directory: Path,
+    initial_update: int,
 ) -> None:
     """Train, and write the weights and second moments."""
-    if feed.resident is not None:
-        feed.resident.feed(model)
-    with task.broken_example_named():
-        model.fit(
-            feed.training if feed.resident is None else feed.resident.numbers,
-            steps_per_epoch=feed.num_micro_batches,
-            epochs=task.config.steps,
-            shuffle=False,
-            verbose=0,
-            callbacks=callbacks.all,
-        )
+    try:
+        with task.broken_example_named():
+            loop.fit(model, feed, task.config.steps, callbacks.all, initial_update)
+    except Interrupted:
+        for bar in callbacks.all:
+            if isinstance(bar, ProgressBar):
+                bar.on_train_end()  # so that what is said begins a line
+        raise
+    except _LOST as error:
+        message = " ".join(error.message.split())
+        raise RunError(
+            f"another process of the run has ended or can't be reached: {message[:200]}. Start "
+            "all of them again"
+        ) from error
     stop = callbacks.stop
     if stop.status == "completed" and not _finite(model.trainable_variables):
         stop.status, stop.reason = "diverged", "the last update made the weights not finite"
-    model.save_weights(directory / run_directory.WEIGHTS)
+    part = directory / f"part.{run_directory.WEIGHTS}"
+    model.save_weights(part)
+    part.replace(directory / run_directory.WEIGHTS)
     # Moments that overflowed are no averages of squares, and nothing can start from them.
     moments = model.optimizer.second_moments
     if moments and _finite(keras.tree.flatten(moments)):
@@ -196,25 +289,15 @@ def update_freq(config: schema.Config) -> int | list[int]:
     return sorted(steps)
 
 
-def compile_accumulating(model: keras.Model, task: Task, num_batches: int) -> None:
-    """Compile so that one epoch of `num_batches` equal micro-batches is one update.
+def compile_model(model: keras.Model, task: Task) -> None:
+    """Compile a model for the loop: with the optimizer of the configuration, built, and the loss.
 
-    The optimizer adds up the micro-batches' gradients and applies their mean with the last one, so
-    that memory holds one micro-batch; Keras runs the epoch as one call of a graph. The `loss` that
-    callbacks see at the end of an epoch is the loss of the whole batch before the update.
-
-    BatchNorm normalises a micro-batch by the statistics of that micro-batch ("ghost batches"), so
-    that with it the update depends on how the batch is divided, otherwise only its rounding.
+    Raises:
+        UserError: The optimizer doesn't fit the network.
     """
-    config = task.config
-    optimizer = build_optimizer(
-        config.optimizer,
-        learning_rate=learning_rate(config, num_batches),
-        gradient_accumulation_steps=num_batches if num_batches > 1 else None,
-    )
-    model.compile(optimizer, loss=task.loss(), steps_per_execution=num_batches)
-    # With its variables built, the step is traced once, not twice: minutes on a deep network.
+    optimizer = build_optimizer(task.config.optimizer, learning_rate=learning_rate(task.config))
+    model.compile(optimizer, loss=task.loss())
     try:
-        optimizer.build(model.trainable_variables)
+        model.optimizer.build(model.trainable_variables)
     except ValueError as error:  # second moments of another network
         raise UserError(f"optimizer: {error}") from error

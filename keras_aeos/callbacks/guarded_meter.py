@@ -13,8 +13,6 @@ from keras_aeos.curvature import batches
 
 # Measurements that may fail in a row before no other is tried.
 _MOST_FAILURES = 3
-# What is measured where there is no curvature.
-_FALLBACK = "critical_learning_rate"
 
 
 class GuardedMeter:
@@ -48,8 +46,10 @@ class GuardedMeter:
         epoch: int,
         began: float,
         max_hvps: int | None,
-    ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
-        """The row of a step, its spectral densities and its layers.
+    ) -> tuple[dict[str, Any], quantities.Tables]:
+        """The row of a step, and what it has in the tables beside the rows.
+
+        Without curvature it has the columns of `quantities.FALLBACK`, too.
 
         Args:
             model: The model.
@@ -80,13 +80,13 @@ class GuardedMeter:
                 error = raised
             else:
                 self._num_failures = 0
-                return measured, meter.densities, meter.layers
+                return measured, meter.tables
         names = quantities.checked(self._options["quantities"])
         passes = self._after(error, model, fit, before, rate)
-        if passes and _FALLBACK not in names:
-            names.append(_FALLBACK)
+        if passes:
+            names = quantities.with_fallback(names)
         missing = columns.missing(names, self._options["num_eigenvalues"], step, epoch)
-        return missing | passes | {"seconds": time.perf_counter() - now}, [], []
+        return missing | passes | {"seconds": time.perf_counter() - now}, {}
 
     @property
     def wants_update(self) -> bool:
@@ -134,7 +134,9 @@ class GuardedMeter:
         if error is not None:
             what_next = "the next row is tried again"
             if passes:
-                what_next = f"from now on only `{_FALLBACK}` is measured, by forward passes"
+                what_next = (
+                    f"from now on only `{quantities.FALLBACK}` is measured, by forward passes"
+                )
             elif self.refused:
                 what_next = "nothing more is measured"
             self._warn(

@@ -2,25 +2,31 @@
 
 import contextlib
 import datetime
+import importlib.util
 import itertools
+import math
 import os
 import pathlib
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from keras_aeos.callbacks import columns as columns_of_row
-from keras_aeos.callbacks import writers
+import pandas as pd
+
+from keras_aeos.callbacks import cut_back, tensorboard, writers
+from keras_aeos.callbacks.card import Card
 from keras_aeos.callbacks.claim import Claim, Taken
-from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, LAYER_COLUMNS
+from keras_aeos.callbacks.quantities import TABLES, Tables
+from keras_aeos.callbacks.running import weakly
 
 _METRICS = "metrics.csv"
-_DENSITIES = "spectral_density.csv"
-_LAYERS = "layers.csv"
 _MEASURED = "tensorboard/measured"
 _THRESHOLD = "tensorboard/threshold"
+_SUMMARY = "tensorboard/summary"
+# A picture takes a second or two. A shorter training is not made longer by it.
+_SECONDS_FOR_PICTURE = 30.0
 # With a single slash too: `pathlib.Path` merges two. One letter is a drive.
 _URL = re.compile(r"[A-Za-z][\w+.-]+:/")
 
@@ -28,9 +34,10 @@ _URL = re.compile(r"[A-Za-z][\w+.-]+:/")
 class Logs:
     """Writes rows to CSV files and TensorBoard events, and never ends the training.
 
-    ``metrics.csv`` has a line and the run ``tensorboard/measured`` an event with every column for
-    each row. The threshold is written, under the tag of the preconditioned sharpness, in the run
-    ``tensorboard/threshold``: TensorBoard then draws both on one chart, in two colors.
+    ``metrics.csv`` has a line and the run ``tensorboard/measured`` an event for each row. What a
+    curve is compared with is in the run ``tensorboard/threshold`` under the curve's tag: λ*, 1 and
+    η. TensorBoard then draws both on one chart, in two colors.
+    ``tensorboard/summary`` has the hyperparameters and results of each training that has ended.
     ``spectral_density.csv`` has a line for each interval of a density, ``layers.csv`` one for each
     layer of a row.
 
@@ -51,35 +58,43 @@ class Logs:
     """
 
     def __init__(self, log_dir: str | os.PathLike | None, columns: Sequence[str]) -> None:
-        self._arguments = (log_dir, list(columns))
+        self._log_dir = log_dir
+        self._columns = list(columns)  # the encoder of `metrics.csv` has this list too
         self._directory: pathlib.Path | None = None
         self._claim: Claim | None = None
         self._in_use: Callable[[], bool] | None = None
         self._files = {
-            _METRICS: writers.csv_file(columns),
-            _DENSITIES: writers.csv_file(DENSITY_COLUMNS),
-            _LAYERS: writers.csv_file(LAYER_COLUMNS),
-            _MEASURED: writers.event_file(columns_of_row.measured),
-            _THRESHOLD: writers.event_file(
-                lambda row: {"preconditioned_sharpness": row["stability_threshold"]}
+            _METRICS: writers.csv_file(self._columns),
+            **{_file_of(name): writers.csv_file(of_table) for name, of_table in TABLES.items()},
+            _MEASURED: writers.event_file(
+                lambda entry: tensorboard.measured(entry["row"], entry["tables"]),
+                weakly(self._first_cards),
             ),
+            _THRESHOLD: writers.event_file(tensorboard.lines),
+            _SUMMARY: writers.event_file(lambda entry: entry["summary"]),
         }
+        self._describe: Callable[[], Card | None] = lambda: None
         self._events = ""
         self._opened = False
         self._fresh = False
         self._warned = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._arguments
+        return type(self), (self._log_dir, self._columns)
 
     @property
     def directory(self) -> pathlib.Path | None:
         """The directory, an absolute path once training has begun; None if not yet chosen."""
-        if self._directory is None and self._arguments[0] is not None:
-            return pathlib.Path(self._arguments[0])
+        if self._directory is None and self._log_dir is not None:
+            return pathlib.Path(self._log_dir)
         return self._directory
 
-    def begin(self, fresh: bool = False, in_use: Callable[[], bool] | None = None) -> None:
+    def begin(
+        self,
+        fresh: bool = False,
+        in_use: Callable[[], bool] | None = None,
+        describe: Callable[[], Card | None] = lambda: None,
+    ) -> None:
         """Claim the directory before training.
 
         Args:
@@ -87,11 +102,13 @@ class Logs:
                 the rows so far. False by default.
             in_use: Function that says whether the training still runs, for logs that ask for the
                 same directory; None (default) for until `close`.
+            describe: Function that returns the `Card` of the training, called with the first row
+                and at the end. By default it returns None: there is no card.
 
         Raises:
             ValueError: If the directory can't be made or written to.
         """
-        self._in_use = in_use
+        self._in_use, self._describe = in_use, describe
         self._warned = True  # `_drop_waiting` says what fails here.
         if fresh and self._written:
             self._flush()
@@ -101,30 +118,114 @@ class Logs:
         self._claim_directory()
 
     def set_columns(self, columns: Sequence[str]) -> None:
-        """Change the columns of a row, before the first one."""
-        self._arguments = (self._arguments[0], list(columns))
-        self._files[_METRICS] = writers.csv_file(columns)
+        """Change the columns of the rows to come."""
+        self._columns[:] = columns
 
-    def write(
-        self,
-        row: writers.Row,
-        densities: Iterable[writers.Row] = (),
-        layers: Iterable[writers.Row] = (),
-    ) -> None:
-        """Write a row, its densities and its layers; if that fails, warn once and keep them.
+    def add_columns(self, columns: Sequence[str]) -> None:
+        """Change the columns to more of them, NaN in the rows that are written."""
+        before = list(self._columns)
+        self.set_columns(columns)
+        if self._files[_METRICS].size is not None:
+            self._attempt("its new columns", self._rewrite, before)
+
+    def _rewrite(self, before: Sequence[str]) -> None:
+        """Write ``metrics.csv`` anew, which has other columns."""
+        path = self._claim_directory().directory / _METRICS
+        empty = dict.fromkeys(self._columns, math.nan)
+        rows = [empty | row for row in cut_back.read_rows(path, before)]
+        cut_back.write_csv(path, self._columns, rows)
+        self._begin_again()
+
+    def write(self, row: writers.Row, tables: Tables) -> None:
+        """Write a row and what it has in the tables; if that fails, warn once and keep them.
 
         Args:
             row: Dictionary of the columns.
-            densities: Dictionaries of the columns of ``spectral_density.csv``.
-            layers: Dictionaries of the columns of ``layers.csv``.
+            tables: For names of `TABLES`, dictionaries of their columns.
         """
-        for name in (_METRICS, _MEASURED, _THRESHOLD):
+        for name in (_METRICS, _THRESHOLD):
             self._files[name].add(row)
-        for density in densities:
-            self._files[_DENSITIES].add(density)
-        for layer in layers:
-            self._files[_LAYERS].add(layer)
+        self._files[_MEASURED].add({"step": row["step"], "row": row, "tables": tables})
+        for name, lines in tables.items():
+            for line in lines:
+                self._files[_file_of(name)].add(line)
         self._flush()
+
+    def resume(self, rows: Sequence[writers.Row], tables: Tables, step: int) -> None:
+        """Let the files hold the rows up to a step from which training goes on, and no later ones.
+
+        Files of another training are kept under the next free number.
+
+        Raises:
+            OSError: If the files can't be changed.
+        """
+        directory, columns = self._claim_directory().directory, self._columns
+        path = directory / _METRICS
+        if path.exists() and cut_back.has_other_rows(path, columns, rows, step):
+            self._set_aside(directory)
+        cut_back.write_csv(path, columns, rows)
+        for name, lines in tables.items():
+            if lines or (directory / _file_of(name)).exists():
+                cut_back.write_csv(directory / _file_of(name), TABLES[name], lines)
+        for run in (_MEASURED, _THRESHOLD):
+            cut_back.cut_events(directory / run, step)
+        # It is written at the end, which has not come yet.
+        cut_back.cut_events(directory / _SUMMARY, -1)
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Look at the files before the next row as if they were those of another process."""
+        self._opened = self._fresh = False
+        for file in self._files.values():
+            file.size = None
+
+    def rows(self, steps: range) -> tuple[list[dict[str, Any]], Tables]:
+        """The rows of some steps in the files, and what they have in the tables.
+
+        Raises:
+            OSError: If the files can't be read.
+        """
+        directory = self._claim_directory().directory
+
+        def read(name: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+            path = directory / name
+            rows = cut_back.read_rows(path, columns) if path.exists() else []
+            return [row for row in rows if row["step"] in steps]
+
+        tables = {name: read(_file_of(name), columns) for name, columns in TABLES.items()}
+        return read(_METRICS, self._columns), tables
+
+    def finish(
+        self, metrics: pd.DataFrame, seconds: float, first_loss: float | None = None
+    ) -> None:
+        """Write the hyperparameters and results of a training that has ended.
+
+        Args:
+            metrics: All rows.
+            seconds: Wall time of the training. A long one gets a picture, if Matplotlib is there.
+            first_loss: Loss before the first update; None (default) if it is not known.
+        """
+        if len(metrics):
+            self._attempt("its summary", self._add_summary, metrics, seconds, first_loss)
+            self._flush()
+
+    def _add_summary(self, metrics: pd.DataFrame, seconds: float, first_loss: float | None) -> None:
+        card, directory = self._describe(), self.directory
+        if card is None or directory is None:
+            return
+        drawn = seconds >= _SECONDS_FOR_PICTURE and importlib.util.find_spec("matplotlib")
+        summary = tensorboard.final(
+            tensorboard.trial(directory, card.hyperparameters(metrics)),
+            card.hyperparameters(metrics),
+            card.results(metrics, first_loss),
+            _picture(metrics, directory.name) if drawn else None,
+        )
+        self._files[_SUMMARY].add({"step": int(metrics["step"].iloc[-1]), "summary": summary})
+
+    def _first_cards(self) -> Any:
+        card = self._attempt("its card", self._describe)
+        has_layers = "edge_layer" in self._columns
+        return tensorboard.first_cards("" if card is None else card.markdown(), has_layers)
 
     def close(self) -> None:
         """Write what waits, and release the directory. A later `write` claims it again."""
@@ -196,9 +297,8 @@ class Logs:
         return all(
             writers.resume_csv(directory / name, columns, self._files[_METRICS].next_step)
             for name, columns in (
-                (_METRICS, self._arguments[1]),
-                (_DENSITIES, DENSITY_COLUMNS),
-                (_LAYERS, LAYER_COLUMNS),
+                (_METRICS, self._columns),
+                *((_file_of(table), of_table) for table, of_table in TABLES.items()),
             )
             if (directory / name).exists()
         )
@@ -234,14 +334,13 @@ class Logs:
             return self._claim
         if self._claim is not None:
             self._claim.release()
-        log_dir = self._arguments[0]
         try:
             wanted, candidates = self._candidates()
             self._claim = _first_free(candidates, self._in_use)
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(
                 "`log_dir` must be a local directory in which files can be written. "
-                f"{error}. To fix this, name another directory. Received: log_dir={log_dir!r}"
+                f"{error}. To fix this, name another directory. Received: log_dir={self._log_dir!r}"
             ) from error
         if self._claim.directory != self._directory:
             self._directory = self._claim.directory
@@ -256,7 +355,7 @@ class Logs:
 
     def _candidates(self) -> tuple[pathlib.Path | None, Iterator[tuple[pathlib.Path, bool]]]:
         """The directory that is expected, if any, and those to try, with whether each is new."""
-        log_dir = self._arguments[0]
+        log_dir = self._log_dir
         if log_dir is None:
             base = pathlib.Path("logs", "aeos", _now()).absolute()
         elif _URL.match(os.fspath(log_dir)):
@@ -277,6 +376,18 @@ def _first_free(
         directory, new = next(candidates)
         with contextlib.suppress(Taken):
             return Claim(directory, new, in_use)
+
+
+def _picture(metrics: pd.DataFrame, title: str) -> bytes:
+    from keras_aeos.summaries import picture  # Matplotlib is optional
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Matplotlib, which are no concern of the training
+        return picture.png(picture.draw(metrics, title))
+
+
+def _file_of(table: str) -> str:
+    return f"{table}.csv"
 
 
 def _now() -> str:

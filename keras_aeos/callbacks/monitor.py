@@ -1,36 +1,38 @@
 """The callback that watches the edge of stability while a model trains."""
 
-import functools
 import math
 import operator
 import os
 import pathlib
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import keras
-import pandas as pd
 
 from keras_aeos import constraints
 from keras_aeos.callbacks import columns, schedule
 from keras_aeos.callbacks import quantities as of_row
+from keras_aeos.callbacks.card import Card, describe
 from keras_aeos.callbacks.guarded_meter import GuardedMeter
+from keras_aeos.callbacks.latest import LatestValues
 from keras_aeos.callbacks.logs import Logs
-from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, LAYER_COLUMNS, QUANTITIES
-from keras_aeos.callbacks.running import running_while
+from keras_aeos.callbacks.never_raises import never_raises
+from keras_aeos.callbacks.quantities import QUANTITIES
+from keras_aeos.callbacks.resuming import Resumable
+from keras_aeos.callbacks.running import running_while, weakly
 from keras_aeos.callbacks.unconverged import UnconvergedRows
 from keras_aeos.callbacks.watched_fit import WatchedFit
-from keras_aeos.curvature import batches
+from keras_aeos.curvature import batches, replicas
 from keras_aeos.curvature.eigenpairs import Eigensolver, resolve
 from keras_aeos.curvature.loss import LossFunction
 
 # Least number of examples to gather from `fit`.
 _PROBE_SIZE = 256
 _SEVERAL_UPDATES = (
-    "`update_curvature` is NaN: with steps_per_execution > 1 the last update can't be told from "
-    "those before it."
+    "What is measured of the last update is NaN: with steps_per_execution > 1 it can't be told "
+    "from those before it."
 )
 _NOTHING_SEEN = (
     "Nothing was measured: no batch of `fit` has been seen. If this goes on, the model makes its "
@@ -38,22 +40,7 @@ _NOTHING_SEEN = (
 )
 
 
-def _never_raises(method: Callable[..., None]) -> Callable[..., None]:
-    """A method of a callback that warns in place of an error."""
-
-    @functools.wraps(method)
-    def guarded(self: "AEoSMonitor", *args: Any, **kwargs: Any) -> None:
-        try:
-            method(self, *args, **kwargs)
-        except Warning:  # which the user wants to be an error
-            raise
-        except Exception as error:
-            self._stop_measuring(error)
-
-    return guarded
-
-
-class AEoSMonitor(keras.callbacks.Callback):
+class AEoSMonitor(Resumable):
     r"""Logs the preconditioned sharpness λ₁(P⁻¹H) beside the optimizer's stability threshold λ*.
 
     After some updates it measures, at the present parameters and in training mode, the loss that is
@@ -61,6 +48,12 @@ class AEoSMonitor(keras.callbacks.Callback):
     `quantities` that it is asked for. It writes a row to `history`, to ``log_dir/metrics.csv`` and
     to TensorBoard events under ``log_dir/tensorboard``. Training is not disturbed: the trained
     weights are bit for bit those of a run without the monitor.
+
+    The last known values of `edge_ratio`, `preconditioned_sharpness`, `stability_threshold` and, if
+    it is measured, `sharpness` are in Keras' `logs` after every batch and epoch, NaN before there
+    is one. The progress bar and `History` show them, and a callback that comes after the monitor in
+    the list reads them, as ``EarlyStopping(monitor="edge_ratio", mode="max")`` does. Keras hands
+    the logs from one callback to the next, so put the monitor first, after `BackupAndRestore`.
 
     The columns of a row, with those of the quantities before ``residual`` and, if
     `num_eigenvalues` > 1, ``preconditioned_sharpness_2`` and so on at the end:
@@ -187,13 +180,12 @@ class AEoSMonitor(keras.callbacks.Callback):
         measured = ("quantities", "num_eigenvalues", "loss", "optimizer", "check")
         self._options = {name: self._arguments[name] for name in measured}
         self._options["solver"] = self._solver
-        self.columns = columns.columns(names, num_eigenvalues)
+        self._narrow_columns = self.columns = columns.columns(names, num_eigenvalues)
+        self._wide_columns = columns.columns(of_row.with_fallback(names), num_eigenvalues)
         self._logs = Logs(log_dir, self.columns)
+        self._latest = LatestValues(self.columns)
         self._given = None if data is None else batches.from_data(data, batch_size)
         self._probe_size = _PROBE_SIZE if probe_size is None else probe_size
-        self._rows: list[dict[str, Any]] = []
-        self._densities: list[dict[str, Any]] = []
-        self._layers: list[dict[str, Any]] = []
         self._seconds_trained = 0.0
         self._epoch = 0
         self._attached: tuple[Any, ...] = ()
@@ -209,58 +201,15 @@ class AEoSMonitor(keras.callbacks.Callback):
         self._num_rows_before = len(self._rows)
         self._had_function = False
         self._unconverged = UnconvergedRows(self._solver, self._automatic, self._warn_once)
+        self._latest.forget()
         self._began = time.perf_counter()
         self._warned: set[str] = set()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "AEoSMonitor":
-        """A monitor with the same arguments and rows, attached to no model; `data` is shared."""
-        copy = type(self)(**self._arguments)
-        copy._rows, copy._densities = list(self._rows), list(self._densities)
-        copy._layers = list(self._layers)
-        return copy
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The arguments and the rows; what belongs to a model is left out."""
-        return {
-            "arguments": self._arguments,
-            "rows": self._rows,
-            "densities": self._densities,
-            "layers": self._layers,
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make the monitor of these arguments, with these rows."""
-        type(self).__init__(self, **state["arguments"])
-        self._rows, self._densities = state["rows"], state["densities"]
-        self._layers = state["layers"]
+        self._unmeasured = None
 
     @property
     def log_dir(self) -> pathlib.Path | None:
         """The directory of the logs, a `pathlib.Path`; None until training begins by default."""
         return self._logs.directory
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """The rows so far, a `pandas.DataFrame` with the columns of the class's table."""
-        return pd.DataFrame(self._rows, columns=self.columns)
-
-    @property
-    def spectral_densities(self) -> pd.DataFrame:
-        """The spectral densities so far, a `pandas.DataFrame`, one row per interval.
-
-        The columns are ``step``, ``operator`` ("raw" or "preconditioned"), ``low`` and ``high``,
-        the ends of the interval, the ``fraction`` of the eigenvalues in it and its standard
-        ``error``.
-        """
-        return pd.DataFrame(self._densities, columns=DENSITY_COLUMNS)
-
-    @property
-    def layers(self) -> pd.DataFrame:
-        """The layers' shares in the top eigenvector, a `pandas.DataFrame`, if asked for.
-
-        One row for each ``step`` and ``layer``, with the ``share`` of the quantity ``edge_layer``.
-        """
-        return pd.DataFrame(self._layers, columns=LAYER_COLUMNS)
 
     def set_model(self, model: keras.Model) -> None:
         """Attach to a model; called by `fit` before it makes its training function."""
@@ -276,10 +225,15 @@ class AEoSMonitor(keras.callbacks.Callback):
         if len(self._attached) != 3 or not all(map(operator.is_, attached, self._attached)):
             self._forget()
         self._attached = attached
+        replicas.check_strategy(model)
+        if replicas.is_chief(model):
+            self._logs.begin(fresh, running_while(self), weakly(self._card))
+            if not replicas.has_workers(model.distribute_strategy):
+                self._begin_keeping()
+        self._latest.begin()
         self._began = time.perf_counter() - self._seconds_trained
         self._num_rows_before = len(self._rows)
-        if self._watch(had_function).writes:
-            self._logs.begin(fresh, running_while(self))
+        self._watch(had_function)
 
     def _watch(self, had_function: bool) -> WatchedFit:
         """See what this `fit` feeds, trains and counts."""
@@ -297,6 +251,10 @@ class AEoSMonitor(keras.callbacks.Callback):
         )
         return fit
 
+    def _card(self) -> Card:
+        batch_size = None if self._fit is None else self._fit.probe.batch_size
+        return describe(self.model, self._measured_optimizer(), batch_size, self._arguments)
+
     def _measured_optimizer(self) -> keras.optimizers.Optimizer | None:
         return self.model.optimizer if self._optimizer is None else self._optimizer
 
@@ -304,7 +262,7 @@ class AEoSMonitor(keras.callbacks.Callback):
         """Remember the epoch."""
         self._epoch = epoch
 
-    @_never_raises
+    @never_raises
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Have η, and the parameters if needed, noted before an update that will be measured."""
         fit, steps = self._begun_fit(), self.model.steps_per_execution
@@ -314,8 +272,18 @@ class AEoSMonitor(keras.callbacks.Callback):
         wanted = self._updates_wanted or self._meter.wants_update
         fit.expect(due, keep=due and wanted and steps == 1)
 
-    @_never_raises
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Measure if it is due, and put the latest values into `logs`."""
+        self._measure_if_due()
+        self._latest.add_to(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Put the latest values into `logs`."""
+        super().on_epoch_end(epoch, logs)
+        self._latest.add_to(logs)
+
+    @never_raises
+    def _measure_if_due(self) -> None:
         """Measure if the number of updates has reached or passed the next one that is due."""
         fit = self._begun_fit()
         fit.count(self.model.steps_per_execution)
@@ -332,6 +300,8 @@ class AEoSMonitor(keras.callbacks.Callback):
         fit = self._watch(self._had_function) if self._fit is None else self._fit
         if not fit.begun:
             self._most_updates = fit.begin()
+            self._resume(fit, self._most_updates)
+            self._most_updates = fit.num_updates()
             self._next_step = fit.agreed(self._schedule.begin(self._most_updates))
         return fit
 
@@ -361,29 +331,29 @@ class AEoSMonitor(keras.callbacks.Callback):
             self._warn_once(_NOTHING_SEEN)
             return
         began = time.perf_counter()
-        measured, densities, layers = self._meter.measure(
+        self._restore_vectors(fit)
+        measured, tables = self._meter.measure(
             self.model, fit, step, self._epoch, self._began, max_hvps
         )
         self._last_step = step
-        if not self._rows and len(measured) > len(self.columns):  # there is no curvature
-            self.columns = list(measured)
-            self._logs.set_columns(self.columns)
         self._unconverged.note(measured)
-        self._rows.append(measured)
-        self._densities += densities
-        self._layers += layers
+        self._latest.note(measured)
+        measured = self._add(measured, tables)
         if fit.writes:
-            self._logs.write(measured, densities, layers)
-        seconds = time.perf_counter() - began
+            self._logs.write(measured, tables)
+        seconds = time.perf_counter() - began + self._seconds_keeping
         self._next_step = fit.agreed(self._schedule.after(step, seconds, measured["edge_ratio"]))
+        self._keep_state()
 
-    @_never_raises
+    @never_raises
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Measure if there is no row yet, and close the logs."""
         self._say_what_is_missing()
         self._seconds_trained = time.perf_counter() - self._began
         if self._fit is not None:
             self._fit.probe.detach()
+        if self._fit is None or self._fit.writes:
+            self._logs.finish(self.history, self._seconds_trained, self._latest.first_loss)
         self._logs.close()
 
     def _say_what_is_missing(self) -> None:

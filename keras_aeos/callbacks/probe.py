@@ -30,6 +30,7 @@ class FitProbe:
         batches: The batches ``(x, y, sample_weight)`` gathered.
         learning_rate: η of the last update that was due, a tensor; None if there was none.
         before: Values of the trainable variables before it; None if they weren't to be kept.
+        batch_size: Number of examples of the first batch; None before it.
         confirmed: Whether the loss of `compile` is that of the training step; None if not known.
     """
 
@@ -44,6 +45,7 @@ class FitProbe:
         self.learning_rate: tf.Tensor | None = None
         self.before: list[tf.Tensor] | None = None
         self.confirmed: bool | None = None if own_step else True
+        self.batch_size: int | None = None
         self._num_missing = num_examples
         self._model = model
         self._optimizer = optimizer
@@ -97,7 +99,11 @@ class FitProbe:
 
     def after_batch(self, batch: Any, logs: Any) -> None:
         """Gather a batch."""
-        if batch is None or self._num_missing <= 0:
+        if batch is None:
+            return
+        if self.batch_size is None:
+            self.batch_size = int(num_rows(batch))
+        if self._num_missing <= 0:
             return
         self.batches.append(batch)
         self._num_missing -= int(num_rows(batch))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -21,10 +21,15 @@ DEFAULT = (
 # every fifth after it: the first number comes soon, and a short run has one of each.
 OCCASIONAL = ("sharpness",)
 OCCASIONAL_FREQ = 5
-LAYER_COLUMNS = ["step", "layer", "share"]
-# Columns that hold text.
-TEXT = ("edge_layer",)
+# What is measured where there is no curvature.
+FALLBACK = "critical_learning_rate"
+# What a row has beside its columns: tables by name, each with a file of that name.
 DENSITY_COLUMNS = ["step", "operator", "low", "high", "fraction", "error"]
+LAYER_COLUMNS = ["step", "layer", "share"]
+TABLES = {"spectral_density": DENSITY_COLUMNS, "layers": LAYER_COLUMNS}
+Tables = Mapping[str, list[dict[str, Any]]]
+# Columns of text.
+TEXT = ("edge_layer", "layer", "operator")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,6 +237,11 @@ def checked(names: Iterable[str] | None) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError(f"`quantities` must be different names. Received: quantities={names}")
     return names
+
+
+def with_fallback(names: Sequence[str]) -> list[str]:
+    """The names, with that of what is measured where there is no curvature."""
+    return [*names, *(() if FALLBACK in names else (FALLBACK,))]
 
 
 def columns(names: Iterable[str]) -> list[str]:

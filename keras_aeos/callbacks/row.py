@@ -117,7 +117,12 @@ class EdgeMeter:
         self._seconds = 0.0
         self._warned: set[str] = set()
         self._economical = False
-        self._critical = CriticalLearningRates()
+        self.critical = CriticalLearningRates()
+
+    @property
+    def tables(self) -> of_row.Tables:
+        """What the last row has in the tables beside the rows."""
+        return {"spectral_density": self.densities, "layers": self.layers}
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer | None:
@@ -187,7 +192,7 @@ class EdgeMeter:
         rate = self._learning_rate(description, learning_rate)
         critical = None
         if before_update and any(QUANTITIES[name].of_passes for name in self._quantities):
-            critical = self._critical.measure(objective, before_update, rate)
+            critical = self.critical.measure(objective, before_update, rate)
         solved: list[Eigenpairs] = []
         reading = columns.Reading(
             step=step,
@@ -250,7 +255,7 @@ class EdgeMeter:
         with full_precision():
             present = [tf.convert_to_tensor(v.value) for v in objective.variables]
             loss = objective.first_order.loss_along(objective.batches, present, present)(0.0)
-            found = self._critical.measure(objective, before_update or (), rate)
+            found = self.critical.measure(objective, before_update or (), rate)
         names = QUANTITIES["critical_learning_rate"].columns
         values = dict(zip(names, of_row.critical_numbers(found), strict=True))
         return {"learning_rate": rate, "loss": loss} | values

@@ -1,9 +1,10 @@
-"""Whether the training that a callback watches still runs."""
+"""Whether the training that a callback watches still runs, and its object still lives."""
 
 import sys
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 
@@ -32,12 +33,35 @@ def running_while(callback: keras.callbacks.Callback) -> Callable[[], bool]:
     return running
 
 
+def weakly(method: Callable[[], Any]) -> Callable[[], Any]:
+    """A function that calls a method without keeping its object alive; None once it is gone."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> Any:
+        alive = reference()
+        return None if alive is None else alive()
+
+    return call
+
+
+def companions(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
+    """The callbacks of the training that now calls `callback`, itself included."""
+    return [member for members in _lists_with(callback) for member in members]
+
+
 def _is_called(callback: keras.callbacks.Callback) -> bool:
     """Whether a thread executes a function with a `CallbackList` that holds the callback."""
-    return any(
-        issubclass(type(value), keras.callbacks.CallbackList)
-        and any(member is callback for member in value.callbacks)
-        for frame in sys._current_frames().values()
-        for current, _ in traceback.walk_stack(frame)
-        for value in list(current.f_locals.values())
-    )
+    return any(True for _ in _lists_with(callback))
+
+
+def _lists_with(
+    callback: keras.callbacks.Callback,
+) -> Iterator[list[keras.callbacks.Callback]]:
+    """The members of each `CallbackList` with the callback, where a thread executes."""
+    for frame in sys._current_frames().values():
+        for current, _ in traceback.walk_stack(frame):
+            for value in list(current.f_locals.values()):
+                if issubclass(type(value), keras.callbacks.CallbackList) and any(
+                    member is callback for member in value.callbacks
+                ):
+                    yield value.callbacks

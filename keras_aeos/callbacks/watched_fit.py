@@ -67,7 +67,6 @@ class WatchedFit:
         had_function: bool,
         warn: Callable[[str], None],
     ) -> None:
-        replicas.check_strategy(model)
         _check_loop(model, had_function)
         self._model = model
         self._optimizer = optimizer
@@ -193,9 +192,11 @@ class WatchedFit:
 def _check_loop(model: keras.Model, had_function: bool) -> None:
     """Raise ValueError if `fit` trains a model that only another loop can train.
 
-    `fit` makes the training function after it has passed the model to its callbacks.
+    `fit` makes the training function after it has passed the model to its callbacks. So may a
+    loop, by a `make_train_function` that it gives to the model.
     """
     strategy, made = model.distribute_strategy, model.train_function is not None
+    by_fit = made and not had_function and "make_train_function" not in vars(model)
     observed = isinstance(model.train_function, training_function.TrainingFunction)
-    if made and not had_function and not observed and replicas.has_workers(strategy):
+    if by_fit and not observed and replicas.has_workers(strategy):
         raise ValueError(_NO_FIT.format(name=model.name, strategy=type(strategy).__name__))

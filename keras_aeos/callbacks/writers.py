@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tensorboard.compat.proto import event_pb2, summary_pb2
-from tensorboard.plugins.scalar import summary_v2
 from tensorboard.summary.writer import record_writer
 
 Row = Mapping[str, Any]
@@ -121,20 +120,31 @@ def csv_line(values: Sequence[Any]) -> bytes:
     return line.getvalue().encode()
 
 
-def event_file(scalars: Callable[[Row], Row]) -> RowFile:
-    """A file of TensorBoard events, one a row, with the scalars that a function takes from it.
+def event_file(
+    encode: Callable[[Row], summary_pb2.Summary],
+    header: Callable[[], summary_pb2.Summary | None] = lambda: None,
+) -> RowFile:
+    """A file of TensorBoard events, one a row.
 
     The package writes the records itself: the summary writers of TensorFlow obey the caller's
     `tf.summary.record_if` and lose events if the disk is full.
+
+    Args:
+        encode: Function of a row that returns its summary. The row has at least a ``step``.
+        header: Function that returns the summary with which a new file begins, or None.
     """
 
-    def encode(row: Row, seconds: float) -> bytes:
-        summary = summary_pb2.Summary()
-        for name, value in scalars(row).items():
-            summary.MergeFrom(summary_v2.scalar_pb(name, float(value)))
-        return _event(wall_time=seconds, step=int(row["step"]), summary=summary)
+    def begin() -> bytes:
+        first = _event(wall_time=time.time(), file_version="brain.Event:2")
+        summary = header()
+        if summary is None:
+            return first
+        return first + _event(wall_time=time.time(), step=0, summary=summary)
 
-    return RowFile(lambda: _event(wall_time=time.time(), file_version="brain.Event:2"), encode)
+    def event(row: Row, seconds: float) -> bytes:
+        return _event(wall_time=seconds, step=int(row["step"]), summary=encode(row))
+
+    return RowFile(begin, event)
 
 
 def _event(**fields: Any) -> bytes:

@@ -70,21 +70,20 @@ class FirstOrder:
         wide = [tf.cast(d, self._dtype) for d in direction]
 
         def loss(learning_rate: float) -> float:
-            return self._replicas.together(lambda: evaluate(learning_rate))
+            sums = self._replicas.together(lambda: evaluate(learning_rate))
+            number, total = self._replicas.total(sums)
+            return total / number
 
-        def evaluate(learning_rate: float) -> float:
+        def evaluate(learning_rate: float) -> list[float]:
             factor = tf.constant(learning_rate, self._dtype)
             parts = []
             for replica, batch in self._shares(batches):
                 with self._replicas.on(replica):
                     parts.append(self._along(start, wide, factor, *batch))
-            number, total = self._replicas.total(
-                [
-                    float(sum(float(count) for count, _ in parts)),
-                    float(sum(float(count) * float(value) for count, value in parts)),
-                ]
-            )
-            return total / number
+            return [
+                float(sum(float(count) for count, _ in parts)),
+                float(sum(float(count) * float(value) for count, value in parts)),
+            ]
 
         return loss
 

@@ -102,13 +102,14 @@ class Linearisation:
                     left[replica] -= num_bytes(values) or 0
                 else:
                     count, loss, gradient = parts.fixed(*arguments)
-                    left = [-1] * len(left)
                 weighted = tf.cast(count, vector.dtype) * gradient
                 gradients[replica] = gradients[replica] + weighted
             if values is not None and left[replica] >= 0:
                 if not replicas.alone:
                     values = moved(values, replicas.devices[replica])
                 self.kept.append(values)
+            else:  # values are kept of the first micro-batches alone, on all devices
+                left = [-1] * len(left)
             sizes.append(count)
             losses.append(loss)
             if visitors and not replicas.of_workers:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_aeos import array_files
 from keras_aeos.optimizers.adam import Adam
 from keras_aeos.optimizers.base import LearningRate
 from keras_aeos.optimizers.dynamics import unwrap
@@ -160,8 +161,13 @@ def read_second_moments(source: SecondMoments) -> list[np.ndarray]:
 
 
 def save_second_moments(optimizer: keras.optimizers.Optimizer, path: str | pathlib.Path) -> None:
-    """Write an optimizer's second moments to an ``.npz`` file, in the order of the variables."""
-    np.savez(path, *read_second_moments(optimizer))
+    """Write an optimizer's second moments to an ``.npz`` file, in the order of the variables.
+
+    The file is written whole or not at all.
+    """
+    path = pathlib.Path(path)
+    arrays = {f"arr_{i}": moment for i, moment in enumerate(read_second_moments(optimizer))}
+    array_files.write(path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz"), arrays)
 
 
 def _read_file(path: pathlib.Path) -> list[np.ndarray]:
@@ -171,8 +177,8 @@ def _read_file(path: pathlib.Path) -> list[np.ndarray]:
     try:
         if path.suffix == ".keras":
             return _arrays(_second_moments(keras.saving.load_model(path).optimizer))
-        with path.open("rb") as opened, np.load(opened) as file:
-            return [np.asarray(file[name]) for name in file.files]
+        arrays, _ = array_files.read(path)
+        return list(arrays.values())
     except (EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             "Expected a file that `save_second_moments` or `model.save` has written; this one is "

@@ -34,9 +34,6 @@ class Vectors:
         for vector in vectors:
             self.append(vector)
 
-    def __len__(self) -> int:
-        return sum(block.shape[0] for block in self._blocks)
-
     def append(self, vector: tf.Tensor) -> None:
         """Append a tensor of shape (n,)."""
         if self._blocks and self._blocks[-1].shape[0] < _BLOCK:
@@ -75,17 +72,6 @@ class Vectors:
             float(norm(vector)),
             np.sum(components, axis=0) if components else np.zeros(0),
         )
-
-    def combine(self, coefficients: np.ndarray) -> list[tf.Tensor]:
-        """Vectors ``Σᵢ cᵢ vᵢ``, one for each column c of an array of shape (j, m)."""
-        return [self._combination(column) for column in coefficients.T]
-
-    def _combination(self, column: np.ndarray) -> tf.Tensor:
-        total = 0.0
-        for index, block in enumerate(self._blocks):
-            part = column[_BLOCK * index : _BLOCK * index + block.shape[0]]
-            total += tf.linalg.matvec(block, tf.constant(part, block.dtype), transpose_a=True)
-        return total
 
 
 def remove(matrix: tf.Tensor, vector: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

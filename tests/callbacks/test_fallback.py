@@ -1,5 +1,6 @@
 """Where there is no curvature, the monitor measures the critical learning rate, and says so."""
 
+import copy
 import warnings
 
 import keras
@@ -51,6 +52,52 @@ def test_a_model_without_curvature_has_rows_of_forward_passes(options, check, tm
     written = pd.read_csv(tmp_path / "metrics.csv")
     assert list(written) == list(rows)
     assert written[COLUMNS].to_numpy() == pytest.approx(rows[COLUMNS].to_numpy())
+
+
+def test_columns_come_with_the_first_row_that_needs_them(tmp_path, monkeypatch):
+    original = keras_aeos.EdgeMeter.measure
+
+    def measure(self, **options):
+        if options["step"] > 2:
+            raise ValueError("no curvature")
+        return original(self, **options)
+
+    monkeypatch.setattr(keras_aeos.EdgeMeter, "measure", measure)
+    model, x, y = build("dense", keras.optimizers.SGD(RATE))
+    monitor = AEoSMonitor((x, y), update_freq=1, log_dir=tmp_path)
+    with pytest.warns(UserWarning, match="only `critical_learning_rate`.*no curvature"):
+        model.fit(x, y, batch_size=12, epochs=4, verbose=0, callbacks=[monitor])
+    rows = monitor.history
+    assert rows["step"].tolist() == [1, 2, 3, 4]
+    for name in ("preconditioned_sharpness", "residual"):
+        assert rows[name].notna().tolist() == [True, True, False, False]
+    for name in COLUMNS:
+        assert rows[name].notna().tolist() == [False, False, True, True]
+    for same in (pd.read_csv(tmp_path / "metrics.csv"), copy.deepcopy(monitor).history):
+        pd.testing.assert_frame_equal(same, rows, check_dtype=False)
+
+
+@pytest.mark.filterwarnings("ignore:A measurement failed")
+def test_rows_of_forward_passes_go_on_where_a_monitor_was_saved(tmp_path):
+    def fit(epochs, watching, model):
+        model.fit(x, y, batch_size=12, epochs=epochs, verbose=0, callbacks=[watching])
+
+    keras.utils.set_random_seed(0)
+    model, x, y = refused_model()
+    start = model.get_weights()
+    whole = AEoSMonitor((x, y), update_freq=1, log_dir=tmp_path / "whole")
+    fit(4, whole, model)
+    model.set_weights(start)
+    model.optimizer.iterations.assign(0)
+    first = AEoSMonitor((x, y), update_freq=1, log_dir=tmp_path / "parts")
+    fit(2, first, model)
+    first.save(tmp_path / "monitor.npz")
+    second = AEoSMonitor((x, y), update_freq=1, log_dir=tmp_path / "parts")
+    second.load(tmp_path / "monitor.npz")
+    fit(2, second, model)
+    for rows in (second.history, pd.read_csv(tmp_path / "parts" / "metrics.csv")):
+        same = [name for name in rows if name not in ("epoch", "seconds", "overhead")]
+        pd.testing.assert_frame_equal(rows[same], whole.history[same], check_dtype=False)
 
 
 def test_the_quantity_is_the_critical_learning_rate_of_the_last_update():

@@ -32,7 +32,7 @@ class ReadWhileTraining(keras.callbacks.Callback):
         self.num_rows.append(
             (
                 len(pd.read_csv(self.log_dir / "metrics.csv")),
-                len(events(self.log_dir, "measured")["step"]),
+                len(events(self.log_dir, "measured")["loss"]),
             )
         )
 
@@ -53,16 +53,22 @@ def test_history_csv_and_tensorboard_agree(tmp_path):
     assert list(monitor.history.columns) == columns
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "metrics.csv"), monitor.history)
     measured, threshold = events(tmp_path, "measured"), events(tmp_path, "threshold")
-    assert set(measured) == set(columns)
-    for column in columns:
+    assert set(measured) == set(columns) - {"step", "epoch", "stability_threshold"}
+    for column in measured:
         steps, values = zip(*measured[column], strict=True)
         # What was left to another row is no event: TensorBoard marks events of NaN.
         assert list(steps) == ([2] if column == "sharpness" else [1, 2, 3, 4, 5, 6])
         expected = monitor.history[column][monitor.history["step"].isin(steps)]
         np.testing.assert_allclose(values, expected.astype(float), rtol=1e-6)
-    # The threshold stands under the sharpness's tag in a run of its own: one chart, two colours.
-    assert list(threshold) == ["preconditioned_sharpness"]
-    assert threshold["preconditioned_sharpness"] == measured["stability_threshold"]
+    # Lines stand under the curves' tags in a run of their own: one chart, two colours.
+    lines = {
+        "preconditioned_sharpness": monitor.history["stability_threshold"],
+        "largest_stable_learning_rate": monitor.history["learning_rate"],
+        "edge_ratio": 1.0 + 0.0 * monitor.history["edge_ratio"],
+    }
+    assert set(threshold) == set(lines)
+    for column, expected in lines.items():
+        np.testing.assert_allclose([v for _, v in threshold[column]], expected, rtol=1e-6)
 
 
 def test_default_directory_is_below_logs(tmp_path):

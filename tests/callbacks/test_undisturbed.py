@@ -61,13 +61,22 @@ UNDISTURBED: dict[str, tuple] = {
         lambda: keras.optimizers.SGD(RATE, 0.9), {}, {"data": "given"}, "mirrored 2",
     ),
 }  # fmt: skip
+# Those that take a way of their own through Keras or the monitor.
+DISTINCT = (
+    *("custom adam", "adam", "given data", "executions", "xla", "accumulation", "loss scaling"),
+    *("mirrored custom", "mirrored adam"),
+)
 
 
-@pytest.mark.parametrize("name", UNDISTURBED)
+@pytest.mark.parametrize(
+    "name", [n if n in DISTINCT else pytest.param(n, marks=pytest.mark.slow) for n in UNDISTURBED]
+)
 def test_training_is_bit_identical_with_and_without_the_monitor(name):
     make_optimizer, compile_options, monitor_options, strategy = UNDISTURBED[name]
     generator = np.random.default_rng(0)
-    x, y = generator.standard_normal((42, 4)), generator.standard_normal((42, 3))
+    # An uneven last batch, but not of fewer rows than replicas: Keras trains these to NaN.
+    size = 44 if strategy == "mirrored 4" else 42
+    x, y = generator.standard_normal((size, 4)), generator.standard_normal((size, 3))
 
     def train(watched):
         keras.utils.set_random_seed(7)
@@ -88,7 +97,7 @@ def test_training_is_bit_identical_with_and_without_the_monitor(name):
     watched, watched_logs, history = train(watched=True)
     assert len(history) >= 1
     assert history["converged"].all()
-    assert watched_logs == plain_logs
+    assert {name: watched_logs[name] for name in plain_logs} == plain_logs
     for ours, theirs in zip(watched, plain, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 

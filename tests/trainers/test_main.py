@@ -36,13 +36,25 @@ def test_sweep_goes_on_where_it_stopped(tmp_path, sweep):
     stamps = [(run / "metrics.csv").stat().st_mtime_ns for run in runs]
     printed = sweep()
     assert printed.count("skipped, already finished") == 1
-    assert runs[0].name in printed.splitlines()[0]
+    assert runs[0].name in printed.splitlines()[1]
     again = [(run / "metrics.csv").stat().st_mtime_ns for run in runs]
     assert (again[0] == stamps[0], again[1] > stamps[1]) == (True, True)
     assert json.loads((runs[1] / "run.json").read_text())["status"] == "completed"
     assert sweep().count("skipped") == 2
 
 
+def test_runs_of_a_sweep_have_short_names_for_tensorboard(tmp_path, sweep):
+    printed = sweep()
+    assert (
+        printed.splitlines()[0] == "TensorBoard: tensorboard --logdir runs/quickstart/tensorboard"
+    )
+    links = sorted((tmp_path / "runs/quickstart/tensorboard").iterdir())
+    assert [link.name for link in links] == ["eta=1e-3", "eta=2e-3"]
+    runs = sorted(path.parent for path in tmp_path.rglob("run.json"))
+    assert [link.resolve() for link in links] == [run / "tensorboard" for run in runs]
+
+
+@pytest.mark.slow
 def test_sweep_with_another_setting_runs_beside_the_old_one(tmp_path, sweep):
     sweep()
     assert "skipped" not in sweep("seed=1")

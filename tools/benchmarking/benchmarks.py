@@ -13,6 +13,7 @@ from tools.benchmarking import (
     replicas,
     row_cost,
     rows,
+    soak,
     solves,
     tables,
     updates,
@@ -57,4 +58,5 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "rows": Benchmark(rows.rows, _small, _table(rows.FORMATS)),
     "overhead": Benchmark(overhead.overhead, _monitored, _table(overhead.FORMATS)),
+    "soak": Benchmark(soak.soak, lambda: list(soak.CASES)[:1], _table(soak.FORMATS), alone=True),
 }

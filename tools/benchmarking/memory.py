@@ -11,7 +11,8 @@ from keras_aeos import AEoSMonitor, Eigensolver
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
 from tools.benchmarking.networks import compiled
-from trainers import schema, training
+from trainers import loop, schema, training
+from trainers.data.feed import Feed
 from trainers.tasks.base import task_of
 
 FORMATS = {"peak memory, MB": "{:.0f}"}
@@ -52,9 +53,11 @@ def of_update(num_batches: int) -> float:
     """Peak memory, in MB, of an update with this many micro-batches of 256 random images."""
     task = task_of(schema.Config(model=schema.CNN(), optimizer=schema.OPTIMIZERS["adam"]()))
     model = task.build_model()
-    training.compile_accumulating(model, task, num_batches)
+    training.compile_model(model, task)
     batches = _examples(num_batches, 256, 32, 32, 3)
-    model.fit(batches, steps_per_epoch=num_batches, shuffle=False, verbose=0)
+    loop.fit(
+        model, Feed(lambda share: batches.repeat(), None, num_batches, 1, batches, None), 1, []
+    )
     return _peak()
 
 

@@ -24,11 +24,13 @@ class Benchmark:
         measure: Function that takes the name of a case and returns its numbers by name.
         cases: Function that returns the names of the cases to measure on this device.
         draw: Function from a stored file to its tables, as Markdown.
+        alone: Whether it is measured only if it is named, because it takes an hour.
     """
 
     measure: Callable[[str], dict[str, Any]]
     cases: Callable[[], Sequence[str]]
     draw: Callable[[dict[str, Any]], str]
+    alone: bool = False
 
 
 Job = tuple[str, str]  # the names of a benchmark and of one of its cases
@@ -47,6 +49,7 @@ def pending(
     return [
         (name, case)
         for name, benchmark in benchmarks.items()
+        if not benchmark.alone
         for done in [stores[name].finished()]
         for case in cases or benchmark.cases()
         if case not in done

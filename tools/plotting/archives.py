@@ -12,6 +12,8 @@ from trainers import run_directory
 from trainers.errors import UserError
 
 SUFFIX = ".zip"
+# Bytes of all members together; a run of the paper's length has a few millions.
+_MOST_BYTES = 2**30
 _MODE = 0o100644 << 16  # a regular file that everybody may read
 
 
@@ -53,6 +55,9 @@ def run_directories(archive: Path) -> list[zipfile.Path]:
     """
     try:
         file = zipfile.ZipFile(archive)
+        size = sum(member.file_size for member in file.infolist())
+        if size > _MOST_BYTES:
+            raise ValueError(f"it holds {size:,} bytes, more than {_MOST_BYTES:,}")
         damaged = file.testzip()
     except Exception as error:  # damage surfaces as errors of many types
         raise UserError(f"{archive} cannot be read as a zip archive: {error}") from error

@@ -11,10 +11,11 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from keras_aeos.summaries import drawing
 from tools.plotting import training_runs
 from tools.plotting.runs import Figures, ordered, settings_label
 from tools.plotting.training_runs import TrainingRun, settings
-from trainers import report, run_directory
+from trainers import run_directory
 from trainers.errors import UserError
 
 # The runs of Figure 8 also have what Figures 9 and 18 show.
@@ -30,10 +31,10 @@ SPIKE, SPAN, APART = 3, 50, 10
 ALMOST_ALL = 0.9
 ZOOMED = {
     "loss": "training loss",
-    "preconditioned_sharpness": report.PRECONDITIONED_LABEL,
+    "preconditioned_sharpness": drawing.PRECONDITIONED_LABEL,
     "gradient_norm_squared": "squared gradient\n$\\|\\nabla f\\|^2$",
     "preconditioner_norm_squared": "squared preconditioner\n$\\|P\\|_F^2$",
-    "sharpness": report.SHARPNESS_LABEL,
+    "sharpness": drawing.SHARPNESS_LABEL,
 }
 WHOLE, PART, REMAINDER = (
     *("semi_preconditioned_gradient_norm_squared", "alignment", "alignment_remainder"),
@@ -128,7 +129,7 @@ def draw_fig18(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     rows = []
     for (above, middle, below), run in zip(panels.T, runs, strict=True):
         table = _finite(run.metrics)
-        report.draw_loss(above, [table], ["C0"])
+        drawing.draw_loss(above, [table], ["C0"])
         for order, name in reversed(list(enumerate(_eigenvalues(run)))):
             middle.plot(table["step"], table[name], color=blues[order], linewidth=1.3)
         middle.plot(table["step"], table["stability_threshold"], **_THRESHOLD)

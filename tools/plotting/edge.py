@@ -11,9 +11,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from keras_aeos.summaries import drawing
 from tools.plotting.runs import SYMBOLS, Figures, find_all_runs, ordered, settings_label
 from tools.plotting.training_runs import TrainingRun, read_run, read_runs, table_row
-from trainers import report
 from trainers.errors import UserError
 
 
@@ -84,8 +84,8 @@ def draw_fig01(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
         common = settings_label(members[0], [other for other in SYMBOLS if other not in varied])
         above.set_title(f"({name}) {FIG01_PANELS[name].title}\n{common}", fontsize="medium")
         metrics, colours = [run.metrics for run in members], _colours(members, varied)
-        report.draw_loss(above, metrics, colours)
-        report.draw_preconditioned_sharpness(below, metrics, colours)
+        drawing.draw_loss(above, metrics, colours)
+        drawing.draw_preconditioned_sharpness(below, metrics, colours)
         below.set_xlabel("step")
         _legend(below, [settings_label(run, varied) for run in members])
         rows += [{"panel": name, **table_row(run)} for run in members]
@@ -103,12 +103,12 @@ def draw_fig04(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
         name: [run for run in runs if run.record["choices"].get("config_name") == name]
         for name in FIG04_TITLES
     }
-    return _draw_panels("panel", panels, FIG04_TITLES, 3, report.PRECONDITIONED_LABEL)
+    return _draw_panels("panel", panels, FIG04_TITLES, 3, drawing.PRECONDITIONED_LABEL)
 
 
 def draw_fig05(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 5: the preconditioned sharpness, one panel per optimizer."""
-    return _draw_by_optimizer(runs, 4, report.PRECONDITIONED_LABEL)
+    return _draw_by_optimizer(runs, 4, drawing.PRECONDITIONED_LABEL)
 
 
 def draw_fig06(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
@@ -121,7 +121,7 @@ def draw_fig06(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
         size: [run for run in runs if run.config["data"]["batch_size"] == size] for size in sizes
     }
     titles = {size: f"batch size {size:,}" for size in sizes}
-    return _draw_panels("batch", panels, titles, 3, report.PRECONDITIONED_LABEL, _mid_training)
+    return _draw_panels("batch", panels, titles, 3, drawing.PRECONDITIONED_LABEL, _mid_training)
 
 
 def _mid_training(run: TrainingRun) -> dict[str, float]:
@@ -139,7 +139,7 @@ def draw_fig08(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 
 def draw_fig13(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 13: the sharpness without a preconditioner, one panel per optimizer."""
-    return _draw_by_optimizer(runs, 3, report.SHARPNESS_LABEL)
+    return _draw_by_optimizer(runs, 3, drawing.SHARPNESS_LABEL)
 
 
 def draw_fig15(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
@@ -189,8 +189,8 @@ def _draw_two(runs: list[TrainingRun], colours: list[Any], names: list[str]) -> 
     figure = Figure(figsize=(6.0, 6.0), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     metrics = [run.metrics for run in runs]
-    report.draw_loss(above, metrics, colours)
-    report.draw_preconditioned_sharpness(below, metrics, colours)
+    drawing.draw_loss(above, metrics, colours)
+    drawing.draw_preconditioned_sharpness(below, metrics, colours)
     below.set_xlabel("step")
     _legend(below, names)
     return figure
@@ -203,11 +203,11 @@ def _draw_three(runs: list[TrainingRun], title: str) -> tuple[Figure, pd.DataFra
     figure = Figure(figsize=(6.0, 8.0), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True)
     metrics, colours = [run.metrics for run in runs], _colours(runs, varied)
-    report.draw_loss(axes[0], metrics, colours)
-    report.draw_preconditioned_sharpness(axes[1], metrics, colours)
-    report.draw_curves(axes[2], metrics, colours, "sharpness")
+    drawing.draw_loss(axes[0], metrics, colours)
+    drawing.draw_preconditioned_sharpness(axes[1], metrics, colours)
+    drawing.draw_curves(axes[2], metrics, colours, "sharpness")
     axes[0].set_title(title, fontsize="medium")
-    axes[2].set_ylabel(report.SHARPNESS_LABEL)
+    axes[2].set_ylabel(drawing.SHARPNESS_LABEL)
     axes[2].set_xlabel("step")
     verdicts = [" (diverged)" if run.record["status"] == "diverged" else "" for run in runs]
     labels = [settings_label(run, varied) for run in runs]
@@ -245,7 +245,7 @@ def _draw_panels(
     for index, ((name, members), axes) in enumerate(zip(panels.items(), grid.flat, strict=False)):
         members = ordered(members, varied)
         colours = _colours(members, varied)
-        report.draw_preconditioned_sharpness(axes, [run.metrics for run in members], colours)
+        drawing.draw_preconditioned_sharpness(axes, [run.metrics for run in members], colours)
         axes.set_title(titles[name], fontsize="medium")
         axes.set_ylabel("" if index % num_columns else label)
         axes.set_xlabel("step")
@@ -272,7 +272,7 @@ def _colours(runs: list[TrainingRun], varied: Sequence[str]) -> list[Any]:
 def _legend(axes: Axes, labels: Sequence[str]) -> None:
     entries = list(zip(axes.get_lines(), labels, strict=False))
     # Last in the first of two columns, so that runs of one hue stand below each other.
-    entries.insert((len(entries) + 1) // 2, (report.dashes(), "stability threshold"))
+    entries.insert((len(entries) + 1) // 2, (drawing.dashes(), "stability threshold"))
     axes.legend(
         *zip(*entries, strict=True),
         loc="upper center",

@@ -15,9 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from keras_aeos.summaries import drawing
 from tools.plotting.runs import Figures, Run, find_all_runs, ordered, read_table
 from tools.plotting.training_runs import TrainingRun, read_run, read_runs
-from trainers import report, run_directory
+from trainers import run_directory
 from trainers.errors import UserError
 
 FIG11_NETWORKS = {"wide_resnet": "wide ResNet", "fully_connected": "fully connected network"}
@@ -50,7 +51,7 @@ def read_fig11(root: Path, figure: str) -> list[TrainingRun]:
 
 def draw_fig10(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 10: the sharpness of solutions against the learning rate and β₂."""
-    return _draw_against(runs, "sharpness", report.SHARPNESS_LABEL, _sharpness)
+    return _draw_against(runs, "sharpness", drawing.SHARPNESS_LABEL, _sharpness)
 
 
 def draw_fig19(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
@@ -99,7 +100,7 @@ def draw_fig11(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
                     color=COLOURS[name],
                     label=FIG11_OPTIMIZERS[name],
                 )
-        _finish(axes, "steps to the solution", report.SHARPNESS_LABEL)
+        _finish(axes, "steps to the solution", drawing.SHARPNESS_LABEL)
         axes.set_title(f"{FIG11_NETWORKS[network]},\n{_batch_name(batch)}", fontsize="medium")
         axes.legend(frameon=False, fontsize="small")
         adam, momentum = curves["adam"], curves["heavy_ball"]

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from keras_aeos.summaries import edge
 from tools.plotting.runs import SYMBOLS, Run, find_runs, read_table
-from trainers import report, run_directory
+from trainers import run_directory
 from trainers.schema import DATASETS
 
 
@@ -16,7 +17,7 @@ class TrainingRun(Run):
     """One finished run that trained a network, with its measurements."""
 
     metrics: pd.DataFrame
-    summary: report.EdgeSummary
+    summary: edge.EdgeSummary
 
     @property
     def optimizer(self) -> str:
@@ -35,12 +36,12 @@ def read_runs(root: Path, *names: str) -> list[TrainingRun]:
 
 def read_run(run: Run) -> TrainingRun:
     """Read the measurements of a run."""
-    metrics = read_table(run.directory, run_directory.METRICS, report.COLUMNS)
-    summary = report.edge_summary(
+    metrics = read_table(run.directory, run_directory.METRICS, edge.COLUMNS)
+    summary = edge.edge_summary(
         metrics,
         run.config["loss"],
         run.record.get("first_loss"),
-        report.claim(run.config["optimizer"]["name"]),
+        edge.claim(run.config["optimizer"]["name"]),
     )
     return TrainingRun(run.directory, run.config, run.record, metrics, summary)
 

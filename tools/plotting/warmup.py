@@ -9,8 +9,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from keras_aeos.summaries import drawing, edge
 from tools.plotting.runs import Figures, Run, find_runs, read_table
-from trainers import report, run_directory
+from trainers import run_directory
 from trainers.errors import UserError
 
 COLUMNS = ("step", "preconditioned_sharpness", "stability_threshold", "edge_ratio")
@@ -77,7 +78,7 @@ def draw_fig07(runs: list[WarmUpRun]) -> tuple[Figure, pd.DataFrame]:
         axes.set_xlabel("step")
         axes.legend(fontsize="small", frameon=False)
         rows += [_row(run) for run in members]
-    panels[0].set_ylabel(report.PRECONDITIONED_LABEL)
+    panels[0].set_ylabel(drawing.PRECONDITIONED_LABEL)
     return figure, pd.DataFrame(rows)
 
 
@@ -106,7 +107,7 @@ def _row(run: WarmUpRun) -> dict[str, Any]:
     warmup = run.config["schedule"]["warmup_steps"]
     table = run.metrics
     during = table[table["step"] <= warmup]
-    reached = during["step"][during["edge_ratio"] >= report.REACHED]
+    reached = during["step"][during["edge_ratio"] >= edge.REACHED]
     edge_step = int(reached.iloc[0]) if len(reached) else None
     return {
         "norm": TITLES[run.config["model"]["norm"]],

@@ -13,6 +13,7 @@ import tensorflow as tf
 from trainers import schema
 from trainers.data import tfds
 from trainers.data.images import targets
+from trainers.data.share import ALL, Share
 
 # Mean and standard deviation of the channels, from 0 to 255, over the training images.
 MEAN = (123.675, 116.28, 103.53)
@@ -46,18 +47,23 @@ class ImageNet:
     def full_batch(self, size: int) -> None:
         """None: the micro-batches are made while the model trains."""
 
-    def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
-        """Endless random crops of images in random order."""
+    def shuffled(self, batch: int, size: int, share: Share = ALL) -> tf.data.Dataset:
+        """Endless random crops of images in random order.
+
+        The images of updates that are left out are read, and not decoded.
+        """
         seed = self._config.seed
         images = self._encoded(f"train[:{self.num_examples}]", shuffle=True)
         images = images.shuffle(min(_SHUFFLED, self.num_examples), seed=seed)
         images = images.take(self.num_examples // batch * batch).repeat().enumerate()
+        images = share.of_examples(images.skip(share.initial_update * batch), size)
 
         def example(index: tf.Tensor, image: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
             random = tf.stack([tf.constant(seed, tf.int64), index])
             return random_crop(image["image"], random, self._side), self._target(image)
 
-        return self._batched(images.map(example, tf.data.AUTOTUNE), size, drop_remainder=True)
+        crops = images.map(example, tf.data.AUTOTUNE)
+        return self._batched(crops, size // share.num_replicas, drop_remainder=True)
 
     def test(self, size: int) -> tf.data.Dataset:
         """Centre crops of the validation split."""

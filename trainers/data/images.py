@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from trainers import schema
 from trainers.data import tfds
-from trainers.data.resident import ResidentBatch, resident
+from trainers.data.share import ALL, Share
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class ImagesInMemory:
         """The first `num_examples` in micro-batches of `size`."""
         return tf.data.Dataset.from_tensor_slices(self._cut(num_examples, size))
 
-    def full_batch(self, size: int) -> ResidentBatch | None:
-        """All examples in micro-batches of `size`, if the device has room for them."""
-        return resident(self._cut(self.num_examples, size))
+    def full_batch(self, size: int) -> tuple[tf.Tensor, ...]:
+        """All examples in micro-batches of `size`."""
+        return self._cut(self.num_examples, size)
 
     def _cut(self, num_examples: int, size: int) -> tuple[tf.Tensor, ...]:
         """Inputs and targets of the first examples, (micro-batches, size, ...), on the host."""
@@ -98,15 +98,16 @@ class ImagesInMemory:
             self._last_cut = (num_examples, size), tuple(parts)
         return self._last_cut[1]
 
-    def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
+    def shuffled(self, batch: int, size: int, share: Share = ALL) -> tf.data.Dataset:
         """Endless random batches, each in micro-batches of `size`."""
         inputs = tf.constant(self._examples.inputs)
         wanted = tf.constant(targets(self._config, self._examples.labels))
         rows = tf.data.Dataset.range(self.num_examples)
         rows = rows.shuffle(self.num_examples, seed=self._config.seed)
-        rows = rows.batch(batch, drop_remainder=True).repeat().unbatch()
+        rows = rows.batch(batch, drop_remainder=True).repeat().skip(share.initial_update)
         return (
-            rows.batch(size, drop_remainder=True)
+            rows.map(lambda i: share.pieces(i, size))
+            .unbatch()
             .map(lambda i: (tf.gather(inputs, i), tf.gather(wanted, i)), tf.data.AUTOTUNE)
             .prefetch(tf.data.AUTOTUNE)
         )

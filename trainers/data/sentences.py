@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from trainers import schema
 from trainers.data import parallel_text
+from trainers.data.share import ALL, Share
 from trainers.data.vocabulary import BEGIN, END, PADDING, learn
 from trainers.errors import UserError
 
@@ -83,7 +84,7 @@ class Sentences:
     def full_batch(self, size: int) -> None:
         """None: the micro-batches are made while the model trains."""
 
-    def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
+    def shuffled(self, batch: int, size: int, share: Share = ALL) -> tf.data.Dataset:
         """Endless random batches, each sorted by length and cut into micro-batches of `size`."""
         lengths = tf.constant(self._pairs.lengths)
         num_labels = tf.constant(self._pairs.num_labels)
@@ -92,11 +93,13 @@ class Sentences:
             by_length = tf.gather(rows, tf.argsort(tf.gather(lengths, rows), stable=True))
             num_tokens = tf.reduce_sum(tf.gather(num_labels, rows))
             scale = tf.cast(batch // size, tf.float32) / tf.cast(num_tokens, tf.float32)
-            return tf.reshape(by_length, [-1, size]), tf.fill([batch // size], scale)
+            pieces = share.pieces(by_length, size)
+            return pieces, tf.fill([tf.shape(pieces)[0]], scale)
 
         rows = tf.data.Dataset.range(self.num_examples)
         rows = rows.shuffle(self.num_examples, seed=self._config.seed)
-        rows = rows.batch(batch, drop_remainder=True).repeat().map(cut).unbatch()
+        rows = rows.batch(batch, drop_remainder=True).repeat().skip(share.initial_update)
+        rows = rows.map(cut).unbatch()
         return rows.map(self._pairs.micro_batch(self._boundaries), tf.data.AUTOTUNE).prefetch(4)
 
     @cached_property

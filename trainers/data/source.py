@@ -1,10 +1,11 @@
 """What every source of examples offers."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import tensorflow as tf
 
-from trainers.data.resident import ResidentBatch
+from trainers.data.share import Share
 
 
 class Source(Protocol):
@@ -19,11 +20,14 @@ class Source(Protocol):
     def ordered(self, num_examples: int, size: int) -> tf.data.Dataset:
         """The first `num_examples` in micro-batches of `size`, in the same order each time."""
 
-    def full_batch(self, size: int) -> ResidentBatch | None:
-        """All examples in micro-batches of `size`, on the device; None if they can't be there."""
+    def full_batch(self, size: int) -> Sequence[tf.Tensor] | None:
+        """All examples in micro-batches of `size`, on the host; None if they aren't in memory."""
 
-    def shuffled(self, batch: int, size: int) -> tf.data.Dataset:
-        """Endless random batches of `batch` examples, each in micro-batches of `size`."""
+    def shuffled(self, batch: int, size: int, share: Share) -> tf.data.Dataset:
+        """Endless random batches of `batch` examples, each in micro-batches of `size`.
+
+        The elements are the pieces of the micro-batches that a worker gets.
+        """
 
     def test(self, size: int) -> tf.data.Dataset:
         """The test split in micro-batches of `size`, the last one possibly smaller."""

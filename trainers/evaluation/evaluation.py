@@ -1,13 +1,16 @@
 """Evaluation on the test split while a run trains."""
 
-import csv
 import math
+import os
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_aeos.callbacks import cut_back, tensorboard, writers
 from trainers import run_directory
 from trainers.callbacks import TrainingLoss
 
@@ -39,12 +42,35 @@ class Evaluation(keras.callbacks.Callback):
         self._freq = freq
         self._training_loss = TrainingLoss(updates_per_epoch)
         self._now, self._last_step = (0, math.inf), 0
+        self._rows: list[dict[str, Any]] = []
+        events = f"events.out.tfevents.{time.time():010.0f}.{os.getpid()}"
+        self._files = {
+            self._path: writers.csv_file(self.columns),
+            self._event_directory / events: writers.event_file(
+                # Beside the curve of the training loss, in another colour.
+                lambda row: tensorboard.scalars(
+                    {f"training/{n.removeprefix('test_')}": row[n] for n in self.columns[2:]}
+                )
+            ),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """The evaluations and the losses so far."""
+        return {"rows": self._rows, "now": self._now, "losses": self._training_loss.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with what `state` returned."""
+        self._rows = list(state["rows"])
+        step, loss = state["now"]
+        self._now = step, loss
+        self._last_step = self._rows[-1]["step"] if self._rows else 0
+        self._training_loss.restore(state["losses"])
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Open the files and write the header."""
-        self._events = tf.summary.create_file_writer(str(self._event_directory))
+        """Write the header, and the rows so far if the run goes on."""
         self._traced = tf.function(self._evaluate_batch, reduce_retracing=True)
-        self._write(self.columns, "w")
+        cut_back.write_csv(self._path, self.columns, self._rows)
+        cut_back.cut_events(self._event_directory, self._now[0])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluate every `freq` updates."""
@@ -58,16 +84,31 @@ class Evaluation(keras.callbacks.Callback):
         if step == self._last_step:
             return
         self._last_step = step
-        values = self._evaluate()
-        self._write((step, training_loss, *values), "a")
-        with self._events.as_default(step):
-            for name, value in zip(self.columns[2:], values, strict=True):
-                tf.summary.scalar(name, value)
-        self._events.flush()
+        row = dict(zip(self.columns, (step, training_loss, *self._evaluate()), strict=True))
+        self._rows.append(row)
+        for file in self._files.values():
+            file.add(row)
+        try:
+            self._flush()
+        except OSError as error:
+            print(
+                f"warning: an evaluation could not be written: {error}. Training goes on, and it "
+                "is written with the next one",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Close the events."""
-        self._events.close()
+        """Write what could not be written before.
+
+        Raises:
+            OSError: If it still can't be.
+        """
+        self._flush()
+
+    def _flush(self) -> None:
+        for path, file in self._files.items():
+            file.flush(path)
 
     def _evaluate(self) -> tuple[float, ...]:
         """Mean loss on the test split, and the fraction of it that is misclassified."""
@@ -84,7 +125,3 @@ class Evaluation(keras.callbacks.Callback):
         wrong = tf.reduce_sum(tf.cast(tf.argmax(outputs, -1) != labels, tf.float32))
         count = tf.cast(tf.shape(inputs)[0], tf.float32)
         return count * self.model.loss(targets, outputs), wrong, count
-
-    def _write(self, values: tuple, mode: str) -> None:
-        with self._path.open(mode, newline="") as file:
-            csv.writer(file).writerow(values)

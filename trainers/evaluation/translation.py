@@ -1,11 +1,12 @@
 """Evaluation by translation of the test split: BLEU and exact matches."""
 
-import csv
+import sys
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from keras_aeos.callbacks import cut_back
 from trainers import run_directory, schema
 from trainers.data.sentences import TestPairs
 from trainers.data.vocabulary import Vocabulary
@@ -91,11 +92,16 @@ class TranslationEvaluation(Evaluation):
         return loss, tf.reduce_sum(of_tokens * wrong), tf.reduce_sum(of_tokens)
 
     def _write_translations(self, hypotheses: list[str]) -> None:
-        with self._translations.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("source", "reference", "translation"))
-            writer.writerows(
-                zip(self._pairs.sources, self._pairs.references, hypotheses, strict=True)
+        columns = ("source", "reference", "translation")
+        lines = zip(self._pairs.sources, self._pairs.references, hypotheses, strict=True)
+        rows = [dict(zip(columns, line, strict=True)) for line in lines]
+        try:
+            cut_back.write_csv(self._translations, columns, rows)
+        except OSError as error:
+            print(
+                f"warning: the translations could not be written: {error}. Training goes on",
+                file=sys.stderr,
+                flush=True,
             )
 
 

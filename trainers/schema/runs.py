@@ -24,6 +24,8 @@ from trainers.schema.section import Section
 
 MAX_STEPS = 10_000_000
 AFTER_WARM_UP = ("constant", "inverse_square_root")
+RESUME = ("auto", "never")
+STRATEGIES = ("none", "mirrored", "multi_worker")
 LOSSES = ("cross_entropy", "squared_error")
 SOLVERS = ("lanczos", "power")
 QUANTITIES = (
@@ -99,6 +101,18 @@ class Monitor:
 
 
 @dataclass
+class Checkpoint:
+    """When a run is saved so that it can go on: every `freq` updates, and every `minutes` minutes.
+
+    Null for one of them leaves that out. A checkpoint is written between two updates, and at a
+    signal that ends the run. The last two are kept until the run is finished.
+    """
+
+    freq: int | None = at_least(1, None)
+    minutes: float | None = above_zero(10.0)
+
+
+@dataclass
 class Run:
     """Base of the kinds of run; `kind` is the module under `trainers/` that carries them out."""
 
@@ -113,7 +127,9 @@ class Run:
 class Config(Run):
     """Training of a network. `steps` counts updates; `output_dir` is where the run's files go.
 
-    From update `freeze_step` on the preconditioner is constant; null for never.
+    From update `freeze_step` on the preconditioner is constant; null for never. `strategy` says
+    which devices train: one, all of this machine, or those of several processes. A run that was
+    interrupted in `output_dir` goes on there, unless `resume` is "never".
     """
 
     kind: ClassVar[str] = "training"
@@ -128,8 +144,11 @@ class Config(Run):
     stop: Stop = field(default_factory=Stop)
     monitor: Monitor = field(default_factory=Monitor)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    strategy: str = one_of(STRATEGIES, "none")
     seed: int = between(0, 2**32 - 1, 0)
     output_dir: str = setting(MISSING, PATH)
+    resume: str = one_of(RESUME, "auto")
 
     def check(self) -> None:
         """Check that the sections are of one task, and that they meet what it asks for."""
@@ -170,6 +189,10 @@ class Config(Run):
             yield "monitor.update_freq", f"nothing is measured in {steps} steps"
         if self.evaluation.freq is not None and self.evaluation.freq > steps:
             yield "evaluation.freq", f"the run has {steps} steps"
+        if self.checkpoint.freq is not None and self.checkpoint.freq >= steps:
+            yield "checkpoint.freq", f"the run has {steps} steps, and none is written at its end"
+        if self.checkpoint.freq is not None and self.strategy == "multi_worker":
+            yield "checkpoint.freq", "runs of several processes write no checkpoints"
         end = self.stop.loss_threshold or 0.0
         for key in ("monitor", "evaluation"):
             threshold = getattr(self, key).loss_threshold

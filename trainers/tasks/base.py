@@ -56,9 +56,9 @@ class Task(ABC):
             updates_per_epoch: Batches that the training loss is the mean of.
         """
 
-    def feed(self) -> feed.Feed:
-        """The data sets of the run."""
-        return feed.load(self.config, self.source)
+    def feed(self, num_replicas: int = 1) -> feed.Feed:
+        """The data sets of the run, for a number of replicas that share each micro-batch."""
+        return feed.load(self.config, self.source, num_replicas)
 
     def broken_example_named(self) -> AbstractContextManager[None]:
         """Within this context, an error at a broken example names it."""

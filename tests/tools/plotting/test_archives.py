@@ -52,6 +52,12 @@ def test_archive_depends_on_the_contents_alone(runs, archive, tmp_path):
     assert (tmp_path / "again.zip").read_bytes() == archive.read_bytes()
 
 
+def test_archive_that_unpacks_to_too_much_is_refused(archive, monkeypatch):
+    monkeypatch.setattr(archives, "_MOST_BYTES", 1_000)
+    with pytest.raises(UserError, match=r"it holds .* bytes, more than 1,000"):
+        archives.run_directories(archive)
+
+
 def test_directory_may_be_named_by_a_dot(runs, archive, tmp_path, monkeypatch):
     monkeypatch.chdir(runs)
     archives.pack(Path(), tmp_path / "dot.zip")

@@ -69,16 +69,16 @@ def test_ordered_images_are_the_same_each_time(directory):
     assert sorted(y) == sorted(LABELS)
     np.testing.assert_array_equal(arrays(feed.measured)[0], x)
     # Full batches see the centres, too: nothing random is in them.
-    np.testing.assert_array_equal(arrays(feed.training, 3)[0], x)
+    np.testing.assert_array_equal(arrays(feed.training(), 3)[0], x)
     np.testing.assert_array_equal(
-        arrays(task_of(config(directory, seed=1)).feed().training, 3)[0], x
+        arrays(task_of(config(directory, seed=1)).feed().training(), 3)[0], x
     )
 
 
 def test_random_crops_follow_from_the_seed_and_differ_between_epochs(directory):
     def epochs(seed):
         feed = task_of(config(directory, batch_size=9, seed=seed)).feed()
-        x, y = arrays(feed.training, 6)
+        x, y = arrays(feed.training(), 6)
         return x[:9], x[9:], y[:9], y[9:]
 
     first, second, labels, later_labels = epochs(0)
@@ -98,7 +98,7 @@ def test_examples_that_fill_no_batch_are_left_out_of_an_epoch(directory):
     feed = task_of(config(directory, batch_size=6)).feed()
     assert feed.updates_per_epoch == 1
     assert feed.num_micro_batches == 2
-    _, labels = arrays(feed.training, 4)
+    _, labels = arrays(feed.training(), 4)
     assert len(set(labels[:6])) == len(set(labels[6:])) == 6
 
 
@@ -174,7 +174,7 @@ def test_data_made_up_by_tfds_is_read(monkeypatch):
 
 def test_photographs(photographs):
     settings = config(photographs, num_examples=999, batch_size=99)
-    x, y = arrays(task_of(settings).feed().training, 33)
+    x, y = arrays(task_of(settings).feed().training(), 33)
     assert x.shape == (99, SIDE, SIDE, 3)
     assert len(set(y)) == 99
     # Standardised by the mean of all of ImageNet: near 0 and 1 on a hundred photographs.

@@ -41,7 +41,7 @@ def test_evaluation_is_of_the_test_split(directory, tmp_path, loss):
     task = task_of(settings)
     model = task.build_model()
     model.load_weights(tmp_path / "final.weights.h5")
-    training.compile_accumulating(model, task, 1)
+    training.compile_model(model, task)
     x, y = (np.concatenate(parts) for parts in zip(*(task.feed().test or []), strict=True))
     outputs = model.predict(x, verbose=0)
     labels = y if loss == "cross_entropy" else y.argmax(-1)

@@ -23,6 +23,14 @@ TINY = {
         blocks_per_group=1, multiplier=1, filters=1, stem_stride=4, batch_norm=False
     ),
 }
+# Each network with one loss, and one with both; the others are slow.
+NETWORKS_AND_LOSSES = [
+    (name, loss)
+    if name == "cnn" or loss == "cross_entropy"
+    else pytest.param(name, loss, marks=pytest.mark.slow)
+    for name in TINY
+    for loss in schema.LOSSES
+]
 
 
 def config(model, data_set="cifar10", **changes):
@@ -143,8 +151,7 @@ def test_initial_weights_follow_from_the_seed(model):
     assert not np.array_equal(kernel(1), kernel(2))
 
 
-@pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("loss", schema.LOSSES)
+@pytest.mark.parametrize(("name", "loss"), NETWORKS_AND_LOSSES)
 def test_training_and_measuring(name, loss, prepared, tmp_path):
     """20 steps from the command to the files, and the loss falls."""
     settings = config(
@@ -169,7 +176,7 @@ def test_resnet_50_has_an_exact_hessian_and_trains():
     settings = config(schema.ResNet50(), optimizer=schema.OPTIMIZERS["adam"](learning_rate=1e-4))
     task = task_of(settings)
     model = task.build_model()
-    training.compile_accumulating(model, task, 1)
+    training.compile_model(model, task)
     x = np.random.default_rng(0).standard_normal((6, 32, 32, 3))
     y = np.arange(6)
     hessian = Objective(model, from_data((x, y))).linearise()
@@ -184,15 +191,14 @@ def test_resnet_50_has_an_exact_hessian_and_trains():
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("loss", schema.LOSSES)
+@pytest.mark.parametrize(("name", "loss"), NETWORKS_AND_LOSSES)
 def test_hessian_is_that_of_differences_of_the_gradient(name, loss):
     """In float64, two micro-batches, BatchNorm with the statistics of each."""
     keras.config.set_floatx("float64")
     settings = config(TINY[name], loss=loss)
     task = task_of(settings)
     model = task.build_model()
-    training.compile_accumulating(model, task, 1)
+    training.compile_model(model, task)
     random = np.random.default_rng(0)
     x = random.standard_normal((12, 32, 32, 3))
     labels = random.integers(0, 10, 12)

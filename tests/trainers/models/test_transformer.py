@@ -279,6 +279,7 @@ def test_product_in_mixed_precision(dtype, tolerance):
     assert error <= tolerance * np.linalg.norm(it.products[0])
 
 
+@pytest.mark.slow
 def test_training_and_product_compiled_by_xla():
     it = measured("pre")
     model, objective, batch = in_precision("float32")

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_aeos.curvature.batches import from_data
 from keras_aeos.curvature.objective import Objective
 from tests.trainers.sentences import config
-from trainers import run_directory, schema, training
+from trainers import loop, run_directory, schema, training
 from trainers.tasks.base import task_of
 
 
@@ -22,7 +22,7 @@ def compiled(settings):
     task = task_of(settings)
     feed = task.feed()
     model = task.build_model()
-    training.compile_accumulating(model, task, feed.num_micro_batches)
+    training.compile_model(model, task)
     return model, feed
 
 
@@ -34,11 +34,9 @@ def test_accumulated_update_is_that_of_the_whole_batch(files):
         settings = config(files, data={"micro_batch_size": size, "batch_size": batch_size})
         settings.optimizer = schema.OPTIMIZERS["gradient_descent"](learning_rate=1.0)
         model, feed = compiled(settings)
-        history = model.fit(
-            feed.training, steps_per_epoch=6 // size, epochs=3, shuffle=False, verbose=0
-        )
+        loop.fit(model, feed, 3, [])
         weights.append([v.numpy() for v in model.trainable_variables])
-        losses.append(history.history["loss"])
+        losses.append(model.history.history["loss"])
     for other in (1, 2):
         # Float32 sums in another order.
         np.testing.assert_allclose(losses[other], losses[0], rtol=1e-5)
@@ -58,12 +56,13 @@ def test_loss_is_the_mean_over_real_tokens_of_training_and_monitor(files):
         losses, count = losses - taken[real].sum(), count + real.sum()
     measured = Objective(model, from_data(feed.measured)).linearise().loss
     assert measured == pytest.approx(losses / count, rel=1e-5)
-    history = model.fit(feed.training, steps_per_epoch=3, epochs=1, shuffle=False, verbose=0)
-    assert history.history["loss"][0] == pytest.approx(losses / count, rel=1e-5)
+    loop.fit(model, feed, 1, [])
+    assert model.history.history["loss"][0] == pytest.approx(losses / count, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_threshold_moves_with_the_learning_rate(files):
-    """Of the last update, with micro-batches, of which Keras counts each."""
+    """Of the last update, with micro-batches."""
     settings = config(
         files,
         data={"micro_batch_size": 2},

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from trainers.report import draw_curves, edge_summary
+from keras_aeos.summaries.drawing import draw_curves
+from keras_aeos.summaries.edge import edge_summary
 
 
 def metrics(ratios, losses, threshold=380.0):

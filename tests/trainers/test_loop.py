@@ -1,0 +1,364 @@
+"""The training loop: the updates of `fit`, on one device and on many, from any update on."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from tests.strategies import free_ports, strategy_of
+from tests.trainers.sentences import config as of_sentences
+from trainers import loop, run_directory, schema, strategies, training
+from trainers.__main__ import main
+from trainers.errors import UserError
+from trainers.optimizers import build_optimizer
+from trainers.tasks.base import task_of
+
+TINY = {
+    "fully_connected": schema.FullyConnected(hidden_layers=1, width=8),
+    "cnn": schema.CNN(filters=[2, 3, 2], units=[4, 3]),
+    "wide_resnet": schema.WideResNet(blocks_per_group=1, multiplier=1, filters=1, stem_stride=4),
+    "wide_resnet without BatchNorm": schema.WideResNet(
+        blocks_per_group=1, multiplier=1, filters=1, stem_stride=4, batch_norm=False
+    ),
+    "resnet50": schema.ResNet50(),
+}
+
+
+def of_digits(batch_size=None, micro_batch_size=15, **changes):
+    return schema.Config(
+        **{
+            "model": TINY["fully_connected"],
+            "data": schema.Data(
+                name="digits",
+                num_examples=60,
+                batch_size=batch_size,
+                micro_batch_size=micro_batch_size,
+            ),
+            "optimizer": schema.OPTIMIZERS["adam"](learning_rate=1e-3),
+            "steps": 4,
+            "monitor": schema.Monitor(update_freq=2, rtol=1e-4),
+            "output_dir": "",
+            **changes,
+        }
+    )
+
+
+def of_images(name, directory):
+    return of_digits(
+        model=TINY[name],
+        data=schema.Data(name="cifar10", data_dir=directory, num_examples=24, micro_batch_size=6),
+        optimizer=schema.OPTIMIZERS["gradient_descent"](learning_rate=1e-2),
+    )
+
+
+def of_text(directory, dropout):
+    settings = of_sentences(directory, data={"batch_size": 4, "micro_batch_size": 1})
+    settings.model.dropout = dropout
+    settings.optimizer = schema.OPTIMIZERS["gradient_descent"](learning_rate=1e-1)
+    return settings
+
+
+def prepared_run(settings, strategy=None):
+    """A compiled model of a configuration, and its feed."""
+    strategy = strategy or tf.distribute.get_strategy()
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(settings.seed)
+    task = task_of(settings)
+    feed = task.feed(strategy.num_replicas_in_sync)
+    with strategy.scope():
+        model = task.build_model()
+        training.compile_model(model, task)
+    return model, feed
+
+
+def trained(settings, num_updates, strategy=None):
+    """The model after some updates, and the losses before them."""
+    model, feed = prepared_run(settings, strategy)
+    loop.fit(model, feed, num_updates, [])
+    return model, model.history.history["loss"]
+
+
+def numbers(model):
+    """The weights, without the counters of random generators."""
+    return [v.numpy() for v in model.variables if v.dtype.startswith("float")]
+
+
+# The configuration, given the directory that it asks for, and whether every bit is the same: the
+# gradient of a variable with several uses is a sum that TensorFlow may take in another order.
+SAME_AS_FIT = [
+    pytest.param(lambda place: of_digits(), True, id="full batch"),
+    pytest.param(
+        lambda place: of_digits(micro_batch_size=60),
+        True,
+        id="one micro-batch",
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(lambda place: of_digits(20, 10), True, id="minibatches"),
+    pytest.param(
+        lambda place: of_images("wide_resnet", place("prepared")),
+        False,
+        id="BatchNorm",
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(
+        lambda place: of_text(place("files"), 0.5), False, id="dropout", marks=pytest.mark.slow
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "exact"), SAME_AS_FIT)
+def test_updates_are_those_of_fit(make, exact, request):
+    settings = make(request.getfixturevalue)
+    tf.config.experimental.enable_op_determinism()
+    model, losses = trained(settings, 3)
+    other, feed = prepared_run(settings)
+    number = feed.num_micro_batches
+    optimizer = build_optimizer(
+        settings.optimizer, gradient_accumulation_steps=number if number > 1 else None
+    )
+    other.compile(optimizer, loss=other.loss, steps_per_execution=number)
+    options = {"epochs": 3, "steps_per_epoch": number, "shuffle": False, "verbose": 0}
+    expected = other.fit(feed.training(), **options).history["loss"]
+    # A few units in the last place of float32; some weights cross zero.
+    rtol, atol = (0.0, 0.0) if exact else (1e-6, 1e-7)
+    np.testing.assert_allclose(losses, expected, rtol=rtol)
+    for ours, theirs in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("fully_connected", "cnn", "wide_resnet", "wide_resnet without BatchNorm", "transformer"),
+        pytest.param("resnet50", marks=pytest.mark.slow),
+    ],
+)
+def test_every_network_takes_the_same_step_on_two_replicas(name, request):
+    """Two micro-batches of each replica, against the four of one device."""
+    if name == "fully_connected":
+        settings = of_digits()
+    elif name == "transformer":
+        settings = of_text(request.getfixturevalue("files"), 0.0)
+    else:
+        settings = of_images(name, request.getfixturevalue("prepared"))
+    one, [loss] = trained(settings, 1)
+    two, [loss_of_two] = trained(settings, 1, strategy_of("mirrored 2"))
+    assert loss_of_two == pytest.approx(loss, rel=1e-5)
+    floats = [v for v in one.variables if v.dtype.startswith("float")]
+    for v, ours, theirs in zip(floats, numbers(two), numbers(one), strict=True):
+        if "moving" not in v.path:  # averages of two micro-batches each, or of all four in a row
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def measured_in(directory):
+    """The measured values of a run, without times and what a solve says of itself."""
+    table = pd.read_csv(directory / run_directory.METRICS)
+    return table.loc[:, :"residual"].drop(columns=["seconds", "residual"], errors="ignore")
+
+
+@pytest.mark.parametrize("batch_size", [None, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_writes_the_same_measurements_on_every_number_of_replicas(
+    batch_size, tmp_path, monkeypatch
+):
+    tables = {}
+    for number in (1, 2, 4):
+        if number > 1:
+            several = strategy_of(f"mirrored {number}")
+            monkeypatch.setattr(strategies, "strategy", lambda name, found=several: found)
+        settings = of_digits(batch_size, 5, strategy="none" if number == 1 else "mirrored")
+        record = training.train(settings, tmp_path / str(number), {}).record
+        assert (record["status"], record["steps"]) == ("completed", 4)
+        tables[number] = measured_in(tmp_path / str(number))
+    assert tables[1]["step"].tolist() == [2, 4]
+    for number in (2, 4):
+        # The solver's tolerance; the values agree to 2e-6.
+        pd.testing.assert_frame_equal(tables[number], tables[1], check_dtype=False, rtol=1e-4)
+
+
+def test_training_goes_on_where_it_stopped():
+    """With the variables and the random order of the minibatches as they were."""
+    settings = of_digits(20, 10)
+    whole, losses = trained(settings, 5)
+    model, feed = prepared_run(settings)
+    loop.fit(model, feed, 2, [])
+    loop.fit(model, feed, 5, [], initial_update=2)
+    assert model.history.history["loss"] == losses[2:]
+    assert int(model.optimizer.iterations) == 5
+    for ours, theirs in zip(model.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+class Recorder(keras.callbacks.Callback):
+    """Writes down what it is called with, and stops in the third epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def set_params(self, params):
+        self.calls.append(("params", params))
+
+    def set_model(self, model):
+        super().set_model(model)
+        self.calls.append(("model", model.train_function is None))
+
+    def __getattribute__(self, name):
+        if not name.startswith("on_"):
+            return super().__getattribute__(name)
+
+        def call(*args, **kwargs):
+            if name == "on_epoch_end" and args[0] == 2:
+                self.model.stop_training = True
+            self.calls.append((name, args, kwargs))
+
+        return call
+
+
+def test_callbacks_are_called_as_by_fit():
+    settings = of_digits(20, 20)
+    tf.config.experimental.enable_op_determinism()
+    ours, theirs = Recorder(), Recorder()
+    model, feed = prepared_run(settings)
+    loop.fit(model, feed, 4, [ours])
+    model, feed = prepared_run(settings)
+    model.fit(
+        feed.training(), epochs=4, steps_per_epoch=1, shuffle=False, verbose=0, callbacks=[theirs]
+    )
+    assert ours.calls == theirs.calls
+    assert [name for name, *_ in ours.calls].count("on_epoch_end") == 3
+
+
+def test_one_trace_serves_every_update():
+    traces = []
+    model, feed = prepared_run(of_digits())
+    compute_loss = model.compute_loss
+
+    def counted(*args, **kwargs):
+        traces.append(1)
+        return compute_loss(*args, **kwargs)
+
+    model.compute_loss = counted
+    loop.fit(model, feed, 6, [])
+    assert len(traces) == 1
+    assert model.train_function is None
+    assert "make_train_function" not in vars(model)
+
+
+def test_dropout_differs_between_replicas():
+    inputs = keras.Input([64])
+    strategy = strategy_of("mirrored 2")
+    with strategy.scope():
+        model = keras.Model(inputs, keras.layers.Dropout(0.5)(inputs))
+    loop.seed_replicas(model)
+    masks = tf.function(lambda: strategy.run(lambda: model(tf.ones([1, 64]), training=True)))()
+    one, other = strategy.experimental_local_results(masks)
+    assert not np.array_equal(one, other)
+
+
+def test_mirrored_takes_all_devices_and_is_one_strategy():
+    strategy = strategies.strategy("mirrored")
+    assert strategy.num_replicas_in_sync == len(tf.config.list_logical_devices("CPU")) == 4
+    assert strategies.strategy("mirrored") is strategy
+    assert strategies.strategy("none") is tf.distribute.get_strategy()
+
+
+def test_multi_worker_needs_its_cluster(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(UserError, match="TF_CONFIG"):
+        strategies.strategy("multi_worker")
+
+
+def test_others_than_the_chief_write_elsewhere(tmp_path):
+    class Worker:
+        class extended:  # noqa: N801
+            should_save_summary = False
+
+    with strategies.own_directory(Worker(), tmp_path / "run") as place:
+        place.mkdir()
+        assert place.name == "run"
+        assert place.parent != tmp_path
+    assert not place.exists()
+    assert list(tmp_path.iterdir()) == []
+    strategy = tf.distribute.get_strategy()
+    with strategies.own_directory(strategy, tmp_path / "run") as place:
+        assert place == tmp_path / "run"
+
+
+# Other workers write into a temporary directory, which is kept here.
+WORKER = """
+import contextlib, pathlib, sys, types
+from trainers import strategies
+from trainers.__main__ import main
+
+@contextlib.contextmanager
+def kept():
+    yield sys.argv[1]
+
+strategies.tempfile = types.SimpleNamespace(TemporaryDirectory=kept)
+main(sys.argv[2:])
+"""
+
+
+def run_workers(number, arguments, other, environment):
+    """Run a command in several processes that train together; returns what they printed."""
+    workers = [f"127.0.0.1:{port}" for port in free_ports(number)]
+    started = []
+    for index in range(number):
+        cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", WORKER, str(other), *arguments],
+                env={**environment, "TF_CONFIG": json.dumps(cluster)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd=Path(__file__).parents[2],
+            )
+        )
+    printed = [one.communicate(timeout=300)[0] for one in started]
+    assert [one.returncode for one in started] == [0] * number, "\n".join(printed)
+    return printed
+
+
+SETTINGS = [
+    *("-cn", "quickstart", "data.num_examples=60", "data.micro_batch_size=15"),
+    *("model.width=4", "steps=4", "monitor.update_freq=2"),
+]
+
+
+def weights_in(file):
+    """All numbers of a file of weights."""
+    with h5py.File(file) as weights:
+        found = []
+        weights.visititems(
+            lambda _, item: found.append(item[()]) if isinstance(item, h5py.Dataset) else None
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    "batch", ["data.batch_size=null", pytest.param("data.batch_size=30", marks=pytest.mark.slow)]
+)
+def test_two_workers_train_as_one_process(batch, tmp_path):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    settings = [*SETTINGS, batch]
+    other, run = tmp_path / "other", tmp_path / "two"
+    other.mkdir()
+    arguments = [*settings, "strategy=multi_worker", f"output_dir={run}"]
+    run_workers(2, arguments, other, environment)
+    main([*settings, f"output_dir={tmp_path / 'one'}"])
+    chief, worker = (weights_in(place / run_directory.WEIGHTS) for place in (run, other / "two"))
+    assert len(chief) == len(worker) > 0
+    for ours, theirs in zip(chief, worker, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    one, two = (measured_in(place) for place in (tmp_path / "one", run))
+    assert one["step"].tolist() == [2, 4]
+    pd.testing.assert_frame_equal(two, one, check_dtype=False, rtol=1e-4)

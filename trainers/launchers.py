@@ -1,0 +1,154 @@
+"""Sweeps whose jobs run at the same time: on this machine, on a cluster, or with Ray.
+
+Each job is a process of its own, ``python -m trainers ... --job NUMBER``, so that one that fails
+takes no other with it, and any scheduler can start one.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainers.errors import UserError
+from trainers.signals import signals
+
+Command = Sequence[str]
+# The status and the output of a command.
+Result = tuple[int, str]
+
+
+def launch(name: str, given: str, arguments: Sequence[str], num_jobs: int) -> bool:
+    """Run the jobs of a sweep, and print what each of them says when it ends.
+
+    Args:
+        name: A key of `LAUNCHERS`.
+        given: The settings of the launcher, a mapping in YAML.
+        arguments: The command line of the sweep, without those on launching.
+        num_jobs: Number of jobs.
+
+    Returns:
+        Whether a job failed.
+
+    Raises:
+        UserError: The settings can't be used, or a package is not installed.
+    """
+    try:
+        settings = yaml.safe_load(given) or {}
+    except yaml.YAMLError:
+        settings = None
+    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
+        raise UserError(f"--launcher-settings: expected keys with values. Received: {given}")
+    main = (sys.executable, "-m", "trainers", *arguments, "--job")
+    failed = False
+    try:
+        commands = [(*main, str(number)) for number in range(num_jobs)]
+        for status, output in LAUNCHERS[name](_executor(), commands, settings):
+            print(output, end="", flush=True)
+            failed = failed or status != 0
+    except (TypeError, ValueError, NameError) as error:
+        message = " ".join(str(error).split())
+        raise UserError(f"--launcher-settings: {message}. Received: {given}") from error
+    return failed
+
+
+def _executor() -> Callable[..., Result]:
+    """The function that runs a command; made here, so that it is sent to other machines whole."""
+    directory, root = os.getcwd(), str(Path(__file__).resolve().parent.parent)
+
+    def execute(command: Command, note: Callable[[Any], None] | None = None) -> Result:
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        process = subprocess.Popen(  # noqa: S603 - the command of this sweep
+            command,
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        if note is not None:
+            note(process)
+        output, errors = process.communicate()
+        # The progress bar is on stderr.
+        return process.returncode, output + (errors if process.returncode else "")
+
+    return execute
+
+
+def _in_processes(
+    execute: Callable[..., Result], commands: Sequence[Command], settings: dict[str, Any]
+) -> Iterator[Result]:
+    """`jobs` processes of this machine at once, as many as it has processors by default.
+
+    A signal that ends the sweep is passed on to them, so that they save what they have.
+    """
+    jobs = settings.pop("jobs", os.cpu_count() or 1)
+    if settings or not isinstance(jobs, int) or jobs < 1:
+        raise ValueError("expected the key jobs, with a number of 1 or more")
+    started: list[subprocess.Popen] = []
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(execute, command, started.append) for command in commands]
+        try:
+            for done in as_completed(waiting):
+                yield done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in started:
+                process.send_signal(signals.pending or signal.SIGTERM)
+
+
+def _with_submitit(
+    execute: Callable[..., Result], commands: Sequence[Command], settings: dict[str, Any]
+) -> Iterator[Result]:
+    """Jobs of SLURM, or with ``cluster: local`` processes of this machine.
+
+    `folder` is where submitit writes, ``submitit`` by default. The other settings are parameters of
+    its `AutoExecutor`, such as ``timeout_min`` and ``slurm_partition``.
+    """
+    submitit = _package("submitit")
+    folder, cluster = settings.pop("folder", "submitit"), settings.pop("cluster", None)
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+    executor.update_parameters(**settings)
+    with executor.batch():
+        jobs = [executor.submit(execute, command) for command in commands]
+    for job in submitit.helpers.as_completed(jobs):
+        yield job.result()
+
+
+def _with_ray(
+    execute: Callable[..., Result], commands: Sequence[Command], settings: dict[str, Any]
+) -> Iterator[Result]:
+    """Tasks of Ray, at the cluster's `address`, on this machine by default.
+
+    The other settings are options of a task, such as ``num_cpus`` and ``num_gpus``.
+    """
+    ray = _package("ray")
+    ray.init(address=settings.pop("address", None), log_to_driver=False)
+    try:
+        task = ray.remote(execute).options(**settings)
+        pending = [task.remote(command) for command in commands]
+        while pending:
+            done, pending = ray.wait(pending)
+            yield from ray.get(done)
+    finally:
+        ray.shutdown()
+
+
+def _package(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"--launcher {name} needs a package. Install it with: "
+            f"python -m pip install -e '.[{name}]'"
+        ) from error
+
+
+LAUNCHERS = {"processes": _in_processes, "submitit": _with_submitit, "ray": _with_ray}
