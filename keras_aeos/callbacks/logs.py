@@ -68,7 +68,7 @@ class Logs:
             **{_file_of(name): writers.csv_file(of_table) for name, of_table in TABLES.items()},
             _MEASURED: writers.event_file(
                 lambda entry: tensorboard.measured(entry["row"], entry["tables"]),
-                weakly(self._first_cards),
+                weakly(self._text_card),
             ),
             _THRESHOLD: writers.event_file(tensorboard.lines),
             _SUMMARY: writers.event_file(lambda entry: entry["summary"]),
@@ -222,10 +222,9 @@ class Logs:
         )
         self._files[_SUMMARY].add({"step": int(metrics["step"].iloc[-1]), "summary": summary})
 
-    def _first_cards(self) -> Any:
+    def _text_card(self) -> Any:
         card = self._attempt("its card", self._describe)
-        has_layers = "edge_layer" in self._columns
-        return tensorboard.first_cards("" if card is None else card.markdown(), has_layers)
+        return None if card is None else tensorboard.card(card.markdown())
 
     def close(self) -> None:
         """Write what waits, and release the directory. A later `write` claims it again."""

@@ -25,7 +25,7 @@ OCCASIONAL_FREQ = 5
 FALLBACK = "critical_learning_rate"
 # What a row has beside its columns: tables by name, each with a file of that name.
 DENSITY_COLUMNS = ["step", "operator", "low", "high", "fraction", "error"]
-LAYER_COLUMNS = ["step", "layer", "share"]
+LAYER_COLUMNS = ["step", "layer", "share", "layer_sharpness"]
 TABLES = {"spectral_density": DENSITY_COLUMNS, "layers": LAYER_COLUMNS}
 Tables = Mapping[str, list[dict[str, Any]]]
 # Columns of text.
@@ -46,7 +46,6 @@ class Quantity:
         of_update: Whether it needs the last update.
         of_clipping: Whether it needs the clipped gradients of the micro-batches.
         of_passes: Whether it needs the critical learning rate of the last update.
-        of_layers: Whether the shares of all layers go to a table of their own.
     """
 
     meaning: str
@@ -57,7 +56,6 @@ class Quantity:
     of_update: bool = False
     of_clipping: bool = False
     of_passes: bool = False
-    of_layers: bool = False
 
 
 def _squared_norm(vector: tf.Tensor) -> float:
@@ -201,12 +199,17 @@ QUANTITIES: dict[str, Quantity] = {
         "where P is not known); ``edge_layer_share``, its share, the sum of vᵢ² over the layer's "
         "variables. The shares of all layers are rows of ``layers.csv``",
         ("edge_layer", "edge_layer_share"),
-        lambda m, *_: max(m.layers.items(), key=lambda entry: entry[1], default=(math.nan,) * 2),
-        of_layers=True,
+        lambda m, *_: max(m.shares.items(), key=lambda entry: entry[1], default=(math.nan,) * 2),
     ),
     "trace": _trace("raw", "trace"),
     "preconditioned_trace": _trace("preconditioned", "preconditioned_trace"),
-    # These are no numbers of a row; their histograms go to a table of their own.
+    # These are no numbers of a row, but lines of tables of their own.
+    "layer_sharpness": Quantity(
+        "λ₁ of each layer's diagonal block of P^-½HP^-½ (of H where P is not known): no columns, "
+        "but one of ``layers.csv``",
+        (),
+        lambda *_: (),
+    ),
     "spectral_density": Quantity(
         "fractions of the eigenvalues of H in intervals, with standard errors: no columns, but "
         "rows of ``spectral_density.csv``",
@@ -280,12 +283,15 @@ def measure(
 
 
 def layers(names: Sequence[str], measurement: Measurement, step: int) -> list[dict[str, Any]]:
-    """The layers' shares in the top eigenvector, if asked for, as rows of `LAYER_COLUMNS`."""
-    if not measurement.finite or not any(QUANTITIES[name].of_layers for name in names):
+    """What is asked for of the layers, as rows of `LAYER_COLUMNS`; NaN is not asked for."""
+    if not measurement.finite:
         return []
+    shares = measurement.shares if "edge_layer" in names else {}
+    blocks = measurement.layer_sharpness if "layer_sharpness" in names else {}
     return [
-        dict(zip(LAYER_COLUMNS, (step, *entry), strict=True))
-        for entry in measurement.layers.items()
+        dict(zip(LAYER_COLUMNS, (step, layer, *values), strict=True))
+        for layer in shares or blocks
+        for values in [[found.get(layer, math.nan) for found in (shares, blocks)]]
     ]
 
 

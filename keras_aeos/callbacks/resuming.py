@@ -83,9 +83,10 @@ class Resumable(keras.callbacks.Callback):
 
     @property
     def layers(self) -> pd.DataFrame:
-        """The layers' shares in the top eigenvector, a `pandas.DataFrame`, if asked for.
+        """The layers so far, a `pandas.DataFrame`, one row for each ``step`` and ``layer``.
 
-        One row for each ``step`` and ``layer``, with the ``share`` of the quantity ``edge_layer``.
+        The columns are its ``share`` in the top eigenvector, of the quantity ``edge_layer``, and
+        its ``layer_sharpness``, of the quantity of this name; NaN if it is not asked for.
         """
         return pd.DataFrame(self._tables["layers"], columns=LAYER_COLUMNS)
 

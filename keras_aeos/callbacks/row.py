@@ -1,5 +1,6 @@
 """The row of numbers that one measurement yields; nothing here knows of `fit`."""
 
+import functools
 import math
 import time
 import warnings
@@ -60,7 +61,7 @@ class EdgeMeter:
         columns: Names of the row's columns, in order.
         densities: Spectral densities of the last measurement, a list of dictionaries with the
             columns of `AEoSMonitor.spectral_densities`.
-        layers: Shares of the layers in its top eigenvector, those of `AEoSMonitor.layers`.
+        layers: Its layers, a list of dictionaries with the columns of `AEoSMonitor.layers`.
 
     Example:
         ```python
@@ -201,7 +202,7 @@ class EdgeMeter:
             learning_rate=rate,
             measurement=Measurement(
                 objective,
-                lambda name, matvec: self._solve(objective, name, matvec, step, solved),
+                functools.partial(self._solve, objective, step, solved),
                 None if diagonal is None else objective.pack(diagonal),
                 _update(objective, before_update),
                 [QUANTITIES[name].per_batch for name in self._quantities],
@@ -270,16 +271,17 @@ class EdgeMeter:
     def _solve(
         self,
         objective: Objective,
-        name: str,
-        matvec: Matvec,
         step: int,
         solved: list[Eigenpairs],
+        name: str,
+        matvec: Matvec,
+        size: int | None = None,
     ) -> Eigenpairs:
-        """Largest eigenpairs of one of the two operators, started from the last ones."""
+        """Largest eigenpairs of one of the operators, started from the last ones."""
         result = self._tracker.solve(
             name,
             matvec,
-            tf.zeros([objective.num_parameters], objective.dtype),
+            tf.zeros([objective.num_parameters if size is None else size], objective.dtype),
             self._num_eigenvalues if name == "preconditioned" else 1,
             seed=step,
         )

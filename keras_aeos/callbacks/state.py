@@ -16,6 +16,7 @@ from keras_aeos.callbacks.guarded_meter import GuardedMeter
 from keras_aeos.callbacks.quantities import TABLES, Tables
 from keras_aeos.callbacks.schedule import Automatic
 from keras_aeos.callbacks.watched_fit import WatchedFit
+from keras_aeos.curvature import layers
 from keras_aeos.curvature.precision import full_precision
 
 _VERSION = 2
@@ -239,10 +240,11 @@ def restore_meter(state: State, guarded: GuardedMeter, model: Any, fit: WatchedF
         for name, array in state.arrays.items()
         if name.startswith(_VECTORS)
     }
-    dtype = tf.as_dtype(objective.dtype)
+    dtype, size = tf.as_dtype(objective.dtype), objective.num_parameters
+    sizes = {f"layer {name}": size for name, _, size in layers.blocks(objective, lambda v: v)}
     if vectors and all(
-        array.shape[1:] == (objective.num_parameters,) and tf.as_dtype(array.dtype) == dtype
-        for array in vectors.values()
+        array.shape[1:] == (sizes.get(name, size),) and tf.as_dtype(array.dtype) == dtype
+        for name, array in vectors.items()
     ):
         tracker = meter._tracker
         try:

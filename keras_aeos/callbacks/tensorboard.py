@@ -25,7 +25,7 @@ from keras_aeos.summaries.runs import short_number
 
 # Columns by group. TensorBoard sorts groups by name and opens the first two; within a group it
 # sorts by name too. Columns that are named nowhere here are of the curvature.
-EDGE, CURVATURE, LAYERS = "edge", "loss_curvature", "share_of_layer"
+EDGE, CURVATURE = "edge", "loss_curvature"
 _GROUPS: dict[str, Iterable[str]] = {
     EDGE: ("edge_ratio", "preconditioned_sharpness"),
     "training": (
@@ -42,6 +42,11 @@ _DENSITIES = {"raw": "spectral_density", "preconditioned": "preconditioned_spect
 PICTURE = "summary/picture"
 _TRIAL_LENGTH = 15
 CARD = "run"
+# Group of each column of ``layers.csv``, and the title of the chart that has all of it.
+_LAYERS = {
+    "share": ("share_of_layer", "share of each layer in the top eigenvector"),
+    "layer_sharpness": ("sharpness_of_layer", "largest eigenvalue of each layer's block"),
+}
 
 
 def tag(column: str) -> str:
@@ -64,8 +69,7 @@ def measured(row: Mapping[str, Any], tables: Tables) -> summary_pb2.Summary:
     """
     kept = {k: v for k, v in columns.measured(row).items() if k not in _NO_CHARTS}
     summary = scalars({tag(name): value for name, value in kept.items()})
-    layers = tables.get("layers", ())
-    summary.MergeFrom(scalars({f"{LAYERS}/{layer['layer']}": layer["share"] for layer in layers}))
+    summary.MergeFrom(_of_layers(tables.get("layers", ())))
     eigenvalues = [v for k, v in row.items() if k.startswith("preconditioned_sharpness")]
     if len(eigenvalues) > 1 and np.isfinite(eigenvalues).all():
         summary.MergeFrom(histogram.histogram_pb(f"{CURVATURE}/top_eigenvalues", eigenvalues))
@@ -84,6 +88,28 @@ def measured(row: Mapping[str, Any], tables: Tables) -> summary_pb2.Summary:
     return summary
 
 
+def _of_layers(lines: Iterable[Mapping[str, Any]]) -> summary_pb2.Summary:
+    """Lines of ``layers.csv``: a chart for each layer, and one for all on the page Custom Scalars.
+
+    The description of the latter has to be somewhere in the run; it is short.
+    """
+    summary, charts = summary_pb2.Summary(), []
+    for column, (group, title) in _LAYERS.items():
+        known = {f"{group}/{v['layer']}": v[column] for v in lines if not math.isnan(v[column])}
+        if known:
+            summary.MergeFrom(scalars(known))
+            curves = layout_pb2.MultilineChartContent(tag=[f"^{group}/"])
+            charts.append(layout_pb2.Chart(title=title, multiline=curves))
+    if charts:
+        layout = layout_pb2.Layout(category=[layout_pb2.Category(title="layers", chart=charts)])
+        summary.value.add(
+            tag=custom_scalar_metadata.CONFIG_SUMMARY_TAG,
+            metadata=custom_scalar_metadata.create_summary_metadata(),
+            tensor=tensor_util.make_tensor_proto(layout.SerializeToString(), dtype=np.object_),
+        )
+    return summary
+
+
 def lines(row: Mapping[str, Any]) -> summary_pb2.Summary:
     """The lines that stand beside curves of `measured`, under the same tags: 1, λ* and η.
 
@@ -98,22 +124,9 @@ def lines(row: Mapping[str, Any]) -> summary_pb2.Summary:
     return scalars({tag(name): value for name, value in found.items() if name in row})
 
 
-def first_cards(markdown: str, has_layers: bool) -> summary_pb2.Summary:
-    """What a run begins with: a text, if there is one, and a chart of the layers' shares.
-
-    The chart is on the page "Custom Scalars", with a curve for each layer.
-    """
-    summary = text.text_pb(CARD, markdown) if markdown else summary_pb2.Summary()
-    if has_layers:
-        shares = layout_pb2.MultilineChartContent(tag=[f"^{LAYERS}/"])
-        chart = layout_pb2.Chart(title="share of each layer", multiline=shares)
-        layout = layout_pb2.Layout(category=[layout_pb2.Category(title=EDGE, chart=[chart])])
-        summary.value.add(
-            tag=custom_scalar_metadata.CONFIG_SUMMARY_TAG,
-            metadata=custom_scalar_metadata.create_summary_metadata(),
-            tensor=tensor_util.make_tensor_proto(layout.SerializeToString(), dtype=np.object_),
-        )
-    return summary
+def card(markdown: str) -> summary_pb2.Summary:
+    """The text card."""
+    return text.text_pb(CARD, markdown)
 
 
 def trial(directory: pathlib.Path, hyperparameters: Mapping[str, float | str]) -> str:

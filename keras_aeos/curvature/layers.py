@@ -1,7 +1,7 @@
 """Which layers of a model its curvature is in: blocks of the Hessian, and parts of a vector."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -55,6 +55,21 @@ def shares(objective: Objective, vector: tf.Tensor) -> dict[str, float]:
     return {name: sum(parts[i] for i in positions) for name, positions in groups.items()}
 
 
+def blocks(objective: Objective, product: Matvec) -> Iterator[tuple[str, Matvec, int]]:
+    """The path, the diagonal block and its size m, for each layer.
+
+    Args:
+        objective: The `Objective` whose variables the layers have.
+        product: An operator, a function of vectors (n,).
+
+    Yields:
+        The path; the block, a function of vectors (m,); and m.
+    """
+    for name, positions in by_layer(objective.model, objective.variables).items():
+        size = sum(objective.sizes[i] for i in positions)
+        yield name, _block(product, objective.sizes, positions), size
+
+
 def layer_eigenpairs(
     model: keras.Model,
     data: Any,
@@ -104,14 +119,16 @@ def layer_eigenpairs(
     method, rtol, max_hvps = resolve(solver)
     objective = objective_of(model, from_data(data, batch_size))
     scale = inverse_root(objective, preconditioner)
-    groups = by_layer(model, objective.variables)
+    whole = list(range(len(objective.sizes)))
+    groups = {"": whole, **by_layer(model, objective.variables)}
     found: dict[str, Eigenpairs] = {}
     with full_precision():
         product = objective.linearise().operator(scale)
-        for name, positions in {"": list(range(len(objective.sizes))), **groups}.items():
-            size = sum(objective.sizes[i] for i in positions)
+        every = [("", product, objective.num_parameters), *blocks(objective, product)]
+        for name, matvec, size in every:
+            positions = groups[name]
             pairs = SOLVERS[method](
-                _block(product, objective.sizes, positions),
+                matvec,
                 tf.zeros([0, size], objective.dtype),
                 min(num_eigenvalues, size),
                 rtol,

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_aeos.curvature.critical_learning_rate import CriticalLearningRate
-from keras_aeos.curvature.layers import shares
+from keras_aeos.curvature.layers import blocks, shares
 from keras_aeos.curvature.linearisation import Linearisation
 from keras_aeos.curvature.objective import Objective
 from keras_aeos.solvers.density import SpectralDensity, lanczos_quadrature
@@ -33,7 +33,8 @@ class Measurement:
     Args:
         objective: The `Objective`, at its model's present parameters.
         solve: Function ``(name, matvec) -> Eigenpairs`` that solves for the largest eigenpairs of
-            the operator named "raw" or "preconditioned".
+            the operator named "raw" or "preconditioned"; and with a third argument, the size, for
+            those of the block named "layer" and its path.
         preconditioner: Diagonal of P as a vector (n,); None if there is none.
         update: The last update of the parameters, a vector (n,); None if it is not known.
         per_batch: Names of the operators whose `batch_sharpness` will be asked for; names other
@@ -57,7 +58,7 @@ class Measurement:
     def __init__(
         self,
         objective: Objective,
-        solve: Callable[[str, Matvec], Eigenpairs],
+        solve: Callable[..., Eigenpairs],
         preconditioner: tf.Tensor | None,
         update: tf.Tensor | None = None,
         per_batch: Iterable[str | None] = (),
@@ -68,6 +69,8 @@ class Measurement:
         self.preconditioner = preconditioner
         self.critical = critical
         self._shares = functools.partial(shares, objective)
+        self._blocks = functools.partial(blocks, objective)
+        self._solve = solve
         self.clipping = clipping
         self.update = update
         scales = {"raw": tf.ones([objective.num_parameters], objective.dtype)}
@@ -107,13 +110,23 @@ class Measurement:
         self.preconditioned = operators.get("preconditioned")
 
     @functools.cached_property
-    def layers(self) -> dict[str, float]:
+    def shares(self) -> dict[str, float]:
         """Shares of the layers in the top eigenvector of ``P^-½HP^-½``, of H where P is not known.
 
         The squares of the unit vector's entries, added up by layer; empty without any vector.
         """
         vectors = (self.preconditioned or self.raw).eigenpairs.eigenvectors
         return self._shares(vectors[0]) if vectors else {}
+
+    @functools.cached_property
+    def layer_sharpness(self) -> dict[str, float]:
+        """λ₁ of the diagonal block of each layer, of the same operator."""
+        found = {}
+        for name, matvec, size in self._blocks((self.preconditioned or self.raw).operator):
+            pairs = self._solve(f"layer {name}", matvec, size)
+            self.hessian.num_products += pairs.num_hvps
+            found[name] = float(pairs.eigenvalues[0])
+        return found
 
     @property
     def num_hvps(self) -> int:
@@ -189,10 +202,15 @@ class Curvature:
         """``A v`` for a vector (n,)."""
         return self._scale * self._hessian.hessian_product(self._scale * vector)
 
+    @property
+    def operator(self) -> Matvec:
+        """A for a solver, whose products have to be added to those of the Hessian."""
+        return self._hessian.operator(self._scale)
+
     @functools.cached_property
     def eigenpairs(self) -> Eigenpairs:
         """The largest eigenpairs, an `Eigenpairs` with vectors (n,)."""
-        pairs = self._solve(self._hessian.operator(self._scale))
+        pairs = self._solve(self.operator)
         self._hessian.num_products += pairs.num_hvps
         return pairs
 

@@ -141,7 +141,7 @@ SAVED: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
             "solver": Eigensolver("power", 1e-2),
             "quantities": [
                 *("sharpness", "spectral_density", "update_curvature"),
-                *("edge_layer", "critical_learning_rate"),
+                *("edge_layer", "layer_sharpness", "critical_learning_rate"),
             ],
         },
         (3,),

@@ -30,7 +30,7 @@ def run(tmp_path_factory):
     model, x, y = build("dense", optimizers.Adam(RATE, beta_1=0.8))
     monitor = AEoSMonitor(
         update_freq=1,
-        quantities=["sharpness", "spectral_density", "edge_layer"],
+        quantities=["sharpness", "spectral_density", "edge_layer", "layer_sharpness"],
         num_eigenvalues=3,
         log_dir=directory,
     )
@@ -118,15 +118,17 @@ def test_spectral_density_is_a_histogram(run):
 def test_layers_are_the_curves_of_one_chart(run):
     directory, monitor = run
     content = list(summaries(directory, "measured"))
-    [layout] = [t.item() for plugin, _, _, t in content if plugin == "custom_scalars"]
-    [chart] = layout_pb2.Layout.FromString(layout).category[0].chart
-    [pattern] = chart.multiline.tag
-    curves = [
-        (step, tag.partition("/")[2], pytest.approx(float(share)))
-        for plugin, tag, step, share in content
-        if plugin == "scalars" and re.match(pattern, tag)
-    ]
-    assert curves == list(monitor.layers.itertuples(index=False, name=None))
+    [layout] = {t.item() for plugin, _, _, t in content if plugin == "custom_scalars"}
+    charts = layout_pb2.Layout.FromString(layout).category[0].chart
+    for chart, column in zip(charts, ("share", "layer_sharpness"), strict=True):
+        [pattern] = chart.multiline.tag
+        curves = [
+            (step, tag.partition("/")[2], pytest.approx(float(share)))
+            for plugin, tag, step, share in content
+            if plugin == "scalars" and re.match(pattern, tag)
+        ]
+        expected = monitor.layers[["step", "layer", column]]
+        assert curves == list(expected.itertuples(index=False, name=None))
     assert len(monitor.layers["layer"].unique()) == 2
 
 

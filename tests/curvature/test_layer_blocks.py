@@ -93,21 +93,30 @@ def test_layers_of_one_path_are_told_apart():
     assert list(groups)[1] == f"{next(iter(groups))} (2)"
 
 
-def test_shares_are_those_of_the_top_eigenvector(float64, tmp_path):
+def test_layers_of_a_row_are_those_of_the_dense_hessian(float64, tmp_path):
     model, x, y = build("dense", keras_aeos.optimizers.Adam(1e-2))
     monitor = AEoSMonitor(
-        (x, y), update_freq=1, quantities=["edge_layer"], solver=TIGHT, log_dir=tmp_path
+        (x, y),
+        update_freq=1,
+        quantities=["edge_layer", "layer_sharpness"],
+        solver=TIGHT,
+        log_dir=tmp_path,
     )
     row = fit_one(model, x, y, monitor)
     p = flat(keras_aeos.preconditioner(model.optimizer))
-    _, vectors = np.linalg.eigh(dense_hessian(model, x, y) / np.sqrt(np.outer(p, p)))
+    matrix = dense_hessian(model, x, y) / np.sqrt(np.outer(p, p))
+    _, vectors = np.linalg.eigh(matrix)
     expected = {layer: np.sum(vectors[at, -1] ** 2) for layer, at in slices(model).items()}
     found = monitor.layers.set_index("layer")["share"].to_dict()
     assert found == pytest.approx(expected, abs=1e-5)
     assert sum(found.values()) == pytest.approx(1.0, rel=1e-12)
+    blocks = monitor.layers.set_index("layer")["layer_sharpness"].to_dict()
+    for layer, at in slices(model).items():
+        value = np.linalg.eigvalsh(matrix[np.ix_(at, at)])[-1]
+        assert blocks[layer] == pytest.approx(value, abs=1e-5 * row["preconditioned_sharpness"])
     largest = max(expected, key=lambda layer: expected[layer])
     assert row["edge_layer"] == largest
     assert row["edge_layer_share"] == pytest.approx(expected[largest], abs=1e-5)
     lines = (tmp_path / "layers.csv").read_text().splitlines()
-    assert lines[0] == "step,layer,share"
+    assert lines[0] == "step,layer,share,layer_sharpness"
     assert [line.split(",")[1] for line in lines[1:]] == list(expected)
