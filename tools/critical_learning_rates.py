@@ -1,17 +1,17 @@
 """Compare critical learning rates with a fine scan of the loss and with the stability threshold.
 
-    python tools/critical_learning_rates.py
+    python tools/critical_learning_rates.py [--out critical_learning_rates.csv]
 
-prints one row for each training of small networks that tools/benchmarking/trainings.py describes.
-After every tenth update the loss of all examples is scanned along that update, from where it began,
-at learning rates 0.25% apart.
+prints one row for each training of small networks that tools/benchmarking/trainings.py describes,
+and writes a line for each measurement to the CSV file. After every tenth update the loss of all
+examples is scanned along that update, from where it began, at learning rates 0.25% apart.
 """
 
 import argparse
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -21,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 import keras_aeos
@@ -45,40 +46,50 @@ def main() -> None:
     parser.add_argument(
         "--points", type=int, default=12, help="measurements of each training; default: 12"
     )
+    parser.add_argument("--out", type=Path, help="CSV file of all measurements")
     arguments = parser.parse_args()
-    print_rows(summary(name, arguments.points) for name in trainings.TRAININGS)
+    tables = {}
+
+    def measured() -> Iterator[dict[str, str]]:
+        for name in trainings.TRAININGS:
+            tables[name] = measure(name, arguments.points)
+            yield as_row(name, tables[name])
+
+    print_rows(measured())
+    if arguments.out is not None:
+        pd.concat(tables, names=["training"]).droplevel(1).to_csv(arguments.out)
 
 
-def summary(name: str, num_points: int) -> dict[str, str]:
-    """A row of the table: the passes, errors and ratios of one training."""
-    found, exact, stable, passes = [], [], [], []
+def measure(name: str, num_points: int) -> pd.DataFrame:
+    """The learning rates along one training: searched for, scanned for and stable."""
+    rows = []
     rates, tracker = CriticalLearningRates(), EigenpairTracker("lanczos", 1e-2, 100)
-    rate = math.nan
     for step, (objective, before) in enumerate(trainings.TRAININGS[name].points(num_points)):
         optimizer = objective.model.optimizer
         rate = float(optimizer.learning_rate)
         update = [(v.value - b) / rate for v, b in zip(objective.variables, before, strict=True)]
         loss = objective.first_order.loss_along(objective.batches, before, update)
-        exact.append(scan(loss, rate))
         critical = rates.measure(objective, before, rate)
-        found.append(critical.value if critical.converged else math.nan)
-        passes.append(critical.num_passes)
         matvec = trainings.preconditioned(objective, optimizer)
         start = tf.zeros([objective.num_parameters])
         largest = float(tracker.solve("A", matvec, start, 1, step).eigenvalues[0])
-        stable.append(rate * keras_aeos.stability_threshold(optimizer) / largest)
-    return as_row(name, rate, *map(np.array, (found, exact, stable, passes)))
+        rows.append(
+            {
+                "step": (step + 1) * trainings.SPACING,
+                "learning_rate": rate,
+                "critical": critical.value if critical.converged else math.nan,
+                "scanned": scan(loss, rate),
+                "stable": rate * keras_aeos.stability_threshold(optimizer) / largest,
+                "num_passes": critical.num_passes,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
-def as_row(
-    name: str,
-    rate: float,
-    found: np.ndarray,
-    exact: np.ndarray,
-    stable: np.ndarray,
-    passes: np.ndarray,
-) -> dict[str, str]:
+def as_row(name: str, table: pd.DataFrame) -> dict[str, str]:
     """The numbers of one training in words."""
+    names = ("learning_rate", "critical", "scanned", "stable", "num_passes")
+    rate, found, exact, stable, passes = (table[column].to_numpy() for column in names)
     inside = (exact > 0.0) & np.isfinite(exact)
     errors = np.abs(found[inside] / exact[inside] - 1.0)
     errors = np.where(np.isnan(errors), np.inf, errors)

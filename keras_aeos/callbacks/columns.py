@@ -58,6 +58,10 @@ class Reading:
         """λ*."""
         return self.description.stability_threshold() if self.description else math.nan
 
+    def mean_square_threshold(self, noise: float) -> float:
+        """The threshold in mini-batches, with a relative noise of the curvature."""
+        return self.description.mean_square_threshold(noise) if self.description else math.nan
+
     @functools.cached_property
     def ended(self) -> float:
         """Time at which the measurement ended: when this is first asked for."""

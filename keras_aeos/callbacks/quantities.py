@@ -39,8 +39,8 @@ class Quantity:
     Attributes:
         meaning: What they are, for the documentation.
         columns: Their names.
-        measure: Function ``(measurement, learning_rate, stability_threshold)`` that returns one
-            number for each column.
+        measure: Function ``(measurement, learning_rate, stability_threshold,
+            mean_square_threshold)`` that returns one number for each column.
         preconditioned: Whether there is none without a preconditioner.
         per_batch: The operator whose `batch_sharpness` it takes.
         of_update: Whether it needs the last update.
@@ -50,7 +50,7 @@ class Quantity:
 
     meaning: str
     columns: tuple[str, ...]
-    measure: Callable[[Measurement, float, float], tuple[Any, ...]]
+    measure: Callable[..., tuple[Any, ...]]
     preconditioned: bool = False
     per_batch: str | None = None
     of_update: bool = False
@@ -63,7 +63,7 @@ def _squared_norm(vector: tf.Tensor) -> float:
 
 
 def _largest_stable_learning_rate(
-    measurement: Any, learning_rate: float, stability_threshold: float
+    measurement: Any, learning_rate: float, stability_threshold: float, *_: Any
 ) -> tuple[float]:
     largest = float(measurement.preconditioned.eigenpairs.eigenvalues[0])
     if largest <= 0.0:
@@ -77,13 +77,26 @@ def critical_numbers(found: CriticalLearningRate) -> tuple[float, ...]:
     return value, found.directional_sharpness, found.num_passes
 
 
-def _alignment(measurement: Any, *_: float) -> tuple[float, ...]:
+def _batch_edge(
+    measurement: Any, _: float, __: float, mean_square_threshold: Callable[[float], float]
+) -> tuple[float, ...]:
+    operator = measurement.preconditioned
+    largest, noise = float(operator.eigenpairs.eigenvalues[0]), operator.noise
+    if not largest > 0.0 or math.isnan(noise):
+        return math.nan, noise
+    threshold = mean_square_threshold(noise)
+    return (largest / threshold if threshold else math.nan), noise
+
+
+def _alignment(measurement: Any, *_: Any) -> tuple[float, ...]:
     operator = measurement.preconditioned
     whole, part = _squared_norm(operator.gradient), operator.alignment
     return whole, part, whole - part
 
 
-def _clipping(measurement: Any, _: float, stability_threshold: float) -> tuple[float, ...]:
+def _clipping(
+    measurement: Any, _: float, stability_threshold: float, *__: Any
+) -> tuple[float, ...]:
     clipping, preconditioned = measurement.clipping, measurement.preconditioned
     ratio = math.nan
     if preconditioned is not None and clipping.keeps_direction and stability_threshold:
@@ -106,7 +119,7 @@ def _pair(
         ("preconditioned", "preconditioned_", preconditioned),
     ):
 
-        def measure(measurement: Any, *_: float, operator: str = operator) -> tuple[float]:
+        def measure(measurement: Any, *_: Any, operator: str = operator) -> tuple[float]:
             return (getattr(getattr(measurement, operator), name),)
 
         quantities[prefix + name] = Quantity(
@@ -121,7 +134,7 @@ def _pair(
 
 
 def _trace(operator: str, column: str) -> Quantity:
-    def measure(measurement: Any, *_: float) -> tuple[float, ...]:
+    def measure(measurement: Any, *_: Any) -> tuple[float, ...]:
         estimate = getattr(measurement, operator).trace
         return estimate.value, estimate.error
 
@@ -184,6 +197,14 @@ QUANTITIES: dict[str, Quantity] = {
         ("clipping_factor", "clipping_frequency", "clipped_edge_ratio"),
         _clipping,
         of_clipping=True,
+    ),
+    "batch_edge_ratio": Quantity(
+        "``batch_edge_ratio``, λ₁(P⁻¹H) / λ_σ, where λ_σ is the threshold in mini-batches with the "
+        "relative noise σ² of the curvature: `edge_ratio` without noise; ``curvature_noise``, σ² = "
+        "Σ_b w_b ‖P^-½H_bP^-½v‖² / λ₁² - 1 over the micro-batches b, for the top eigenvector v",
+        ("batch_edge_ratio", "curvature_noise"),
+        _batch_edge,
+        True,
     ),
     "critical_learning_rate": Quantity(
         "η_c, the smallest η at which the last update, taken from where it began, raises the loss; "
@@ -257,6 +278,7 @@ def measure(
     measurement: Measurement,
     learning_rate: float,
     stability_threshold: float,
+    mean_square_threshold: Callable[[float], float] = lambda _: math.nan,
 ) -> dict[str, Any]:
     """The numbers of these quantities, a dictionary of their columns.
 
@@ -276,7 +298,9 @@ def measure(
         values = (
             (math.nan,) * len(quantity.columns)
             if missing
-            else quantity.measure(measurement, learning_rate, stability_threshold)
+            else quantity.measure(
+                measurement, learning_rate, stability_threshold, mean_square_threshold
+            )
         )
         row.update(zip(quantity.columns, values, strict=True))
     return row

@@ -225,6 +225,7 @@ class EdgeMeter:
             reading.measurement,
             reading.learning_rate,
             reading.threshold,
+            reading.mean_square_threshold,
         )
         self.densities = of_row.densities(self._quantities, reading.measurement, step)
         self.layers = of_row.layers(self._quantities, reading.measurement, step)

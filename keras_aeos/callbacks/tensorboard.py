@@ -27,7 +27,7 @@ from keras_aeos.summaries.runs import short_number
 # sorts by name too. Columns that are named nowhere here are of the curvature.
 EDGE, CURVATURE = "edge", "loss_curvature"
 _GROUPS: dict[str, Iterable[str]] = {
-    EDGE: ("edge_ratio", "preconditioned_sharpness"),
+    EDGE: ("edge_ratio", "preconditioned_sharpness", "batch_edge_ratio"),
     "training": (
         *("learning_rate", "largest_stable_learning_rate", "critical_learning_rate"),
         *("loss", "gradient_norm_squared", "preconditioner_norm_squared"),
@@ -117,6 +117,7 @@ def lines(row: Mapping[str, Any]) -> summary_pb2.Summary:
     """
     found = {
         "edge_ratio": 1.0,
+        "batch_edge_ratio": 1.0,
         "preconditioned_sharpness": row["stability_threshold"],
         "largest_stable_learning_rate": row.get("learning_rate", math.nan),
         "critical_learning_rate": row.get("learning_rate", math.nan),

@@ -244,6 +244,20 @@ class Curvature:
         return sum(self._batch_quotients) / len(self._batch_quotients)
 
     @functools.cached_property
+    def noise(self) -> float:
+        """Relative variance of the batches' products with the top eigenvector v, of eigenvalue λ.
+
+        ``Σ_b w_b ‖A_b v‖² / λ² - 1``, where batch b has the share ``w_b`` of the examples and
+        ``A = Σ_b w_b A_b``. NaN without v, and under several workers, which have no whole batch.
+        """
+        largest, squares = float(self.eigenpairs.eigenvalues[0]), []
+        for top in self.eigenpairs.eigenvectors[:1]:
+            for share, product in self._hessian.products_of_batches(self._scale * top):
+                scaled = self._scale * product
+                squares.append(float(share) * _dot(scaled, scaled))
+        return max(0.0, sum(squares) / largest**2 - 1.0) if squares and largest else math.nan
+
+    @functools.cached_property
     def update_curvature(self) -> float:
         """Curvature along the last update, ``ũᵀ A ũ / ‖ũ‖²`` with ``ũ = u/S``."""
         if self._update is None:

@@ -94,6 +94,10 @@ def measured(optimizer, batch_size):
                 [quotient(scale[:, None] * h * scale, scale * b) for b, h in batches]
             ),
         }
+    # Adam's momentum is 0.9 as a moving average: λ* = 38/η, and 2/η for the noise.
+    top, limit = vectors[:, -1], 38.0 if optimizer is keras_aeos.optimizers.Adam else 2.0
+    products = [p**-0.5 * (h @ (p**-0.5 * top)) for _, h in batches]
+    noise = np.mean([product @ product for product in products]) / values[-1] ** 2 - 1.0
     semi = p**-0.5 * g
     alignment = np.sum((vectors[:, -2:].T @ semi) ** 2)
     return (
@@ -106,6 +110,8 @@ def measured(optimizer, batch_size):
             "alignment": alignment,
             "alignment_remainder": semi @ semi - alignment,
             "largest_stable_learning_rate": RATE * row["stability_threshold"] / values[-1],
+            "curvature_noise": noise,
+            "batch_edge_ratio": RATE * values[-1] * (1.0 / limit + noise / 2.0),
             "clipping_factor": 1.0,
             "clipping_frequency": 0.0,
             "clipped_edge_ratio": values[-1] / row["stability_threshold"],
@@ -212,7 +218,7 @@ def point_of(batch_size=NUM_EXAMPLES, model_and_data=None):
     def measurement(names, diagonal, update=update):
         return Measurement(
             objective,
-            lambda name, matvec: solve(matvec, size),
+            lambda name, matvec, length=size: solve(matvec, length),
             None if diagonal is None else tf.constant(diagonal * np.ones(size)),
             update,
             [QUANTITIES[name].per_batch for name in names],
@@ -273,6 +279,7 @@ def test_products_are_shared(batch_size):
         (*BATCH, *GRADIENT, *UPDATE): ((), 3 + 2 * several, 2 + several),
         ("trace",): ((RAW,), 10, 10),
         ("trace", "preconditioned_trace"): ((RAW, PRECONDITIONED), 20, 10),
+        ("batch_edge_ratio",): ((PRECONDITIONED,), 1, 1),
         ("spectral_density",): ((), 65, 65),  # five probes; 13 different eigenvalues
         DENSITIES: ((), 130, 65),
     }

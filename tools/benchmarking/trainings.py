@@ -142,12 +142,14 @@ def convolutional() -> tuple[keras.Model, np.ndarray, np.ndarray]:
     return keras.Sequential([keras.Input((64,)), *stack, layers.Dense(10)]), x, y
 
 
-def transformer() -> tuple[keras.Model, np.ndarray, np.ndarray]:
+def transformer(
+    num_examples: int = NUM_EXAMPLES,
+) -> tuple[keras.Model, np.ndarray, np.ndarray]:
     """One pre-normalised block that predicts the next character of numbers in words."""
     text = " ".join(source for source, _ in number_words.pairs("en", "de", "train"))
     characters = sorted(set(text))
-    codes = np.array([characters.index(c) for c in text[: NUM_EXAMPLES * _LENGTH + 1]])
-    shape = NUM_EXAMPLES, _LENGTH
+    codes = np.array([characters.index(c) for c in text[: num_examples * _LENGTH + 1]])
+    shape = num_examples, _LENGTH
     inputs = keras.Input((_LENGTH,), dtype="int32")
     x = layers.Embedding(len(characters), _WIDTH)(inputs)
     normalised = layers.LayerNormalization()(x)
