@@ -241,7 +241,8 @@ def restore_meter(state: State, guarded: GuardedMeter, model: Any, fit: WatchedF
         if name.startswith(_VECTORS)
     }
     dtype, size = tf.as_dtype(objective.dtype), objective.num_parameters
-    sizes = {f"layer {name}": size for name, _, size in layers.blocks(objective, lambda v: v)}
+    blocks = layers.blocks(objective, lambda vector: vector)
+    sizes = {f"layer {number}": entry[-1] for number, entry in enumerate(blocks)}
     if vectors and all(
         array.shape[1:] == (sizes.get(name, size),) and tf.as_dtype(array.dtype) == dtype
         for name, array in vectors.items()

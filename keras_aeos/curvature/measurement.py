@@ -34,7 +34,7 @@ class Measurement:
         objective: The `Objective`, at its model's present parameters.
         solve: Function ``(name, matvec) -> Eigenpairs`` that solves for the largest eigenpairs of
             the operator named "raw" or "preconditioned"; and with a third argument, the size, for
-            those of the block named "layer" and its path.
+            those of the block of a layer, named "layer" and its number.
         preconditioner: Diagonal of P as a vector (n,); None if there is none.
         update: The last update of the parameters, a vector (n,); None if it is not known.
         per_batch: Names of the operators whose `batch_sharpness` will be asked for; names other
@@ -122,8 +122,9 @@ class Measurement:
     def layer_sharpness(self) -> dict[str, float]:
         """λ₁ of the diagonal block of each layer, of the same operator."""
         found = {}
-        for name, matvec, size in self._blocks((self.preconditioned or self.raw).operator):
-            pairs = self._solve(f"layer {name}", matvec, size)
+        blocks = self._blocks((self.preconditioned or self.raw).operator)
+        for number, (name, matvec, size) in enumerate(blocks):
+            pairs = self._solve(f"layer {number}", matvec, size)
             self.hessian.num_products += pairs.num_hvps
             found[name] = float(pairs.eigenvalues[0])
         return found

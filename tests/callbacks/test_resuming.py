@@ -49,7 +49,8 @@ class Kill(keras.callbacks.Callback):
 
 def network(loss="mse"):
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(5, "tanh"), layers.Dense(3)])
+    stack = [layers.Dense(5, "tanh", name="hidden"), layers.Dense(3, name="outputs")]
+    model = keras.Sequential([keras.Input((4,)), *stack])
     model.compile(keras.optimizers.Adam(1e-2), loss)
     return model
 

@@ -57,7 +57,9 @@ def test_group_of_a_column(group):
 def test_edge_comes_first_of_all_groups():
     """TensorBoard sorts groups by name, and opens the first two."""
     every = [c.name for c in (*FIRST, *LAST)] + [n for q in QUANTITIES.values() for n in q.columns]
-    assert sorted(map(tag, every))[:2] == ["edge/edge_ratio", "edge/preconditioned_sharpness"]
+    assert sorted(map(tag, every))[:3] == [
+        *("edge/batch_edge_ratio", "edge/edge_ratio", "edge/preconditioned_sharpness"),
+    ]
 
 
 def test_every_run_has_the_charts_of_its_own(run):
