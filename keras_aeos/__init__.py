@@ -6,6 +6,8 @@ from keras_aeos.curvature import (
     Eigensolver,
     allow_reduced_precision,
     check_second_derivatives,
+    critical_learning_rate,
+    layer_eigenpairs,
     limit_memory,
     top_eigenpairs,
 )
@@ -26,6 +28,8 @@ __all__ = [
     "FreezePreconditioner",
     "allow_reduced_precision",
     "check_second_derivatives",
+    "critical_learning_rate",
+    "layer_eigenpairs",
     "limit_memory",
     "optimizers",
     "preconditioner",

@@ -138,23 +138,44 @@ class Linearisation:
         self.num_products += 1
         return self._product(vector)
 
-    def _product(self, vector: tf.Tensor) -> tf.Tensor:
-        replicas, parts = self._replicas, self._parts
-        copies = replicas.copies(vector)
-        totals = [tf.zeros_like(copy) for copy in copies]
+    def products_of_batches(self, vector: tf.Tensor) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """Share ``w_b`` of each batch in the examples, and its ``H_b v``; ``Σ_b w_b H_b = H``.
+
+        Batches are as they were before they were cut for replicas. Several workers have none.
+
+        Args:
+            vector: v, shape (n,).
+        """
+        if self._replicas.of_workers:
+            return
+        self.num_products += 1
+        products = self._products(self._replicas.copies(vector))
+        batch: list[tuple[tf.Tensor, tf.Tensor]] = []
+        for number, (weight, (_, product)) in enumerate(
+            zip(self._weights, products, strict=True), 1
+        ):
+            batch.append((weight, weight * product))
+            if len(batch) == self._batches.num_pieces or number == len(self._weights):
+                share, total = (tf.add_n(list(part)) for part in zip(*batch, strict=True))
+                yield share, total / share
+                batch.clear()
+
+    def _products(self, copies: Sequence[tf.Tensor]) -> Iterator[tuple[int, tf.Tensor]]:
+        """Each micro-batch's device and its product with a vector, of which each has a copy."""
         for position, values in enumerate(self.kept):
             replica = position % len(copies)
-            with replicas.on(replica):
-                product = parts.second(copies[replica], values)
-                totals[replica] = totals[replica] + self._weights[position] * product
-        num_kept = len(self.kept)
-        if num_kept < len(self._weights):
-            rest = zip(self._weights[num_kept:], self._arguments(num_kept), strict=True)
-            for weight, (replica, arguments) in rest:
-                with replicas.on(replica):
-                    product = parts.whole(copies[replica], *arguments)
-                    totals[replica] = totals[replica] + weight * product
-        return replicas.sum(totals)
+            yield replica, self._of_batch(replica, values, [], copies[replica])
+        if len(self.kept) < len(self._weights):
+            for replica, arguments in self._arguments(len(self.kept)):
+                yield replica, self._of_batch(replica, None, arguments, copies[replica])
+
+    def _product(self, vector: tf.Tensor) -> tf.Tensor:
+        copies = self._replicas.copies(vector)
+        totals = [tf.zeros_like(copy) for copy in copies]
+        for weight, (replica, product) in zip(self._weights, self._products(copies), strict=True):
+            with self._replicas.on(replica):
+                totals[replica] = totals[replica] + weight * product
+        return self._replicas.sum(totals)
 
     def _parts_here(self) -> Iterator[Part]:
         """The micro-batches of this process, their gradients computed once more."""

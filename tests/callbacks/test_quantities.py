@@ -7,6 +7,7 @@ import weakref
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from keras import layers
@@ -96,6 +97,10 @@ def measured(optimizer, batch_size, strategy="none"):
                 [quotient(scale[:, None] * h * scale, scale * b) for b, h in batches]
             ),
         }
+    # Adam's momentum is 0.9 as a moving average: λ* = 38/η, and 2/η for the noise.
+    top, limit = vectors[:, -1], 38.0 if optimizer is keras_aeos.optimizers.Adam else 2.0
+    products = [p**-0.5 * (h @ (p**-0.5 * top)) for _, h in batches]
+    noise = np.mean([product @ product for product in products]) / values[-1] ** 2 - 1.0
     semi = p**-0.5 * g
     alignment = np.sum((vectors[:, -2:].T @ semi) ** 2)
     return (
@@ -108,6 +113,8 @@ def measured(optimizer, batch_size, strategy="none"):
             "alignment": alignment,
             "alignment_remainder": semi @ semi - alignment,
             "largest_stable_learning_rate": RATE * row["stability_threshold"] / values[-1],
+            "curvature_noise": noise,
+            "batch_edge_ratio": RATE * values[-1] * (1.0 / limit + noise / 2.0),
             # Replicas clip before they add up, so it is not known.
             "clipping_factor": 1.0 if strategy == "none" else math.nan,
             "clipping_frequency": 0.0 if strategy == "none" else math.nan,
@@ -149,7 +156,10 @@ def test_quantities_are_those_of_the_dense_hessian(run):
         size = scale["preconditioned_" if column.startswith("preconditioned_") else ""]
         assert row[column] == pytest.approx(value, rel=1e-5, abs=1e-6 * size, nan_ok=True), column
     of_quantities = set(quantities.columns(QUANTITIES)) - {
-        *("trace", "trace_error", "preconditioned_trace", "preconditioned_trace_error")
+        *("trace", "trace_error", "preconditioned_trace", "preconditioned_trace_error"),
+        # test_critical_learning_rate.py, test_layer_blocks.py
+        *("critical_learning_rate", "directional_sharpness", "num_passes"),
+        *("edge_layer", "edge_layer_share"),
     }
     assert of_quantities <= set(expected)
 
@@ -225,7 +235,7 @@ def point_of(batch_size=NUM_EXAMPLES, model_and_data=None):
     def measurement(names, diagonal, update=update):
         return Measurement(
             objective,
-            lambda name, matvec: solve(matvec, size),
+            lambda name, matvec, length=size: solve(matvec, length),
             None if diagonal is None else tf.constant(diagonal * np.ones(size)),
             update,
             [QUANTITIES[name].per_batch for name in names],
@@ -286,6 +296,7 @@ def test_products_are_shared(batch_size):
         (*BATCH, *GRADIENT, *UPDATE): ((), 3 + 2 * several, 2 + several),
         ("trace",): ((RAW,), 10, 10),
         ("trace", "preconditioned_trace"): ((RAW, PRECONDITIONED), 20, 10),
+        ("batch_edge_ratio",): ((PRECONDITIONED,), 1, 1),
         ("spectral_density",): ((), 65, 65),  # five probes; 13 different eigenvalues
         DENSITIES: ((), 130, 65),
     }
@@ -351,10 +362,10 @@ def test_nothing_near_is_nothing_meant():
 def test_without_preconditioner_or_update_what_needs_them_is_missing():
     at, _ = point_of()
     row, densities = measure(at(QUANTITIES, None, update=None), QUANTITIES)
-    present = {column for column, value in row.items() if not math.isnan(value)}
+    present = {column for column, value in row.items() if not pd.isna(value)}
     assert present == {
         *("sharpness", "gradient_norm_squared", "gradient_curvature", "batch_sharpness"),
-        *("trace", "trace_error"),
+        *("trace", "trace_error", "edge_layer", "edge_layer_share"),
     }
     assert {line["operator"] for line in densities} == {"raw"}
     assert set(row) == set(quantities.columns(QUANTITIES))

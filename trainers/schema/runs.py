@@ -36,6 +36,7 @@ QUANTITIES = (
     *("batch_sharpness", "preconditioned_batch_sharpness"),
     *("trace", "preconditioned_trace"),
     *("spectral_density", "preconditioned_spectral_density"),
+    *("critical_learning_rate", "edge_layer", "layer_sharpness", "batch_edge_ratio"),
 )
 DEFAULT_QUANTITIES = QUANTITIES[:4]  # what `AEoSMonitor` measures by default
 
