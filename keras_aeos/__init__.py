@@ -1,7 +1,13 @@
 """How close is the optimizer to instability? Curvature against stability, during training."""
 
 from keras_aeos import optimizers, stability
-from keras_aeos.callbacks import AEoSMonitor, EdgeMeter, FreezePreconditioner
+from keras_aeos.callbacks import (
+    AEoSMonitor,
+    Alarm,
+    DivergenceAlarm,
+    EdgeMeter,
+    FreezePreconditioner,
+)
 from keras_aeos.curvature import (
     Eigensolver,
     allow_reduced_precision,
@@ -22,6 +28,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AEoSMonitor",
+    "Alarm",
+    "DivergenceAlarm",
     "Dynamics",
     "EdgeMeter",
     "Eigensolver",

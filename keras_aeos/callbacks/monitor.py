@@ -21,7 +21,7 @@ from keras_aeos.callbacks.logs import Logs
 from keras_aeos.callbacks.never_raises import never_raises
 from keras_aeos.callbacks.quantities import QUANTITIES
 from keras_aeos.callbacks.resuming import Resumable
-from keras_aeos.callbacks.running import running_while, weakly
+from keras_aeos.callbacks.running import put_first, running_while, weakly
 from keras_aeos.callbacks.unconverged import UnconvergedRows
 from keras_aeos.callbacks.watched_fit import WatchedFit
 from keras_aeos.curvature import batches, replicas
@@ -51,9 +51,9 @@ class AEoSMonitor(Resumable):
 
     The last known values of `edge_ratio`, `preconditioned_sharpness`, `stability_threshold` and, if
     it is measured, `sharpness` are in Keras' `logs` after every batch and epoch, NaN before there
-    is one. The progress bar and `History` show them, and a callback that comes after the monitor in
-    the list reads them, as ``EarlyStopping(monitor="edge_ratio", mode="max")`` does. Keras hands
-    the logs from one callback to the next, so put the monitor first, after `BackupAndRestore`.
+    is one. The progress bar and `History` show them, and the other callbacks of `fit` read them, as
+    ``EarlyStopping(monitor="edge_ratio", mode="max")`` does, in any order. After a batch, those
+    that come before the monitor in the list see the values without a row of this batch.
 
     The columns of a row, with those of the quantities before ``residual`` and, if
     `num_eigenvalues` > 1, ``preconditioned_sharpness_2`` and so on at the end:
@@ -231,6 +231,7 @@ class AEoSMonitor(Resumable):
             if not replicas.has_workers(model.distribute_strategy):
                 self._begin_keeping()
         self._latest.begin()
+        put_first(self._latest, self)
         self._began = time.perf_counter() - self._seconds_trained
         self._num_rows_before = len(self._rows)
         self._watch(had_function)
@@ -252,7 +253,9 @@ class AEoSMonitor(Resumable):
         return fit
 
     def _card(self) -> Card:
-        batch_size = None if self._fit is None else self._fit.probe.batch_size
+        seen = None if self._fit is None else self._fit.probe.batch_size
+        # A loop without batches for the monitor to see may say how large they are.
+        batch_size = (self.params or {}).get("batch_size") if seen is None else seen
         return describe(self.model, self._measured_optimizer(), batch_size, self._arguments)
 
     def _measured_optimizer(self) -> keras.optimizers.Optimizer | None:

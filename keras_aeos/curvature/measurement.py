@@ -38,7 +38,7 @@ class Measurement:
         preconditioner: Diagonal of P as a vector (n,); None if there is none.
         update: The last update of the parameters, a vector (n,); None if it is not known.
         per_batch: Names of the operators whose `batch_sharpness` will be asked for; names other
-            than "raw" and "preconditioned" are ignored. Several workers have no whole batch.
+            than "raw" and "preconditioned" are ignored.
         seed: Seed of the random probes.
         clipping: An object whose `visit` is called with the gradient of each micro-batch, without
             a product; None (default) for none.
@@ -84,7 +84,6 @@ class Measurement:
             keys[name]: BatchQuotients(scales[keys[name]])
             for name in per_batch
             if name is not None and keys.get(name) in scales
-            if not objective.replicas.of_workers
         }
         visitors = list(quotients.values())
         self.hessian = objective.linearise(

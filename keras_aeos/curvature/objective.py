@@ -8,11 +8,12 @@ import keras
 import tensorflow as tf
 
 from keras_aeos.curvature import programs
+from keras_aeos.curvature.batch_visits import Visitor
 from keras_aeos.curvature.batches import MicroBatches, flatten, num_rows, unflatten
 from keras_aeos.curvature.compilation import CompilationTrial
 from keras_aeos.curvature.device_memory import is_host, room
 from keras_aeos.curvature.first_order import FirstOrder
-from keras_aeos.curvature.linearisation import Linearisation, Visitor
+from keras_aeos.curvature.linearisation import Linearisation
 from keras_aeos.curvature.loss import LossFunction, seeds_of_batch, training_loss
 from keras_aeos.curvature.loss_scaling import loss_scale
 from keras_aeos.curvature.partial_evaluation import PartialEvaluation
@@ -113,7 +114,7 @@ class Objective:
         Args:
             visitors: Each is called with the gradient (n,) of each batch, as it was before it was
                 cut for replicas, and the function that multiplies a vector (n,) by its Hessian, in
-                order. Of several workers each has a part of every batch, and none is visited.
+                order. In several workers they have to ask for the same products.
 
         Returns:
             A `Linearisation`.

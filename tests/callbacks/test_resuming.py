@@ -1,5 +1,6 @@
 """A training that is interrupted and resumed has the rows of one that never was."""
 
+import contextlib
 import csv
 import os
 from typing import Any
@@ -106,22 +107,39 @@ def test_rows_go_on_after_backup_and_restore(tmp_path, uninterrupted, first):
     same_rows(watching, uninterrupted)
 
 
-@pytest.mark.parametrize("whole", [pytest.param(True, marks=pytest.mark.slow), False])
-def test_rows_go_on_after_a_model_checkpoint(tmp_path, uninterrupted, whole):
-    log_dir = tmp_path / "logs"
-    path = tmp_path / ("model.keras" if whole else "model.weights.h5")
-    saving = keras.callbacks.ModelCheckpoint(path, save_weights_only=not whole)
-    with pytest.raises(Killed):
-        network().fit(**FED, epochs=NUM_EPOCHS, callbacks=[saving, monitor(log_dir), Kill(8)])
-    if whole:
-        model = keras.models.load_model(path)
-    else:
+def checkpointing(kind, directory):
+    """A callback of a kind, and a function that gives back the model that it has saved."""
+    if kind == "orbax":
+        pytest.importorskip("orbax.checkpoint")
+        saving = keras.callbacks.OrbaxCheckpoint(str(directory), save_on_background=False)
+        return saving, lambda: keras.models.load_model(directory)
+    path = directory / ("model.keras" if kind == "model" else "model.weights.h5")
+    saving = keras.callbacks.ModelCheckpoint(path, save_weights_only=kind == "weights")
+
+    def load():
+        if kind == "model":
+            return keras.models.load_model(path)
         model = network()
         model.optimizer.build(model.trainable_variables)
         model.load_weights(path)
-    watching = monitor(log_dir)
-    saving = keras.callbacks.ModelCheckpoint(path, save_weights_only=not whole)
-    model.fit(**FED, epochs=NUM_EPOCHS, initial_epoch=2, callbacks=[watching, saving])
+        return model
+
+    return saving, load
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["checkpoint first", "checkpoint last"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("model", marks=pytest.mark.slow), "weights", "orbax"]
+)
+def test_rows_go_on_after_a_checkpoint_of_the_model(tmp_path, uninterrupted, kind, first):
+    log_dir = tmp_path / "logs"
+    for begin, kill in ((0, [Kill(8)]), (2, [])):
+        saving, load = checkpointing(kind, tmp_path / "checkpoints")
+        watching = monitor(log_dir)
+        callbacks = [saving, watching] if first else [watching, saving]
+        model = load() if begin else network()
+        with pytest.raises(Killed) if kill else contextlib.nullcontext():
+            model.fit(**FED, epochs=NUM_EPOCHS, initial_epoch=begin, callbacks=[*callbacks, *kill])
     same_rows(watching, uninterrupted)
 
 
