@@ -1,11 +1,19 @@
 """How close is the optimizer to instability? Curvature against stability, during training."""
 
 from keras_aeos import optimizers, stability
-from keras_aeos.callbacks import AEoSMonitor, EdgeMeter, FreezePreconditioner
+from keras_aeos.callbacks import (
+    AEoSMonitor,
+    Alarm,
+    DivergenceAlarm,
+    EdgeMeter,
+    FreezePreconditioner,
+)
 from keras_aeos.curvature import (
     Eigensolver,
     allow_reduced_precision,
     check_second_derivatives,
+    critical_learning_rate,
+    layer_eigenpairs,
     limit_memory,
     top_eigenpairs,
 )
@@ -20,12 +28,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AEoSMonitor",
+    "Alarm",
+    "DivergenceAlarm",
     "Dynamics",
     "EdgeMeter",
     "Eigensolver",
     "FreezePreconditioner",
     "allow_reduced_precision",
     "check_second_derivatives",
+    "critical_learning_rate",
+    "layer_eigenpairs",
     "limit_memory",
     "optimizers",
     "preconditioner",

@@ -140,6 +140,16 @@ ARGUMENTS: dict[str, Constraint] = {
         lambda value: value is None or hasattr(value, "apply_gradients"),
         ("adam", 1, True),
     ),
+    "action": Constraint(
+        "'warn', 'stop' or a function of an Alarm",
+        lambda value: value in ("warn", "stop") or callable(value),
+        ("warning", "", None, True, 1),
+    ),
+    "monitor": Constraint(
+        "an AEoSMonitor or None",
+        lambda value: value is None or (hasattr(value, "history") and hasattr(value, "measure")),
+        ("monitor", 1, True),
+    ),
     "share": _SHARE,
     "step": _COUNT,
     "seed": _integer("an integer", lambda value: True),

@@ -13,6 +13,7 @@ PACKAGES = ("keras_aeos", "trainers", "tools")
 # layer itself. A layer is the longest of these names that a module's name begins with.
 KERAS = frozenset({"keras", "numpy", "tensorflow"})
 LAYERS: dict[str, frozenset[str]] = {
+    "keras_aeos.alarm_rule": frozenset({"numpy"}),
     "keras_aeos.array_files": frozenset({"numpy"}),
     "keras_aeos.constraints": frozenset(),
     "keras_aeos.stability": frozenset({"numpy"}),
@@ -44,12 +45,16 @@ LAYERS: dict[str, frozenset[str]] = {
     | {"pandas", "keras_aeos.optimizers", "keras_aeos.stability", "keras_aeos.summaries"},
     # Matplotlib, Bokeh and PyYAML come with the extra `report`.
     "keras_aeos.summaries": frozenset(
-        {"bokeh", "matplotlib", "numpy", "pandas", "tensorboard", "yaml"}
+        {
+            *("bokeh", "matplotlib", "numpy", "pandas", "tensorboard", "yaml"),
+            "keras_aeos.alarm_rule",
+        }
     ),
     "keras_aeos.callbacks": KERAS
     | {
         "pandas",
         "tensorboard",
+        "keras_aeos.alarm_rule",
         "keras_aeos.array_files",
         "keras_aeos.constraints",
         "keras_aeos.optimizers",

@@ -8,9 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import closing, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,10 @@ def launch(name: str, given: str, arguments: Sequence[str], num_jobs: int) -> bo
     failed = False
     try:
         commands = [(*main, str(number)) for number in range(num_jobs)]
-        for status, output in LAUNCHERS[name](executor(), commands, settings):
-            print(output, end="", flush=True)
-            failed = failed or status != 0
+        with closing(LAUNCHERS[name](executor(), commands, settings)) as results:
+            for status, output in results:
+                print(output, end="", flush=True)
+                failed = failed or status != 0
     except (TypeError, ValueError, NameError) as error:
         message = " ".join(str(error).split())
         raise UserError(f"--launcher-settings: {message}. Received: {given}") from error
@@ -85,7 +86,7 @@ def executor() -> Callable[..., Result]:
 
 def _in_processes(
     execute: Callable[..., Result], commands: Sequence[Command], settings: dict[str, Any]
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """`jobs` processes of this machine at once, as many as it has processors by default.
 
     After so many `minutes`, or at a signal that ends the sweep, they are told to save what they
@@ -111,7 +112,7 @@ def _in_processes(
 
 def _with_submitit(
     execute: Callable[..., Result], commands: Sequence[Command], settings: dict[str, Any]
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Jobs of SLURM, or with ``cluster: local`` processes of this machine.
 
     `folder` is where submitit writes, ``submitit`` by default. The other settings are parameters of
@@ -129,7 +130,7 @@ def _with_submitit(
 
 def _with_ray(
     execute: Callable[..., Result], commands: Sequence[Command], settings: dict[str, Any]
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Tasks of Ray, at the cluster's `address`, on this machine by default.
 
     The other settings are options of a task, such as ``num_cpus`` and ``num_gpus``.

@@ -112,6 +112,11 @@ class WatchedFit:
         """Number of updates of this `fit`."""
         return 0 if self._begin is None else self.num_updates() - self._begin
 
+    @property
+    def num_updates_before(self) -> int:
+        """Number of updates before this `fit`; 0 until a batch has begun."""
+        return self._begin or 0
+
     def count(self, num_batches: int) -> None:
         """Take note of an execution of the training function."""
         self._num_batches += num_batches

@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
+from keras_aeos import alarm_rule
 from keras_aeos.summaries.edge import REACHED
 
 # A loss this many times the smallest of the rows before it is a spike.
@@ -21,7 +23,7 @@ class Event:
     Attributes:
         first: Step at which it began.
         last: Last step of it.
-        kind: "crossing", "spike" or "alarm".
+        kind: "crossing", "spike", "divergence" or "alarm".
         text: What happened.
     """
 
@@ -35,13 +37,13 @@ def events(metrics: pd.DataFrame) -> list[Event]:
     """The events of a run, in the order of their steps.
 
     A crossing is a row at which the edge ratio has passed 0.9 or 1 since the row before. A spike is
-    a loss of more than twice the smallest of the last five rows. Rows in sequence that give the
-    same alarm are one event.
+    a loss of more than twice the smallest of the last five rows. A divergence is announced where
+    `DivergenceAlarm` raises an alarm. Rows in sequence that give the same alarm are one event.
 
     Args:
         metrics: The rows of `metrics.csv`.
     """
-    found = [*_crossings(metrics), *_spikes(metrics), *_alarms(metrics)]
+    found = [*_crossings(metrics), *_spikes(metrics), *_divergences(metrics), *_alarms(metrics)]
     return sorted(found, key=lambda event: (event.first, event.kind))
 
 
@@ -65,6 +67,16 @@ def _spikes(metrics: pd.DataFrame) -> Iterator[Event]:
         inside = metrics["step"].between(first, last)
         factor = (metrics["loss"] / before)[inside].max()
         yield Event(first, last, "spike", f"the loss rises to {factor:.3g} times its last minimum")
+
+
+def _divergences(metrics: pd.DataFrame) -> Iterator[Event]:
+    rule = alarm_rule.load()
+    rows = {name: metrics[name].to_numpy(np.float64) for name in alarm_rule.COLUMNS}
+    scores = rule.scores(rows)
+    for place in rule.raised(scores):
+        step = int(metrics["step"].iloc[place])
+        text = f"about to diverge or spike: edge ratio {rows['edge_ratio'][place]:.3g}"
+        yield Event(step, step, "divergence", text)
 
 
 def _alarms(metrics: pd.DataFrame) -> Iterator[Event]:

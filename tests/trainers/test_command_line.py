@@ -33,10 +33,6 @@ MISTAKES = {
         (*QUICKSTART, "optimizer.learning_rat=1"),
         ["'learning_rat'", "section 'optimizer'", "command line", "'learning_rate'?"],
     ),
-    "checkpoints of several processes": (
-        (*QUICKSTART, "strategy=multi_worker", "checkpoint.freq=5"),
-        ["checkpoint.freq", "several processes"],
-    ),
     "misspelt key": ((*QUICKSTART, "stps=1"), ["'stps'", "command line", "'steps'?"]),
     "misspelt section": ((*QUICKSTART, "optimzer.beta_1=0"), ["'optimzer'", "'optimizer'?"]),
     "key without its section": ((*QUICKSTART, "beta_1=0"), ["'optimizer.beta_1'?"]),

@@ -1,0 +1,110 @@
+r"""The rule of `DivergenceAlarm`: from the rows of a monitor to the score of an alarm.
+
+The score is a probability that training diverges or spikes soon,
+
+    1 / (1 + exp(-b - Σⱼ wⱼ xⱼ)),
+
+of a few features xⱼ of the rows up to now. The coefficients are in ``alarm_rule.json``, with the
+threshold above which the score is an alarm. ``python tools/alarms.py judge`` fits them to the
+trainings of ``docs/runs/alarms.csv.gz`` and writes the file.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterable, Mapping
+from importlib import resources
+
+import numpy as np
+
+# Bounds of the logarithm of the edge ratio: beyond them a ratio says no more.
+_LARGEST_LOG = 3.0
+# Updates over which the rise of the ratio is taken.
+_RISE = 16
+COLUMNS = ("step", "edge_ratio")
+
+
+def ratio(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Logarithm of the edge ratio r."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(np.maximum(rows["edge_ratio"], 0.0))
+    return np.clip(logs, -_LARGEST_LOG, _LARGEST_LOG)
+
+
+def excess(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """How much the edge has been exceeded: log(1 + A), where A adds up log r over the updates.
+
+    A grows while r is above 1, falls while it is below, and is at least 0.
+    """
+    total, totals = 0.0, []
+    steps = np.diff(rows["step"], prepend=0)
+    for number, log in zip(steps, np.nan_to_num(ratio(rows)), strict=True):
+        total = max(0.0, total + number * log)
+        totals.append(total)
+    return np.log1p(np.array(totals))
+
+
+def rise(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Rise of log r over the last 16 updates, over fewer at the start."""
+    steps, logs = rows["step"], ratio(rows)
+    before = np.searchsorted(steps, steps - _RISE, side="right") - 1
+    return logs - logs[np.maximum(before, 0)]
+
+
+FEATURES: dict[str, Callable[[Mapping[str, np.ndarray]], np.ndarray]] = {
+    "ratio": ratio,
+    "excess": excess,
+    "rise": rise,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """The coefficients of the rule.
+
+    Attributes:
+        weights: The weight of each feature by its name, in `FEATURES`.
+        intercept: b.
+        threshold: A score above it is an alarm.
+    """
+
+    weights: Mapping[str, float]
+    intercept: float
+    threshold: float
+
+    def scores(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The score of each row, NaN where the edge ratio is not known.
+
+        Args:
+            rows: Arrays (n,) of the columns of a monitor in `COLUMNS`, with rising steps.
+        """
+        total = np.full(len(rows["step"]), self.intercept)
+        for name, weight in self.weights.items():
+            total += weight * FEATURES[name](rows)
+        return np.where(np.isnan(rows["edge_ratio"]), np.nan, 1.0 / (1.0 + np.exp(-total)))
+
+    def raised(self, scores: Iterable[float]) -> list[int]:
+        """The places of the rows that raise an alarm.
+
+        These are the first with a score above the threshold, and the first after each time that the
+        score has been at most half of it.
+
+        >>> Rule({}, 0.0, 0.4).raised([0.1, 0.5, 0.3, 0.5, 0.2, 0.6])
+        [1, 5]
+        """
+        places, armed = [], True
+        for place, score in enumerate(scores):
+            if armed and score > self.threshold:
+                places.append(place)
+                armed = False
+            elif score <= self.threshold / 2.0:
+                armed = True
+        return places
+
+
+@functools.cache
+def load() -> Rule:
+    """The rule of the package."""
+    text = resources.files(__package__).joinpath("alarm_rule.json").read_text(encoding="utf-8")
+    stored = json.loads(text)
+    return Rule(stored["weights"], stored["intercept"], stored["threshold"])

@@ -1,0 +1,77 @@
+"""Measure how well an alarm announces that a training diverges, on trainings made for it.
+
+    python tools/alarms.py train [--minutes M] [--trainings N] [--runs DIR]
+    python tools/alarms.py judge [--runs DIR]
+
+`train` makes trainings of small networks, without injected faults, one file each in DIR
+(runs/alarms by default). Those that are there are left out, so it can be ended and called again.
+It needs CIFAR-10 and, from training 240 on, Multi30k in the directory of TensorFlow Datasets that
+TFDS_DATA_DIR names.
+
+`judge` packs the files, if there are any, into docs/runs/alarms.csv.gz, fits the coefficients of
+`keras_aeos.DivergenceAlarm` in keras_aeos/alarm_rule.json to them, and writes the table and the
+picture of docs/acting.md. It takes a minute.
+"""
+
+import argparse
+import functools
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# A script has its own directory on the path, not the checkout's root.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools.alarming import curves, plan
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs" / "alarms"
+TABLE = ROOT / "docs" / "runs" / "alarms.csv.gz"
+
+
+def main() -> None:
+    """Do what the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python tools/alarms.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=("train", "judge"))
+    parser.add_argument("--minutes", type=float, help="time budget; default: none")
+    parser.add_argument(
+        "--trainings",
+        type=int,
+        default=plan.NUM_COMBINATIONS,
+        help="number of trainings, the first ones of the plan; default: %(default)s",
+    )
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where the files of trainings are")
+    arguments = parser.parse_args()
+    if arguments.command == "train":
+        train(arguments.runs, arguments.trainings, arguments.minutes)
+    else:
+        judge(arguments.runs)
+
+
+def train(directory: Path, number: int, minutes: float | None) -> None:
+    """Make the trainings that are missing."""
+    from tools.alarming.trainings import Bench, quietly  # they need TensorFlow, judging does not
+
+    bench = functools.cache(Bench)
+    left = curves.train(directory, number, minutes, lambda each: quietly(bench(each.network), each))
+    print(f"{left} trainings are left for the next call")
+
+
+def judge(directory: Path) -> None:
+    """Fit the rule, and write the table and the picture."""
+    from tools.alarming import page
+
+    if any(directory.glob("*.csv")):
+        curves.pack(directory, TABLE)
+    page.write(TABLE)
+
+
+if __name__ == "__main__":
+    main()
