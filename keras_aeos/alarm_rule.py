@@ -17,44 +17,39 @@ from importlib import resources
 
 import numpy as np
 
-# Bounds of the logarithm of the edge ratio: beyond them a ratio says no more.
+# Bounds of the logarithms: beyond them they say no more.
 _LARGEST_LOG = 3.0
-# Updates over which the rise of the ratio is taken.
-_RISE = 16
-COLUMNS = ("step", "edge_ratio")
+# Updates over which the threshold falls.
+_FALL = 16
+# The columns of a row that the features are of.
+COLUMNS = ("step", "stability_threshold", "edge_ratio")
 
 
 def ratio(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Logarithm of the edge ratio r."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(np.maximum(rows["edge_ratio"], 0.0))
-    return np.clip(logs, -_LARGEST_LOG, _LARGEST_LOG)
+    """Logarithm of the edge ratio."""
+    with np.errstate(divide="ignore"):
+        return _bounded(np.log(np.maximum(rows["edge_ratio"], 0.0)))
 
 
-def excess(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """How much the edge has been exceeded: log(1 + A), where A adds up log r over the updates.
+def fall(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Logarithm of the factor by which λ* has fallen in the last 16 updates, fewer at the start.
 
-    A grows while r is above 1, falls while it is below, and is at least 0.
+    While the learning rate rises, the ratio will be larger by about this factor in 16 updates.
     """
-    total, totals = 0.0, []
-    steps = np.diff(rows["step"], prepend=0)
-    for number, log in zip(steps, np.nan_to_num(ratio(rows)), strict=True):
-        total = max(0.0, total + number * log)
-        totals.append(total)
-    return np.log1p(np.array(totals))
+    steps, thresholds = rows["step"], rows["stability_threshold"]
+    before = np.searchsorted(steps, steps - _FALL, side="right") - 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(thresholds[np.maximum(before, 0)] / thresholds)
+    return np.nan_to_num(_bounded(logs))
 
 
-def rise(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Rise of log r over the last 16 updates, over fewer at the start."""
-    steps, logs = rows["step"], ratio(rows)
-    before = np.searchsorted(steps, steps - _RISE, side="right") - 1
-    return logs - logs[np.maximum(before, 0)]
+def _bounded(logs: np.ndarray) -> np.ndarray:
+    return np.clip(logs, -_LARGEST_LOG, _LARGEST_LOG)
 
 
 FEATURES: dict[str, Callable[[Mapping[str, np.ndarray]], np.ndarray]] = {
     "ratio": ratio,
-    "excess": excess,
-    "rise": rise,
+    "fall": fall,
 }
 
 

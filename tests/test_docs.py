@@ -138,6 +138,10 @@ def check_readme(names):
     assert (names["result"].error_bounds < 1e-2).all()
 
 
+def check_acting(names):
+    assert names["alarm"].alarms[0].step < 40
+
+
 def check_exactness(names):
     assert "/spectral' (SpectralNormalization)" in names["found"]
 
@@ -200,6 +204,7 @@ def check_viewing(names):
 
 CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "README.md": check_readme,
+    "docs/acting.md": check_acting,
     "docs/exactness.md": check_exactness,
     "docs/measurement.md": check_measurement,
     "docs/optimizers.md": check_optimizers,

@@ -5,8 +5,8 @@
 
 `train` makes trainings of small networks, without injected faults, one file each in DIR
 (runs/alarms by default). Those that are there are left out, so it can be ended and called again.
-It needs CIFAR-10 and, from training 240 on, Multi30k in the directory of TensorFlow Datasets that
-TFDS_DATA_DIR names.
+From training 144 on it needs CIFAR-10, and from 240 on Multi30k, in the directory of TensorFlow
+Datasets that TFDS_DATA_DIR names.
 
 `judge` packs the files, if there are any, into docs/runs/alarms.csv.gz, fits the coefficients of
 `keras_aeos.DivergenceAlarm` in keras_aeos/alarm_rule.json to them, and writes the table and the

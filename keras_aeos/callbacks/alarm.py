@@ -51,17 +51,17 @@ class Alarm:
 
 
 class DivergenceAlarm(keras.callbacks.Callback):
-    r"""Says that training is about to diverge or spike, before the loss does.
+    """Says that training is about to diverge or spike, before the loss does.
 
     It reads the rows of an `AEoSMonitor`. From each row and those before it follows a *score*
     between 0 and 1,
 
-        score = 1 / (1 + exp(-b - Σⱼ wⱼ xⱼ)),
+        score = 1 / (1 + exp(-b - w₁ log r - w₂ log(λ*₋ / λ*))),
 
-    {features}
-
-    The coefficients are fitted to small trainings that diverged or didn't. The page on acting says
-    how often the alarm is right and how early it comes.
+    where r is the edge ratio, λ* the threshold and λ*₋ that of 16 updates before. While the
+    learning rate rises, λ* falls. The coefficients are fitted to small trainings that diverged or
+    didn't, ``python tools/alarms.py judge``. The page on acting says how often the alarm is right
+    and how early it comes: it misses many divergences.
 
     An alarm is raised at the first row with a score above `threshold`, and again after the score
     has been below half of it. The last score is in Keras' `logs` after every batch and epoch as

@@ -16,10 +16,9 @@ HORIZON = 32
 def rows_of(updates: pd.DataFrame, spacing: int) -> dict[str, np.ndarray]:
     """The rows of a training whose steps are multiples of a number, as the rule takes them."""
     measured = updates[updates["edge_ratio"].notna() & (updates["update"] % spacing == 0)]
-    # A row holds the loss on the measured examples, an update that of its batch.
+    names = {"step": "update"}
     return {
-        "step": measured["update"].to_numpy(),
-        "edge_ratio": measured["edge_ratio"].to_numpy(),
+        name: measured[names.get(name, name)].to_numpy(np.float64) for name in alarm_rule.COLUMNS
     }
 
 

@@ -139,6 +139,17 @@ def _cross_entropy() -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+def _residual(batch_norm: bool) -> Network:
+    return Network(
+        lambda: residual(batch_norm),
+        cifar10,
+        _cross_entropy,
+        batch_norm=batch_norm,
+        full_batch=64,
+        mini_batch=16,
+    )
+
+
 def _transformer(norm: str) -> Network:
     return Network(
         lambda: translating(norm),
@@ -153,8 +164,8 @@ NETWORKS: dict[str, Network] = {
     "fully connected": Network(fully_connected, digits, _cross_entropy),
     "squared error": Network(saturating, squared_digits, keras.losses.MeanSquaredError),
     "convolutional": Network(convolutional, digits, _cross_entropy),
-    "wide ResNet": Network(lambda: residual(False), cifar10, _cross_entropy),
-    "wide ResNet, BatchNorm": Network(lambda: residual(True), cifar10, _cross_entropy, True),
+    "wide ResNet": _residual(False),
+    "wide ResNet, BatchNorm": _residual(True),
     "Transformer, Pre-LN": _transformer("pre"),
     "Transformer, Post-LN": _transformer("post"),
 }

@@ -56,6 +56,8 @@ def counts(cases: Sequence[Case]) -> dict[str, dict[str, int]]:
     found = {}
     for name in plan.NETWORKS:
         own = [case for case in cases if case.training.network == name]
+        if not own:
+            continue
         later = [c.event for c in own if c.event is not None and not judging.at_start(c)]
         kinds = Counter(event.kind for event in later)
         found[name] = {

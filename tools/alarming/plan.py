@@ -1,19 +1,20 @@
 """Which trainings there are: a number gives each its network, optimizer, learning rate and so on.
 
-The first 336 numbers contain every combination once, those of images first. Those after them repeat
-the combinations at other learning rates.
+The first 336 numbers contain every combination once, those of small networks first. Those after
+them repeat the combinations at other learning rates.
 """
 
 import dataclasses
 import itertools
 import math
 
-OF_IMAGES = (
-    *("fully connected", "squared error", "convolutional"),
-    *("wide ResNet", "wide ResNet, BatchNorm"),
+# The smallest first.
+GROUPS = (
+    ("fully connected", "squared error", "convolutional"),
+    ("wide ResNet", "wide ResNet, BatchNorm"),
+    ("Transformer, Pre-LN", "Transformer, Post-LN"),
 )
-OF_SENTENCES = ("Transformer, Pre-LN", "Transformer, Post-LN")
-NETWORKS = OF_IMAGES + OF_SENTENCES
+NETWORKS = tuple(itertools.chain(*GROUPS))
 # The smallest and the largest learning rate, from safe to hopeless.
 LEARNING_RATES = {
     "Adam": (2e-3, 3e-1),
@@ -27,7 +28,7 @@ SEEDS = (0, 1, 2)
 # Seed, warm-up, batch, optimizer and network; what comes last changes fastest.
 COMBINATIONS = tuple(
     combination
-    for networks in (OF_IMAGES, OF_SENTENCES)
+    for networks in GROUPS
     for combination in itertools.product(SEEDS, WARM_UPS, BATCHES, LEARNING_RATES, networks)
 )
 NUM_COMBINATIONS = len(COMBINATIONS)
