@@ -73,7 +73,8 @@ def test_columns_come_with_the_first_row_that_needs_them(tmp_path, monkeypatch):
         assert rows[name].notna().tolist() == [True, True, False, False]
     # The update before the third row was not kept, because nothing needed it.
     assert rows["critical_learning_rate"].notna().tolist() == [False, False, False, True]
-    assert rows["num_passes"].tolist()[2:] == [0, pytest.approx(4, abs=2)]
+    assert rows["num_passes"][2] == 0
+    assert 2 <= rows["num_passes"][3] <= 16
     for same in (pd.read_csv(tmp_path / "metrics.csv"), copy.deepcopy(monitor).history):
         pd.testing.assert_frame_equal(same, rows, check_dtype=False)
 

@@ -85,7 +85,7 @@ def test_killed_run_goes_on_as_if_it_had_not_been(tmp_path, capsys, name):
 
 
 def test_run_that_diverges_ends_as_if_it_had_not_been_killed(tmp_path):
-    settings = config("heavy_ball", curvature=300.0, steps=1000)
+    settings = config("heavy_ball", curvature=1e9, steps=1000)
     whole = quadratic.train(settings, tmp_path / "whole", {}).record
     assert whole["status"] == "diverged"
     killed(settings, tmp_path / "run", whole["steps"] - 1)
