@@ -12,6 +12,8 @@ from keras_aeos.curvature import (
     Eigensolver,
     allow_reduced_precision,
     check_second_derivatives,
+    critical_learning_rate,
+    layer_eigenpairs,
     limit_memory,
     top_eigenpairs,
 )
@@ -34,6 +36,8 @@ __all__ = [
     "FreezePreconditioner",
     "allow_reduced_precision",
     "check_second_derivatives",
+    "critical_learning_rate",
+    "layer_eigenpairs",
     "limit_memory",
     "optimizers",
     "preconditioner",

@@ -9,8 +9,9 @@ and is stable exactly when both roots of ``z² - A z - B`` lie inside the unit c
 positive ``λ`` at which a root leaves the circle is the *stability threshold* λ*.
 
 A `Momentum` states how an optimizer turns gradients into steps. Given a learning rate and a weight
-decay it yields a `Recurrence`, which computes thresholds and growth factors. This module uses
-NumPy alone, not TensorFlow.
+decay it yields a `Recurrence`, which computes thresholds and growth factors. In mini-batches the
+curvature is another one at each step; `Recurrence.mean_square_threshold` is the lower threshold
+that then applies. This module uses NumPy alone, not TensorFlow.
 
 References:
     Cohen et al., "Adaptive Gradient Methods at the Edge of Stability", 2022: Table 1,
@@ -26,6 +27,9 @@ import numpy as np
 
 # A number, or an array that is evaluated element by element.
 Values = TypeVar("Values", float, np.ndarray)
+
+
+_ROUNDING = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +105,61 @@ class Recurrence:
             return 0.0
         bounds = [(1.0 + a0 - b0, a1 - b1), (1.0 - a0 - b0, -a1 - b1), (1.0 + b0, b1)]
         return min((-constant / slope for constant, slope in bounds if slope < 0.0), default=np.inf)
+
+    def mean_square_threshold(self, noise: float) -> float:
+        """Eigenvalue from which on ``E x²`` diverges if the curvature changes from step to step.
+
+        In mini-batches each gradient is ``h x`` with an independent h of mean λ and variance
+        ``σ²λ²``, where σ² is the relative noise. With ``ε = h - λ`` the recurrence becomes
+
+            x_{t+1} = A x_t + B x_{t-1} + a₁ ε_t x_t + b₁ ε_{t-1} x_{t-1}.
+
+        ``E x²`` is bounded exactly if the noise that one unit of ``x²`` makes adds less than one
+        unit to it in the long run:
+
+            σ²λ² ((a₁² + b₁²)(1 - B) + 2 a₁ b₁ A) < (1 + B)(1 - A - B)(1 + A - B).
+
+        For a heavy ball without weight decay the threshold λ_σ is that of a harmonic sum,
+
+            1/λ_σ = 1/λ* + σ²/κ*,     κ* = 2(1-β)/η, or 2/η as an EMA.
+
+        Args:
+            noise: Float, not negative. σ², the variance of h over λ²; 0 for full batches.
+
+        Returns:
+            λ_σ as a float, at most the `stability_threshold`, which it is without noise.
+
+        Raises:
+            ValueError: If `noise` is negative or not a number.
+
+        Example:
+            Of gradient descent, ``E h² / E h = (1 + σ²) λ`` must be less than 2/η:
+
+            >>> Recurrence(a=(1.0, -0.5), b=(0.0, 0.0)).mean_square_threshold(noise=3.0)
+            1.0
+
+        References:
+            Wu et al. 2018 (gradient descent); arXiv:2604.14108 (heavy ball).
+        """
+        if not noise >= 0.0:
+            raise ValueError(f"`noise` is a variance, 0 or larger. Received: noise={noise}")
+        without = self.stability_threshold()
+        if not 0.0 < without < math.inf or not noise:
+            return without
+        # In units of the threshold without noise, above which nothing is stable.
+        t = np.polynomial.Polynomial([0.0, 1.0])
+        (a0, a1), (b0, b1) = self.a, self.b
+        a1, b1 = a1 * without, b1 * without
+        a, b = a0 + a1 * t, b0 + b1 * t
+        at_zero = 1.0 - a0 - b0
+        # Without weight decay a root is 1 at λ = 0, whatever the rounding.
+        rest = (at_zero if abs(at_zero) > _ROUNDING else 0.0) - (a1 + b1) * t
+        left = noise * t**2 * ((a1**2 + b1**2) * (1.0 - b) + 2.0 * a1 * b1 * a)
+        surplus = (1.0 + b) * rest * (1.0 + a - b) - left
+        # A leading coefficient of rounding size would only add a root far above 1.
+        roots = surplus.trim(1e-14 * abs(surplus.coef).max()).roots()
+        real = roots.real[(abs(roots.imag) <= _ROUNDING * abs(roots)) & (roots.real > 0.0)]
+        return without * float(min(real.min(initial=1.0), 1.0))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,13 +36,21 @@ PUBLIC: dict[str, tuple[Callable, Callable]] = {
     "Eigensolver": (keras_aeos.Eigensolver, keras_aeos.Eigensolver),
     "EdgeMeter": (keras_aeos.EdgeMeter, _on_model(keras_aeos.EdgeMeter)),
     "top_eigenpairs": (keras_aeos.top_eigenpairs, _on_model(keras_aeos.top_eigenpairs)),
+    "critical_learning_rate": (
+        keras_aeos.critical_learning_rate,
+        _on_model(keras_aeos.critical_learning_rate),
+    ),
+    "layer_eigenpairs": (keras_aeos.layer_eigenpairs, _on_model(keras_aeos.layer_eigenpairs)),
     "check_second_derivatives": (
         keras_aeos.check_second_derivatives,
         _on_model(keras_aeos.check_second_derivatives),
     ),
 }
 # Arguments whose values are checked elsewhere: models, data, names.
-ELSEWHERE = {"model", "data", "quantities", "preconditioner", "second_moments", "name", "kwargs"}
+ELSEWHERE = {
+    *("model", "data", "direction", "variables", "quantities", "preconditioner"),
+    *("second_moments", "name", "kwargs"),
+}
 ARGUMENTS = [
     (name, argument)
     for name, (signed, _) in PUBLIC.items()

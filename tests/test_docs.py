@@ -223,7 +223,8 @@ def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(keras.datasets.mnist, "load_data", keras.datasets.mnist.load_data)
     # A second strategy with collectives would break the first one's in this process.
-    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: strategy_of("mirrored 2"))
+    mirrored = strategy_of("mirrored 2")
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: mirrored)
     name = name_of(page)
     names = pages.run(page, SETTINGS.get(name, a_model)(), max_epochs=10)
     CHECKS.get(name, lambda names: None)(names)

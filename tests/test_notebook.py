@@ -27,5 +27,5 @@ def test_notebook_runs_and_shows_the_edge(tmp_path):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
     step, ratio = ast.literal_eval(outputs[-1]["data"]["text/plain"]).values()
-    assert 0 < step < 300
+    assert 0 < step < 200
     assert 0.9 < ratio < 1.15

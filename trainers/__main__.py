@@ -6,13 +6,21 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
-from omegaconf import OmegaConf
+try:
+    from omegaconf import OmegaConf
 
-from trainers import command_line, run_directory
-from trainers.command_line import Job
-from trainers.errors import RunError, UserError
-from trainers.launchers import launch
-from trainers.signals import Interrupted, signals
+    from trainers import command_line, run_directory
+    from trainers.command_line import Job
+    from trainers.errors import RunError, UserError
+    from trainers.launchers import launch
+    from trainers.signals import Interrupted, signals
+except ModuleNotFoundError as missing:
+    print(
+        f"error: the trainers need {missing.name}; install what they need with "
+        "python -m pip install -e '.[experiments]' in the checkout",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 
 def run(job: Job, in_sweep: bool) -> None:

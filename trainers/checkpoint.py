@@ -11,19 +11,21 @@ place when it is complete on the disk is exact and belongs to one update.
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import keras
 import numpy as np
 
 from keras_aeos import AEoSMonitor, array_files
 from keras_aeos.callbacks import state
-from trainers import schema
+from keras_aeos.curvature import replicas
+from trainers import schema, strategies
+from trainers.errors import UserError
 from trainers.run_directory import CHECKPOINTS
-from trainers.signals import Interrupted, signals
+from trainers.signals import SIGNALS, Interrupted, signals
 
 _VERSION = 1
 # The one before the last is there if the last is damaged.
@@ -82,14 +84,18 @@ class Checkpoint:
     ) -> None:
         """Give all of it back, before training begins.
 
+        Of several processes, those that aren't the chief have the first of its callbacks alone.
+
         Raises:
             ValueError: If it is that of another model, optimizer or list of callbacks.
         """
-        _assign(model.variables, self.model)
-        _assign(model.optimizer.variables, self.optimizer)
+        if len(callbacks) > len(self.callbacks):
+            raise ValueError(f"it has {len(self.callbacks)} callbacks in place of {len(callbacks)}")
+        assign(model.variables, self.model)
+        assign(model.optimizer.variables, self.optimizer)
         monitor.go_on_with(self.monitor)
         try:
-            for callback, remembered in zip(callbacks, self.callbacks, strict=True):
+            for callback, remembered in zip(callbacks, self.callbacks, strict=False):
                 callback.restore(remembered)
         except (KeyError, TypeError) as error:
             raise ValueError(f"it has callbacks of another run: {error}") from error
@@ -123,7 +129,12 @@ def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
-def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
+def assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
+    """Give variables their values of a checkpoint.
+
+    Raises:
+        ValueError: If they have other shapes.
+    """
     shapes = [tuple(v.shape) for v in variables]
     if [value.shape for value in values] != shapes:
         raise ValueError("it has variables of other shapes than this run")
@@ -131,21 +142,42 @@ def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -
         variable.assign(array_files.typed(value, variable.dtype))
 
 
-class Checkpoints:
+def values_of(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+    """The values of variables for a checkpoint."""
+    return [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+class Saved(Protocol):
+    """What can be kept in a file: the state of a run after `update` updates."""
+
+    @property
+    def update(self) -> int:
+        """Number of updates done."""
+
+    def write(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+
+
+_Saved = TypeVar("_Saved", bound=Saved)
+
+
+class Checkpoints(Generic[_Saved]):
     """The last checkpoints of a run, ``checkpoints/UPDATE.npz``.
 
     Args:
         directory: The run's directory.
+        read: Function that reads a checkpoint, with the errors of `read`.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, read: Callable[[Path], _Saved]) -> None:
         self._directory = directory / CHECKPOINTS
+        self._read = read
 
-    def newest(self) -> Checkpoint | None:
+    def newest(self) -> _Saved | None:
         """The newest one that is whole, None if there is none. Damaged ones are named on stderr."""
         for path in reversed(self._paths()):
             try:
-                return read(path)
+                return self._read(path)
             except (OSError, ValueError) as error:
                 print(
                     f"warning: {path} can't be read: {error}. The checkpoint before it is used, "
@@ -155,7 +187,20 @@ class Checkpoints:
                 )
         return None
 
-    def keep(self, checkpoint: Checkpoint) -> Path:
+    def try_to_keep(self, checkpoint: _Saved) -> Path | None:
+        """`keep`, or None if it can't be written; a line on stderr says so."""
+        try:
+            return self.keep(checkpoint)
+        except OSError as error:
+            print(
+                f"warning: no checkpoint of update {checkpoint.update} could be written: {error}. "
+                "The run goes on, and the next one is tried",
+                file=sys.stderr,
+                flush=True,
+            )
+            return None
+
+    def keep(self, checkpoint: _Saved) -> Path:
         """Write a checkpoint, and remove all but the last two.
 
         Raises:
@@ -182,41 +227,64 @@ class Checkpoints:
         return sorted(paths, key=lambda path: int(path.stem))
 
 
-class Checkpointing(keras.callbacks.Callback):
-    """Writes checkpoints while a run trains, and ends it at a signal; the last of its callbacks.
-
-    If a checkpoint can't be written, a line on stderr says so, and training goes on.
+class Clock:
+    """When a checkpoint is due, and the wall time of a run.
 
     Args:
         section: How often.
-        steps: Updates that the run makes.
-        checkpoints: Where to.
-        monitor: The run's monitor.
-        callbacks: Its other callbacks that remember something.
         seconds: Wall time of the run before this process.
     """
 
-    def __init__(
-        self,
-        section: schema.Checkpoint,
-        steps: int,
-        checkpoints: Checkpoints,
-        monitor: AEoSMonitor,
-        callbacks: Sequence[Stateful],
-        seconds: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self._section, self._steps = section, steps
-        self._checkpoints = checkpoints
-        self._monitor, self._callbacks = monitor, callbacks
+    def __init__(self, section: schema.Checkpoint, seconds: float = 0.0) -> None:
+        self._section = section
         self._seconds = seconds
         self._began = self._last = time.monotonic()
-        self._written: Path | None = None
 
     @property
     def seconds(self) -> float:
         """Wall time of the run so far."""
         return self._seconds + time.monotonic() - self._began
+
+    def is_due(self, update: int) -> bool:
+        """Whether a checkpoint is due after an update."""
+        freq, minutes = self._section.freq, self._section.minutes
+        if freq is not None and update % freq == 0:
+            return True
+        return minutes is not None and time.monotonic() - self._last >= 60.0 * minutes
+
+    def restart(self) -> None:
+        """Begin to count the minutes anew, because one was written."""
+        self._last = time.monotonic()
+
+
+class Checkpointing(keras.callbacks.Callback):
+    """Writes checkpoints while a run trains, and ends it at a signal; the last of its callbacks.
+
+    If a checkpoint can't be written, a line on stderr says so, and training goes on. Of several
+    processes the chief writes, when its clock says so, and a signal to one of them ends all after
+    the same update.
+
+    Args:
+        clock: When they are due.
+        steps: Updates that the run makes.
+        checkpoints: Where to.
+        monitor: The run's monitor.
+        callbacks: Its other callbacks that remember something.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        steps: int,
+        checkpoints: Checkpoints[Checkpoint],
+        monitor: AEoSMonitor,
+        callbacks: Sequence[Stateful],
+    ) -> None:
+        super().__init__()
+        self._clock, self._steps = clock, steps
+        self._checkpoints = checkpoints
+        self._monitor, self._callbacks = monitor, callbacks
+        self._written: Path | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write a checkpoint if one is due, or if the run is to end.
@@ -227,40 +295,42 @@ class Checkpointing(keras.callbacks.Callback):
         update = epoch + 1
         if self.model.stop_training or update == self._steps:
             return
-        if signals.pending is not None:
+        chief = strategies.is_chief(self.model.distribute_strategy)
+        number, due = self._agreed(chief and self._clock.is_due(update))
+        if chief and (due or number is not None):
             self._write(update)
-            kept = f"its last checkpoint is {self._written}" if self._written else "no checkpoint"
-            raise Interrupted(signals.pending, f"after update {update} of {self._steps}; {kept}")
-        if self._is_due(update):
-            self._write(update)
+        if number is not None:
+            kept = said(self._written) if chief else "its first process has the checkpoints"
+            raise Interrupted(number, f"after update {update} of {self._steps}; {kept}")
 
-    def _is_due(self, update: int) -> bool:
-        freq, minutes = self._section.freq, self._section.minutes
-        if freq is not None and update % freq == 0:
-            return True
-        return minutes is not None and time.monotonic() - self._last >= 60.0 * minutes
+    def _agreed(self, due: bool) -> tuple[int | None, bool]:
+        """The signal that one of the processes has received, and whether a checkpoint is due."""
+        asked = [float(signals.pending == number) for number in SIGNALS] + [float(due)]
+        *received, due_now = replicas.total(self.model.distribute_strategy, asked)
+        numbers = [number for number, count in zip(SIGNALS, received, strict=True) if count]
+        return (numbers[0] if numbers else None), bool(due_now)
 
     def _write(self, update: int) -> None:
-        try:
-            self._written = self._checkpoints.keep(
-                Checkpoint(
-                    update,
-                    self.seconds,
-                    [callback.state() for callback in self._callbacks],
-                    state.of(self._monitor),
-                    _values(self.model.variables),
-                    _values(self.model.optimizer.variables),
-                )
-            )
-        except OSError as error:
-            print(
-                f"warning: no checkpoint of update {update} could be written: {error}. Training "
-                "goes on, and the next one is tried",
-                file=sys.stderr,
-                flush=True,
-            )
-        self._last = time.monotonic()
+        present = Checkpoint(
+            update,
+            self._clock.seconds,
+            [callback.state() for callback in self._callbacks],
+            state.of(self._monitor),
+            values_of(self.model.variables),
+            values_of(self.model.optimizer.variables),
+        )
+        self._written = self._checkpoints.try_to_keep(present) or self._written
+        self._clock.restart()
 
 
-def _values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
-    return [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in variables]
+def said(written: Path | None) -> str:
+    """What there is to go on from, in words."""
+    return f"its last checkpoint is {written}" if written else "no checkpoint"
+
+
+def unusable(why: object) -> UserError:
+    """What is raised if a run can't go on from its checkpoint."""
+    return UserError(
+        f"the run can't go on from its checkpoint: {why}. With resume=never it starts anew, and "
+        "the files so far are moved aside"
+    )

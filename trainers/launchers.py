@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,16 +50,17 @@ def launch(name: str, given: str, arguments: Sequence[str], num_jobs: int) -> bo
     failed = False
     try:
         commands = [(*main, str(number)) for number in range(num_jobs)]
-        for status, output in LAUNCHERS[name](_executor(), commands, settings):
-            print(output, end="", flush=True)
-            failed = failed or status != 0
+        with closing(LAUNCHERS[name](executor(), commands, settings)) as results:
+            for status, output in results:
+                print(output, end="", flush=True)
+                failed = failed or status != 0
     except (TypeError, ValueError, NameError) as error:
         message = " ".join(str(error).split())
         raise UserError(f"--launcher-settings: {message}. Received: {given}") from error
     return failed
 
 
-def _executor() -> Callable[..., Result]:
+def executor() -> Callable[..., Result]:
     """The function that runs a command; made here, so that it is sent to other machines whole."""
     directory, root = os.getcwd(), str(Path(__file__).resolve().parent.parent)
 
@@ -84,20 +86,24 @@ def _executor() -> Callable[..., Result]:
 
 def _in_processes(
     execute: Callable[..., Result], commands: Sequence[Command], settings: dict[str, Any]
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """`jobs` processes of this machine at once, as many as it has processors by default.
 
-    A signal that ends the sweep is passed on to them, so that they save what they have.
+    After so many `minutes`, or at a signal that ends the sweep, they are told to save what they
+    have, and no others start.
     """
-    jobs = settings.pop("jobs", os.cpu_count() or 1)
+    jobs, minutes = settings.pop("jobs", os.cpu_count() or 1), settings.pop("minutes", None)
     if settings or not isinstance(jobs, int) or jobs < 1:
         raise ValueError("expected the key jobs, with a number of 1 or more")
+    if not (minutes is None or (isinstance(minutes, float | int) and minutes > 0)):
+        raise ValueError("expected the key minutes, with a number above 0")
     started: list[subprocess.Popen] = []
     with ThreadPoolExecutor(jobs) as pool:
         waiting = [pool.submit(execute, command, started.append) for command in commands]
         try:
-            for done in as_completed(waiting):
-                yield done.result()
+            with suppress(TimeoutError):
+                for done in as_completed(waiting, None if minutes is None else 60.0 * minutes):
+                    yield done.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in started:
@@ -106,7 +112,7 @@ def _in_processes(
 
 def _with_submitit(
     execute: Callable[..., Result], commands: Sequence[Command], settings: dict[str, Any]
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Jobs of SLURM, or with ``cluster: local`` processes of this machine.
 
     `folder` is where submitit writes, ``submitit`` by default. The other settings are parameters of
@@ -124,7 +130,7 @@ def _with_submitit(
 
 def _with_ray(
     execute: Callable[..., Result], commands: Sequence[Command], settings: dict[str, Any]
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Tasks of Ray, at the cluster's `address`, on this machine by default.
 
     The other settings are options of a task, such as ``num_cpus`` and ``num_gpus``.

@@ -57,7 +57,10 @@ def fit(
     model.make_train_function = make_train_function
     try:
         calls = keras.callbacks.CallbackList(
-            list(callbacks), add_history=True, model=model, verbose=0, epochs=num_updates, steps=1
+            list(callbacks),
+            add_history=True,
+            model=model,
+            **{"verbose": 0, "epochs": num_updates, "steps": 1, "batch_size": feed.batch_size},
         )
         model.stop_training = False
         model.make_train_function()

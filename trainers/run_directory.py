@@ -7,6 +7,7 @@
 - `evaluation.csv`: loss and error on the test split, if the run evaluates.
 - `translations.csv`: the test sentences of the last evaluation, if the run translates.
 - `spectral_density.csv`: measured spectral densities, if the monitor is asked for them.
+- `layers.csv`: shares of the layers in the top eigenvector, if it is asked for `edge_layer`.
 - `final.weights.h5`: the weights after the last update.
 - `second_moments.npz`: the optimizer's second moments after the last update, if it has any and
   they are finite.
@@ -46,6 +47,7 @@ CONFIG = "config.yaml"
 RUN = "run.json"
 METRICS = "metrics.csv"
 DENSITIES = "spectral_density.csv"
+LAYERS = "layers.csv"
 EVALUATION = "evaluation.csv"
 TRANSLATIONS = "translations.csv"
 TRAJECTORY = "trajectory.csv"
@@ -61,8 +63,8 @@ TRAJECTORY_COLUMNS = (
     *("first_moment", "second_moment", "gradient_norm_squared"),
 )
 _FILES = (
-    *(METRICS, EVALUATION, DENSITIES, TRANSLATIONS, TRAJECTORY, WEIGHTS, SECOND_MOMENTS, CURVES),
-    *(TENSORBOARD, CHECKPOINTS, CONFIG),
+    *(METRICS, EVALUATION, DENSITIES, LAYERS, TRANSLATIONS, TRAJECTORY),
+    *(WEIGHTS, SECOND_MOMENTS, CURVES, TENSORBOARD, CHECKPOINTS, CONFIG),
 )
 _REMEDY = "Move its directory away, and start again"
 # Nothing is left to do in these statuses; a killed run stays "running".

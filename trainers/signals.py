@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -38,7 +38,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.pending: int | None = None
-        self._held_back = False
+        self._handled = self._held_back = False
 
     @contextmanager
     def handled(self) -> Iterator[None]:
@@ -49,10 +49,12 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        self._handled = True
         try:
             yield
         finally:
+            self._handled = False
             for number, handler in before.items():
                 signal.signal(number, handler)
             self.pending = None
@@ -60,6 +62,9 @@ class Signals:
     @contextmanager
     def held_back(self) -> Iterator[None]:
         """Within this context, a first signal only becomes `pending`."""
+        # TensorFlow has taken SIGTERM for itself if several processes train together.
+        for number in SIGNALS if self._handled else ():
+            signal.signal(number, self._handle)
         self._held_back = True
         try:
             yield

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 import keras_aeos
-from trainers import loop, report, run_directory, schema, strategies
+from keras_aeos.curvature import replicas
+from trainers import checkpoint, loop, report, run_directory, schema, strategies
 from trainers.callbacks import OnceBelow, ProgressBar, StopCriteria
-from trainers.checkpoint import Checkpoint, Checkpointing, Checkpoints, Stateful
+from trainers.checkpoint import Checkpoint, Checkpointing, Checkpoints, Clock, Stateful
 from trainers.data.feed import Feed
 from trainers.errors import RunError, UserError
 from trainers.optimizers import build_optimizer, learning_rate
@@ -79,15 +79,24 @@ def train(config: schema.Config, directory: Path, choices: dict[str, str]) -> Ou
         choices: Name of the configuration and options of its groups, for the record.
 
     Raises:
+        RunError: Another process of the run has ended.
         UserError: The data set or the file of second moments is missing, an image is broken, the
             network can't be built for the images, or the directory holds other files.
     """
     strategy = strategies.strategy(config.strategy)
-    with (
-        strategies.own_directory(strategy, directory) as own,
-        run_directory.claimed(own),
-    ):
-        return _train(config, own, choices, strategy)
+    try:
+        with (
+            strategies.own_directory(strategy, directory) as own,
+            run_directory.claimed(own),
+        ):
+            saved = _saved(config, directory, strategy)
+            return _train(config, own, choices, strategy, saved)
+    except _LOST as error:
+        message = " ".join(error.message.split())
+        raise RunError(
+            f"another process of the run has ended or can't be reached: {message[:200]}. Start "
+            "all of them again: they go on from the last checkpoint, if there is one"
+        ) from error
 
 
 def _train(
@@ -95,8 +104,9 @@ def _train(
     directory: Path,
     choices: dict[str, str],
     strategy: tf.distribute.Strategy,
+    saved: Checkpoint | None,
 ) -> Outcome:
-    """Train under a strategy."""
+    """Train under a strategy, from a checkpoint if there is one."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
@@ -108,7 +118,6 @@ def _train(
     with strategy.scope():
         model = task.build_model()
         compile_model(model, task)
-    saved = _saved(config, directory)
     callbacks = _callbacks(task, feed, directory, strategies.is_chief(strategy), saved)
     if saved is None:
         record = run_directory.start(directory, config, choices)
@@ -116,17 +125,33 @@ def _train(
         _restore(saved, model, callbacks)
         record = run_directory.go_on(directory, saved.update)
     with run_directory.interruption_recorded(directory, record):
-        with signals.held_back() if callbacks.saves else nullcontext():
+        with signals.held_back():
             _fit(task, model, feed, callbacks, directory, saved.update if saved else 0)
         return _finish(directory, record, callbacks)
 
 
-def _saved(config: schema.Config, directory: Path) -> Checkpoint | None:
-    """The checkpoint from which a run goes on; None if it begins."""
-    can_resume = config.resume != "never" and config.strategy != "multi_worker"
-    if not can_resume or not run_directory.is_interrupted(directory, config):
-        return None
-    return Checkpoints(directory).newest()
+def _saved(
+    config: schema.Config, directory: Path, strategy: tf.distribute.Strategy
+) -> Checkpoint | None:
+    """The checkpoint from which a run goes on, the same in all processes; None if it begins.
+
+    Raises:
+        UserError: The processes find different ones.
+    """
+    saved = None
+    if config.resume != "never" and run_directory.is_interrupted(directory, config):
+        saved = Checkpoints(directory, checkpoint.read).newest()
+    update = saved.update if saved else 0
+    # Nothing is written before all processes have read.
+    (of_chief,) = replicas.total(strategy, [float(strategies.is_chief(strategy) and update)])
+    (num_others,) = replicas.total(strategy, [float(update != of_chief)])
+    if num_others:
+        raise UserError(
+            f"resume: expected all processes to find the same last checkpoint in {directory}, that "
+            f"of update {of_chief:.0f}. Give them one file system, or start anew with "
+            f"resume=never. Received: that of update {update} in this process"
+        )
+    return saved
 
 
 def _restore(saved: Checkpoint, model: keras.Model, callbacks: "_Callbacks") -> None:
@@ -138,10 +163,7 @@ def _restore(saved: Checkpoint, model: keras.Model, callbacks: "_Callbacks") -> 
     try:
         saved.restore(model, callbacks.monitor, callbacks.stateful)
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f"the run can't go on from its checkpoint: {error}. With resume=never it starts anew, "
-            "and the files so far are moved aside"
-        ) from error
+        raise checkpoint.unusable(error) from error
 
 
 def _finish(directory: Path, record: dict[str, Any], callbacks: "_Callbacks") -> Outcome:
@@ -161,24 +183,21 @@ def _finish(directory: Path, record: dict[str, Any], callbacks: "_Callbacks") ->
     # Last, so that a run counts as finished only once all of its files are written.
     record["status"] = stop.status
     run_directory.write(directory, record)
-    Checkpoints(directory).remove()
+    callbacks.checkpoints.remove()
     return Outcome(record, report.summarise(directory), report.small_table(directory))
 
 
 @dataclass(frozen=True)
 class _Callbacks:
-    """The callbacks of a run, and those of them that tell how it went or that a run goes on with.
-
-    `saves` says whether checkpoints are written.
-    """
+    """The callbacks of a run; those that tell how it went, and those that remember something."""
 
     all: list[keras.callbacks.Callback]
     monitor: keras_aeos.AEoSMonitor
     stop: StopCriteria
     solution: OnceBelow | None
     stateful: list[Stateful]
-    clock: Checkpointing
-    saves: bool
+    clock: Clock
+    checkpoints: Checkpoints[Checkpoint]
 
 
 def _callbacks(
@@ -222,13 +241,10 @@ def _callbacks(
             stateful.append(below)
     if chief:
         callbacks.append(ProgressBar(config.steps, directory.name))
-    checkpoints, seconds = Checkpoints(directory), saved.seconds if saved else 0.0
-    clock = Checkpointing(config.checkpoint, config.steps, checkpoints, monitor, stateful, seconds)
-    # The processes of a cluster would have to agree on an update.
-    saves = config.strategy != "multi_worker"
-    if saves:
-        callbacks.append(clock)
-    return _Callbacks(callbacks, monitor, stop, solution, stateful, clock, saves)
+    clock = Clock(config.checkpoint, saved.seconds if saved else 0.0)
+    checkpoints = Checkpoints(directory, checkpoint.read)
+    callbacks.append(Checkpointing(clock, config.steps, checkpoints, monitor, stateful))
+    return _Callbacks(callbacks, monitor, stop, solution, stateful, clock, checkpoints)
 
 
 def _fit(
@@ -248,12 +264,6 @@ def _fit(
             if isinstance(bar, ProgressBar):
                 bar.on_train_end()  # so that what is said begins a line
         raise
-    except _LOST as error:
-        message = " ".join(error.message.split())
-        raise RunError(
-            f"another process of the run has ended or can't be reached: {message[:200]}. Start "
-            "all of them again"
-        ) from error
     stop = callbacks.stop
     if stop.status == "completed" and not _finite(model.trainable_variables):
         stop.status, stop.reason = "diverged", "the last update made the weights not finite"

@@ -58,6 +58,10 @@ class Reading:
         """λ*."""
         return self.description.stability_threshold() if self.description else math.nan
 
+    def mean_square_threshold(self, noise: float) -> float:
+        """The threshold in mini-batches, with a relative noise of the curvature."""
+        return self.description.mean_square_threshold(noise) if self.description else math.nan
+
     @functools.cached_property
     def ended(self) -> float:
         """Time at which the measurement ended: when this is first asked for."""
@@ -175,9 +179,10 @@ def missing(names: Iterable[str], num_eigenvalues: int, step: int, epoch: int) -
 
 
 def measured(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without the columns that were left to other rows; those of a failed one are kept."""
+    """The numbers of a row, without those left to other rows; those of a failed one are kept."""
     left_out = quantities.OCCASIONAL if math.isfinite(row["preconditioned_sharpness"]) else ()
-    return {k: v for k, v in row.items() if k not in left_out or not math.isnan(v)}
+    numbers = {k: v for k, v in row.items() if k not in quantities.TEXT}
+    return {k: v for k, v in numbers.items() if k not in left_out or not math.isnan(v)}
 
 
 def documented(docstring: str | None) -> str:

@@ -12,13 +12,14 @@ from tensorboard.compat.proto import event_pb2
 
 from keras_aeos import array_files
 from keras_aeos.callbacks import writers
+from keras_aeos.callbacks.quantities import TEXT
 
 # Of a record of TensorBoard: its length and the checksum of that before, and a checksum after it.
 _BEFORE, _AFTER = struct.Struct("<QI"), 4
 
 
-def read_rows(path: pathlib.Path, columns: Sequence[str], steps: range) -> list[dict[str, Any]]:
-    """The rows of some steps in a CSV file with these columns; none if it has others.
+def read_rows(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a CSV file with these columns; none if it has others.
 
     A last line without an end is left out.
 
@@ -30,16 +31,17 @@ def read_rows(path: pathlib.Path, columns: Sequence[str], steps: range) -> list[
     header, *lines = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
     if header != list(columns):
         return []
-    rows = [
-        dict(zip(columns, map(_value, line), strict=True))
+    return [
+        dict(zip(columns, map(_value, columns, line), strict=True))
         for line in lines
         if len(line) == len(columns)
     ]
-    return [row for row in rows if row["step"] in steps]
 
 
-def _value(text: str) -> Any:
+def _value(column: str, text: str) -> Any:
     """What `csv` has written: a Boolean, a number or a text."""
+    if column in TEXT and text != "nan":
+        return text
     if text in ("True", "False"):
         return text == "True"
     for kind in (int, float):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_aeos.callbacks import columns, quantities, row
 from keras_aeos.callbacks.watched_fit import WatchedFit
@@ -24,7 +25,8 @@ class GuardedMeter:
     Attributes:
         meter: The `EdgeMeter`; None before the first row.
         examples: The examples measured last.
-        refused: Whether nothing more is measured: the model can't be, or it failed too often.
+        refused: Whether no curvature is measured any more: the model has none, or it failed too
+            often. Then the critical learning rate of the update is, if the loss can be computed.
     """
 
     def __init__(self, options: Mapping[str, Any], warn: Callable[[str], None]) -> None:
@@ -34,6 +36,7 @@ class GuardedMeter:
         self.meter: row.EdgeMeter | None = None
         self.examples: batches.MicroBatches | None = None
         self.refused = False
+        self._falls_back = True
 
     def measure(
         self,
@@ -43,8 +46,10 @@ class GuardedMeter:
         epoch: int,
         began: float,
         max_hvps: int | None,
-    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The row of a step, and its spectral densities.
+    ) -> tuple[dict[str, Any], quantities.Tables]:
+        """The row of a step, and what it has in the tables beside the rows.
+
+        Without curvature it has the columns of `quantities.FALLBACK`, too.
 
         Args:
             model: The model.
@@ -55,29 +60,38 @@ class GuardedMeter:
             max_hvps: Limit of the products of a solve.
         """
         now = time.perf_counter()
+        rate = None if fit.probe.learning_rate is None else float(fit.probe.learning_rate)
+        before, fit.probe.before, fit.probe.learning_rate = fit.probe.before, None, None
+        error: Exception | None = None
         if not self.refused:
             try:
-                meter, rate = self._current(model, fit), fit.probe.learning_rate
+                meter = self._current(model, fit)
                 measured = meter.measure(
-                    before_update=fit.probe.before,
+                    before_update=before,
                     epoch=epoch,
                     began=began,
                     step=step,
-                    learning_rate=None if rate is None else float(rate),
+                    learning_rate=rate,
                     max_hvps=max_hvps,
                 )
             except Warning:  # which the user wants to be an error
                 raise
-            except Exception as error:
-                self._note(error)
+            except Exception as raised:
+                error = raised
             else:
                 self._num_failures = 0
-                return measured, meter.densities
-            finally:
-                fit.probe.before = fit.probe.learning_rate = None
+                return measured, meter.tables
         names = quantities.checked(self._options["quantities"])
+        passes = self._after(error, model, fit, before, rate)
+        if passes:
+            names = quantities.with_fallback(names)
         missing = columns.missing(names, self._options["num_eigenvalues"], step, epoch)
-        return missing | {"seconds": time.perf_counter() - now}, []
+        return missing | passes | {"seconds": time.perf_counter() - now}, {}
+
+    @property
+    def wants_update(self) -> bool:
+        """Whether the next row may need the last update, whatever its quantities."""
+        return self.meter is None or (self.refused and self._falls_back)
 
     def _current(self, model: keras.Model, fit: WatchedFit) -> row.EdgeMeter:
         """The meter, with the examples of this `fit`."""
@@ -91,13 +105,42 @@ class GuardedMeter:
         self.meter.approximation = fit.approximation
         return self.meter
 
-    def _note(self, error: Exception) -> None:
-        """Say why a measurement failed, and whether another one will be tried."""
-        self._num_failures += 1
-        lasting = isinstance(error, ValueError | TypeError | LookupError | NotImplementedError)
-        self.refused = lasting or self._num_failures >= _MOST_FAILURES
-        what_next = "nothing more is measured" if self.refused else "the next row is tried again"
-        self._warn(
-            f"A measurement failed, its row is NaN, and {what_next}. Training goes on. "
-            f"{type(error).__name__}: {error}"
-        )
+    def _after(
+        self,
+        error: Exception | None,
+        model: keras.Model,
+        fit: WatchedFit,
+        before: list[Any] | None,
+        rate: float | None,
+    ) -> dict[str, float]:
+        """Say why a measurement failed; what can be had without a curvature, if no other is tried.
+
+        Returns:
+            Columns of a row; empty if they can't be had either.
+        """
+        if error is not None:
+            self._num_failures += 1
+            lasting = isinstance(error, ValueError | TypeError | LookupError | NotImplementedError)
+            self.refused = lasting or self._num_failures >= _MOST_FAILURES
+            self._falls_back = lasting or isinstance(error, tf.errors.ResourceExhaustedError)
+        passes: dict[str, float] = {}
+        if self.refused and self._falls_back:
+            try:
+                passes = self._current(model, fit).measure_passes(before, rate)
+            except Warning:
+                raise
+            except Exception:  # the reason is that of the measurement
+                self._falls_back = False
+        if error is not None:
+            what_next = "the next row is tried again"
+            if passes:
+                what_next = (
+                    f"from now on only `{quantities.FALLBACK}` is measured, by forward passes"
+                )
+            elif self.refused:
+                what_next = "nothing more is measured"
+            self._warn(
+                f"A measurement failed, its row is NaN, and {what_next}. Training goes on. "
+                f"{type(error).__name__}: {error}"
+            )
+        return passes

@@ -5,12 +5,17 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import keras
+
 # The columns of a row that go into `logs`, under the same names.
 NAMES = ("edge_ratio", "preconditioned_sharpness", "stability_threshold", "sharpness")
 
 
-class LatestValues:
+class LatestValues(keras.callbacks.Callback):
     """The last known value of each of `NAMES`, NaN before there is one.
+
+    As a callback it puts them into the logs of every batch and epoch. Keras hands the logs from one
+    callback to the next, so it has to be called before those that read them.
 
     Every key is there from the first batch on, because `keras.callbacks.CSVLogger` fixes its
     columns at the end of the first epoch. If the logs have one of the keys already, as from a
@@ -25,6 +30,7 @@ class LatestValues:
     """
 
     def __init__(self, columns: Iterable[str]) -> None:
+        super().__init__()
         columns = set(columns)
         self._values = {name: math.nan for name in NAMES if name in columns}
         self._suffix: str | None = None
@@ -45,6 +51,14 @@ class LatestValues:
         for name in self._values:
             if not math.isnan(row[name]):
                 self._values[name] = float(row[name])
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Put the values into the logs of a batch."""
+        self.add_to(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Put the values into the logs of an epoch."""
+        self.add_to(logs)
 
     def add_to(self, logs: dict[str, Any] | None) -> None:
         """Put the values into the logs of a batch or an epoch."""

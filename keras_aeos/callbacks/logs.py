@@ -4,12 +4,13 @@ import contextlib
 import datetime
 import importlib.util
 import itertools
+import math
 import os
 import pathlib
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,11 +18,10 @@ import pandas as pd
 from keras_aeos.callbacks import cut_back, tensorboard, writers
 from keras_aeos.callbacks.card import Card
 from keras_aeos.callbacks.claim import Claim, Taken
-from keras_aeos.callbacks.quantities import DENSITY_COLUMNS
+from keras_aeos.callbacks.quantities import TABLES, Tables
 from keras_aeos.callbacks.running import weakly
 
 _METRICS = "metrics.csv"
-_DENSITIES = "spectral_density.csv"
 _MEASURED = "tensorboard/measured"
 _THRESHOLD = "tensorboard/threshold"
 _SUMMARY = "tensorboard/summary"
@@ -38,7 +38,8 @@ class Logs:
     curve is compared with is in the run ``tensorboard/threshold`` under the curve's tag: λ*, 1 and
     η. TensorBoard then draws both on one chart, in two colors.
     ``tensorboard/summary`` has the hyperparameters and results of each training that has ended.
-    ``spectral_density.csv`` has a line for each interval of a density.
+    ``spectral_density.csv`` has a line for each interval of a density, ``layers.csv`` one for each
+    layer of a row.
 
     From `begin` to `close` the directory belongs to these logs alone. A row is on the disk when
     `write` returns. If it can't be written, it waits in memory for the next one.
@@ -57,15 +58,16 @@ class Logs:
     """
 
     def __init__(self, log_dir: str | os.PathLike | None, columns: Sequence[str]) -> None:
-        self._arguments = (log_dir, list(columns))
+        self._log_dir = log_dir
+        self._columns = list(columns)  # the encoder of `metrics.csv` has this list too
         self._directory: pathlib.Path | None = None
         self._claim: Claim | None = None
         self._in_use: Callable[[], bool] | None = None
         self._files = {
-            _METRICS: writers.csv_file(columns),
-            _DENSITIES: writers.csv_file(DENSITY_COLUMNS),
+            _METRICS: writers.csv_file(self._columns),
+            **{_file_of(name): writers.csv_file(of_table) for name, of_table in TABLES.items()},
             _MEASURED: writers.event_file(
-                lambda entry: tensorboard.measured(entry["row"], entry["densities"]),
+                lambda entry: tensorboard.measured(entry["row"], entry["tables"]),
                 weakly(self._text_card),
             ),
             _THRESHOLD: writers.event_file(tensorboard.lines),
@@ -78,13 +80,13 @@ class Logs:
         self._warned = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._arguments
+        return type(self), (self._log_dir, self._columns)
 
     @property
     def directory(self) -> pathlib.Path | None:
         """The directory, an absolute path once training has begun; None if not yet chosen."""
-        if self._directory is None and self._arguments[0] is not None:
-            return pathlib.Path(self._arguments[0])
+        if self._directory is None and self._log_dir is not None:
+            return pathlib.Path(self._log_dir)
         return self._directory
 
     def begin(
@@ -115,24 +117,41 @@ class Logs:
         self._warned = self._opened = False
         self._claim_directory()
 
-    def write(self, row: writers.Row, densities: Iterable[writers.Row] = ()) -> None:
-        """Write a row and its densities; if that fails, warn once and keep them.
+    def set_columns(self, columns: Sequence[str]) -> None:
+        """Change the columns of the rows to come."""
+        self._columns[:] = columns
+
+    def add_columns(self, columns: Sequence[str]) -> None:
+        """Change the columns to more of them, NaN in the rows that are written."""
+        before = list(self._columns)
+        self.set_columns(columns)
+        if self._files[_METRICS].size is not None:
+            self._attempt("its new columns", self._rewrite, before)
+
+    def _rewrite(self, before: Sequence[str]) -> None:
+        """Write ``metrics.csv`` anew, which has other columns."""
+        path = self._claim_directory().directory / _METRICS
+        empty = dict.fromkeys(self._columns, math.nan)
+        rows = [empty | row for row in cut_back.read_rows(path, before)]
+        cut_back.write_csv(path, self._columns, rows)
+        self._begin_again()
+
+    def write(self, row: writers.Row, tables: Tables) -> None:
+        """Write a row and what it has in the tables; if that fails, warn once and keep them.
 
         Args:
             row: Dictionary of the columns.
-            densities: Dictionaries of the columns of ``spectral_density.csv``.
+            tables: For names of `TABLES`, dictionaries of their columns.
         """
-        densities = list(densities)
         for name in (_METRICS, _THRESHOLD):
             self._files[name].add(row)
-        self._files[_MEASURED].add({"step": row["step"], "row": row, "densities": densities})
-        for density in densities:
-            self._files[_DENSITIES].add(density)
+        self._files[_MEASURED].add({"step": row["step"], "row": row, "tables": tables})
+        for name, lines in tables.items():
+            for line in lines:
+                self._files[_file_of(name)].add(line)
         self._flush()
 
-    def resume(
-        self, rows: Sequence[writers.Row], densities: Sequence[writers.Row], step: int
-    ) -> None:
+    def resume(self, rows: Sequence[writers.Row], tables: Tables, step: int) -> None:
         """Let the files hold the rows up to a step from which training goes on, and no later ones.
 
         Files of another training are kept under the next free number.
@@ -140,34 +159,41 @@ class Logs:
         Raises:
             OSError: If the files can't be changed.
         """
-        directory, columns = self._claim_directory().directory, self._arguments[1]
+        directory, columns = self._claim_directory().directory, self._columns
         path = directory / _METRICS
         if path.exists() and cut_back.has_other_rows(path, columns, rows, step):
             self._set_aside(directory)
         cut_back.write_csv(path, columns, rows)
-        if densities or (directory / _DENSITIES).exists():
-            cut_back.write_csv(directory / _DENSITIES, DENSITY_COLUMNS, densities)
+        for name, lines in tables.items():
+            if lines or (directory / _file_of(name)).exists():
+                cut_back.write_csv(directory / _file_of(name), TABLES[name], lines)
         for run in (_MEASURED, _THRESHOLD):
             cut_back.cut_events(directory / run, step)
         # It is written at the end, which has not come yet.
         cut_back.cut_events(directory / _SUMMARY, -1)
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Look at the files before the next row as if they were those of another process."""
         self._opened = self._fresh = False
         for file in self._files.values():
             file.size = None
 
-    def rows(self, steps: range) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The rows and the densities of some steps in the files.
+    def rows(self, steps: range) -> tuple[list[dict[str, Any]], Tables]:
+        """The rows of some steps in the files, and what they have in the tables.
 
         Raises:
             OSError: If the files can't be read.
         """
-        tables = ((_METRICS, self._arguments[1]), (_DENSITIES, DENSITY_COLUMNS))
-        paths = [(self._claim_directory().directory / name, columns) for name, columns in tables]
-        rows, densities = (
-            cut_back.read_rows(path, columns, steps) if path.exists() else []
-            for path, columns in paths
-        )
-        return rows, densities
+        directory = self._claim_directory().directory
+
+        def read(name: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+            path = directory / name
+            rows = cut_back.read_rows(path, columns) if path.exists() else []
+            return [row for row in rows if row["step"] in steps]
+
+        tables = {name: read(_file_of(name), columns) for name, columns in TABLES.items()}
+        return read(_METRICS, self._columns), tables
 
     def finish(
         self, metrics: pd.DataFrame, seconds: float, first_loss: float | None = None
@@ -269,7 +295,10 @@ class Logs:
             return path.stat().st_size == metrics.size
         return all(
             writers.resume_csv(directory / name, columns, self._files[_METRICS].next_step)
-            for name, columns in ((_METRICS, self._arguments[1]), (_DENSITIES, DENSITY_COLUMNS))
+            for name, columns in (
+                (_METRICS, self._columns),
+                *((_file_of(table), of_table) for table, of_table in TABLES.items()),
+            )
             if (directory / name).exists()
         )
 
@@ -304,14 +333,13 @@ class Logs:
             return self._claim
         if self._claim is not None:
             self._claim.release()
-        log_dir = self._arguments[0]
         try:
             wanted, candidates = self._candidates()
             self._claim = _first_free(candidates, self._in_use)
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(
                 "`log_dir` must be a local directory in which files can be written. "
-                f"{error}. To fix this, name another directory. Received: log_dir={log_dir!r}"
+                f"{error}. To fix this, name another directory. Received: log_dir={self._log_dir!r}"
             ) from error
         if self._claim.directory != self._directory:
             self._directory = self._claim.directory
@@ -326,7 +354,7 @@ class Logs:
 
     def _candidates(self) -> tuple[pathlib.Path | None, Iterator[tuple[pathlib.Path, bool]]]:
         """The directory that is expected, if any, and those to try, with whether each is new."""
-        log_dir = self._arguments[0]
+        log_dir = self._log_dir
         if log_dir is None:
             base = pathlib.Path("logs", "aeos", _now()).absolute()
         elif _URL.match(os.fspath(log_dir)):
@@ -355,6 +383,10 @@ def _picture(metrics: pd.DataFrame, title: str) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Matplotlib, which are no concern of the training
         return picture.png(picture.draw(metrics, title))
+
+
+def _file_of(table: str) -> str:
+    return f"{table}.csv"
 
 
 def _now() -> str:

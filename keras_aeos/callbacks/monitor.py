@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
-import pandas as pd
 
 from keras_aeos import constraints
 from keras_aeos.callbacks import columns, schedule
@@ -20,9 +19,9 @@ from keras_aeos.callbacks.guarded_meter import GuardedMeter
 from keras_aeos.callbacks.latest import LatestValues
 from keras_aeos.callbacks.logs import Logs
 from keras_aeos.callbacks.never_raises import never_raises
-from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, QUANTITIES
+from keras_aeos.callbacks.quantities import QUANTITIES
 from keras_aeos.callbacks.resuming import Resumable
-from keras_aeos.callbacks.running import running_while, weakly
+from keras_aeos.callbacks.running import put_first, running_while, weakly
 from keras_aeos.callbacks.unconverged import UnconvergedRows
 from keras_aeos.callbacks.watched_fit import WatchedFit
 from keras_aeos.curvature import batches, replicas
@@ -32,8 +31,8 @@ from keras_aeos.curvature.loss import LossFunction
 # Least number of examples to gather from `fit`.
 _PROBE_SIZE = 256
 _SEVERAL_UPDATES = (
-    "`update_curvature` is NaN: with steps_per_execution > 1 the last update can't be told from "
-    "those before it."
+    "What is measured of the last update is NaN: with steps_per_execution > 1 it can't be told "
+    "from those before it."
 )
 _NOTHING_SEEN = (
     "Nothing was measured: no batch of `fit` has been seen. If this goes on, the model makes its "
@@ -52,9 +51,9 @@ class AEoSMonitor(Resumable):
 
     The last known values of `edge_ratio`, `preconditioned_sharpness`, `stability_threshold` and, if
     it is measured, `sharpness` are in Keras' `logs` after every batch and epoch, NaN before there
-    is one. The progress bar and `History` show them, and a callback that comes after the monitor in
-    the list reads them, as ``EarlyStopping(monitor="edge_ratio", mode="max")`` does. Keras hands
-    the logs from one callback to the next, so put the monitor first, after `BackupAndRestore`.
+    is one. The progress bar and `History` show them, and the other callbacks of `fit` read them, as
+    ``EarlyStopping(monitor="edge_ratio", mode="max")`` does, in any order. After a batch, those
+    that come before the monitor in the list see the values without a row of this batch.
 
     The columns of a row, with those of the quantities before ``residual`` and, if
     `num_eigenvalues` > 1, ``preconditioned_sharpness_2`` and so on at the end:
@@ -70,8 +69,9 @@ class AEoSMonitor(Resumable):
     P. A warning says once why rows are not exact.
 
     Once training has begun, the monitor never ends it. If a measurement fails, a warning says why,
-    the row holds NaN, and training goes on. A `fit` that ends before its first row is measured at
-    its end.
+    the row holds NaN, and training goes on. Where there is no curvature, as with a layer without
+    second derivatives, rows hold the loss and ``critical_learning_rate`` instead. A `fit` that ends
+    before its first row is measured at its end.
 
     Args:
         data: The examples to measure on, all of them, one micro-batch at a time: arrays ``(x, y)``
@@ -180,7 +180,8 @@ class AEoSMonitor(Resumable):
         measured = ("quantities", "num_eigenvalues", "loss", "optimizer", "check")
         self._options = {name: self._arguments[name] for name in measured}
         self._options["solver"] = self._solver
-        self.columns = columns.columns(names, num_eigenvalues)
+        self._narrow_columns = self.columns = columns.columns(names, num_eigenvalues)
+        self._wide_columns = columns.columns(of_row.with_fallback(names), num_eigenvalues)
         self._logs = Logs(log_dir, self.columns)
         self._latest = LatestValues(self.columns)
         self._given = None if data is None else batches.from_data(data, batch_size)
@@ -210,21 +211,6 @@ class AEoSMonitor(Resumable):
         """The directory of the logs, a `pathlib.Path`; None until training begins by default."""
         return self._logs.directory
 
-    @property
-    def history(self) -> pd.DataFrame:
-        """The rows so far, a `pandas.DataFrame` with the columns of the class's table."""
-        return pd.DataFrame(self._rows, columns=self.columns)
-
-    @property
-    def spectral_densities(self) -> pd.DataFrame:
-        """The spectral densities so far, a `pandas.DataFrame`, one row per interval.
-
-        The columns are ``step``, ``operator`` ("raw" or "preconditioned"), ``low`` and ``high``,
-        the ends of the interval, the ``fraction`` of the eigenvalues in it and its standard
-        ``error``.
-        """
-        return pd.DataFrame(self._densities, columns=DENSITY_COLUMNS)
-
     def set_model(self, model: keras.Model) -> None:
         """Attach to a model; called by `fit` before it makes its training function."""
         super().set_model(model)
@@ -245,6 +231,7 @@ class AEoSMonitor(Resumable):
             if not replicas.has_workers(model.distribute_strategy):
                 self._begin_keeping()
         self._latest.begin()
+        put_first(self._latest, self)
         self._began = time.perf_counter() - self._seconds_trained
         self._num_rows_before = len(self._rows)
         self._watch(had_function)
@@ -266,7 +253,9 @@ class AEoSMonitor(Resumable):
         return fit
 
     def _card(self) -> Card:
-        batch_size = None if self._fit is None else self._fit.probe.batch_size
+        seen = None if self._fit is None else self._fit.probe.batch_size
+        # A loop without batches for the monitor to see may say how large they are.
+        batch_size = (self.params or {}).get("batch_size") if seen is None else seen
         return describe(self.model, self._measured_optimizer(), batch_size, self._arguments)
 
     def _measured_optimizer(self) -> keras.optimizers.Optimizer | None:
@@ -283,7 +272,8 @@ class AEoSMonitor(Resumable):
         due = self._most_updates + steps >= self._next_step
         if due and self._updates_wanted and steps > 1:
             self._warn_once(_SEVERAL_UPDATES)
-        fit.expect(due, keep=due and self._updates_wanted and steps == 1)
+        wanted = self._updates_wanted or self._meter.wants_update
+        fit.expect(due, keep=due and wanted and steps == 1)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Measure if it is due, and put the latest values into `logs`."""
@@ -345,16 +335,15 @@ class AEoSMonitor(Resumable):
             return
         began = time.perf_counter()
         self._restore_vectors(fit)
-        measured, densities = self._meter.measure(
+        measured, tables = self._meter.measure(
             self.model, fit, step, self._epoch, self._began, max_hvps
         )
         self._last_step = step
         self._unconverged.note(measured)
         self._latest.note(measured)
-        self._rows.append(measured)
-        self._densities += densities
+        measured = self._add(measured, tables)
         if fit.writes:
-            self._logs.write(measured, densities)
+            self._logs.write(measured, tables)
         seconds = time.perf_counter() - began + self._seconds_keeping
         self._next_step = fit.agreed(self._schedule.after(step, seconds, measured["edge_ratio"]))
         self._keep_state()

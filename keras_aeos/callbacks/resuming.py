@@ -1,13 +1,16 @@
 """What lets a monitor go on in a `fit` that is resumed, as if it had never stopped."""
 
+import math
 import os
 import pathlib
 import time
 from typing import Any
 
 import keras
+import pandas as pd
 
 from keras_aeos.callbacks import state
+from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, LAYER_COLUMNS, TABLES, Tables
 from keras_aeos.callbacks.running import companions
 from keras_aeos.callbacks.watched_fit import WatchedFit
 from keras_aeos.curvature import replicas
@@ -33,8 +36,12 @@ class Resumable(keras.callbacks.Callback):
 
     def __init__(self) -> None:
         super().__init__()
+        # The columns of the rows: at first the narrow ones; the wide ones without curvature.
+        self.columns: list[str] = []
+        self._narrow_columns: list[str] = []
+        self._wide_columns: list[str] = []
         self._rows: list[dict[str, Any]] = []
-        self._densities: list[dict[str, Any]] = []
+        self._tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
         # The state for the next `fit`; that of which the vectors wait for the first measurement.
         self._loaded: state.State | None = None
         self._unmeasured: state.State | None = None
@@ -44,21 +51,64 @@ class Resumable(keras.callbacks.Callback):
     def __deepcopy__(self: Any, memo: dict[int, Any]) -> Any:
         """A monitor with the same arguments and rows, attached to no model; `data` is shared."""
         copy = type(self)(**self._arguments)
-        copy._rows, copy._densities = list(self._rows), list(self._densities)
+        copy._take(self.columns, self._rows, self._tables)
         return copy
 
     def __getstate__(self: Any) -> dict[str, Any]:
         """The arguments and the rows; what belongs to a model is left out."""
         return {
             "arguments": self._arguments,
-            "rows": self._rows,
-            "densities": self._densities,
+            "rows": (self.columns, self._rows, self._tables),
         }
 
     def __setstate__(self: Any, state: dict[str, Any]) -> None:
         """Make the monitor of these arguments, with these rows."""
         type(self).__init__(self, **state["arguments"])
-        self._rows, self._densities = state["rows"], state["densities"]
+        self._take(*state["rows"])
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The rows so far, a `pandas.DataFrame` with the columns of the class's table."""
+        return pd.DataFrame(self._rows, columns=self.columns)
+
+    @property
+    def spectral_densities(self) -> pd.DataFrame:
+        """The spectral densities so far, a `pandas.DataFrame`, one row per interval.
+
+        The columns are ``step``, ``operator`` ("raw" or "preconditioned"), ``low`` and ``high``,
+        the ends of the interval, the ``fraction`` of the eigenvalues in it and its standard
+        ``error``.
+        """
+        return pd.DataFrame(self._tables["spectral_density"], columns=DENSITY_COLUMNS)
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """The layers so far, a `pandas.DataFrame`, one row for each ``step`` and ``layer``.
+
+        The columns are its ``share`` in the top eigenvector, of the quantity ``edge_layer``, and
+        its ``layer_sharpness``, of the quantity of this name; NaN if it is not asked for.
+        """
+        return pd.DataFrame(self._tables["layers"], columns=LAYER_COLUMNS)
+
+    def _add(self: Any, row: dict[str, Any], tables: Tables) -> dict[str, Any]:
+        """Add a row, and return it with all columns. Without curvature it may bring more."""
+        if not row.keys() <= set(self.columns):
+            self.columns = self._wide_columns
+            for earlier in self._rows:
+                earlier |= dict.fromkeys(row.keys() - earlier.keys(), math.nan)
+            self._logs.add_columns(self.columns)
+        row = dict.fromkeys(self.columns, math.nan) | row
+        self._rows.append(row)
+        for name, lines in tables.items():
+            self._tables[name] += lines
+        return row
+
+    def _take(self: Any, columns: list[str], rows: list[dict[str, Any]], tables: Tables) -> None:
+        """Have these rows in place of those so far."""
+        self.columns = columns
+        self._logs.set_columns(columns)
+        self._rows = list(rows)
+        self._tables = {name: list(lines) for name, lines in tables.items()}
 
     def save(self, path: str | os.PathLike) -> None:
         """Write what the rows to come depend on, beside the model, to a ``.npz`` file.
@@ -101,9 +151,14 @@ class Resumable(keras.callbacks.Callback):
         Raises:
             ValueError: If it is of a monitor with other columns.
         """
-        if found.facts["columns"] != self.columns:
+        if not self._can_have(found):
             raise ValueError("its monitor has other `quantities` or `num_eigenvalues`")
-        self._loaded, self._rows, self._densities = found, found.rows, list(found.densities)
+        self._loaded = found
+        self._take(found.facts["columns"], found.rows, found.tables)
+
+    def _can_have(self, found: state.State) -> bool:
+        """Whether a state is of a monitor with the same arguments."""
+        return found.facts["columns"] in (self._narrow_columns, self._wide_columns)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keep the state that belongs to a checkpoint of this moment."""
@@ -126,7 +181,7 @@ class Resumable(keras.callbacks.Callback):
             if found is None and self._states is not None and not self._rows:
                 found = self._states.newest(step) if step else None
                 self._states.forget_after(step if found else 0)
-            if found is None or found.facts["columns"] != self.columns:
+            if found is None or not self._can_have(found):
                 return
             if not found.counts_batches:
                 found = found.until(step)
@@ -137,7 +192,7 @@ class Resumable(keras.callbacks.Callback):
             state.restore(self, found, fit)
             self._unmeasured = found
             if fit.writes:
-                self._logs.resume(self._rows, self._densities, max(step, found.step))
+                self._logs.resume(self._rows, self._tables, max(step, found.step))
         except (KeyError, OSError, TypeError, ValueError) as error:
             self._warn_once(
                 "The training goes on, but not all rows before it are kept: "

@@ -1,5 +1,6 @@
 """The row of numbers that one measurement yields; nothing here knows of `fit`."""
 
+import functools
 import math
 import time
 import warnings
@@ -15,6 +16,7 @@ from keras_aeos.callbacks import quantities as of_row
 from keras_aeos.callbacks.clipping import Clipping
 from keras_aeos.callbacks.quantities import OCCASIONAL, OCCASIONAL_FREQ, QUANTITIES
 from keras_aeos.curvature import batches
+from keras_aeos.curvature.critical_learning_rate import CriticalLearningRates
 from keras_aeos.curvature.eigenpairs import Eigensolver, check_num_eigenvalues, resolve
 from keras_aeos.curvature.loss import LossFunction
 from keras_aeos.curvature.measurement import Measurement
@@ -59,6 +61,7 @@ class EdgeMeter:
         columns: Names of the row's columns, in order.
         densities: Spectral densities of the last measurement, a list of dictionaries with the
             columns of `AEoSMonitor.spectral_densities`.
+        layers: Its layers, a list of dictionaries with the columns of `AEoSMonitor.layers`.
 
     Example:
         ```python
@@ -102,6 +105,7 @@ class EdgeMeter:
         self._num_rows = 0
         self.columns = columns.columns(self._quantities, num_eigenvalues)
         self.densities: list[dict[str, Any]] = []
+        self.layers: list[dict[str, Any]] = []
         self._num_eigenvalues = num_eigenvalues
         method, rtol, self._max_hvps = resolve(solver)
         self._tracker = EigenpairTracker(method, rtol, self._max_hvps)
@@ -114,6 +118,12 @@ class EdgeMeter:
         self._seconds = 0.0
         self._warned: set[str] = set()
         self._economical = False
+        self.critical = CriticalLearningRates()
+
+    @property
+    def tables(self) -> of_row.Tables:
+        """What the last row has in the tables beside the rows."""
+        return {"spectral_density": self.densities, "layers": self.layers}
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer | None:
@@ -180,20 +190,25 @@ class EdgeMeter:
         if step is None:
             step = dynamics.num_updates(self.optimizer)
         description, diagonal = self._describe_optimizer(objective, learning_rate)
+        rate = self._learning_rate(description, learning_rate)
+        critical = None
+        if before_update and any(QUANTITIES[name].of_passes for name in self._quantities):
+            critical = self.critical.measure(objective, before_update, rate)
         solved: list[Eigenpairs] = []
         reading = columns.Reading(
             step=step,
             epoch=epoch,
             description=description,
-            learning_rate=self._learning_rate(description, learning_rate),
+            learning_rate=rate,
             measurement=Measurement(
                 objective,
-                lambda name, matvec: self._solve(objective, name, matvec, step, solved),
+                functools.partial(self._solve, objective, step, solved),
                 None if diagonal is None else objective.pack(diagonal),
                 _update(objective, before_update),
                 [QUANTITIES[name].per_batch for name in self._quantities],
                 seed=step,
                 clipping=self._clipping(objective, description),
+                critical=critical,
             ),
             solved=solved,
             began=now,
@@ -210,8 +225,10 @@ class EdgeMeter:
             reading.measurement,
             reading.learning_rate,
             reading.threshold,
+            reading.mean_square_threshold,
         )
         self.densities = of_row.densities(self._quantities, reading.measurement, step)
+        self.layers = of_row.layers(self._quantities, reading.measurement, step)
         row |= {column.name: column.read(reading) for column in columns.LAST}
         row |= {
             name: reading.eigenvalue(index)
@@ -220,6 +237,30 @@ class EdgeMeter:
         self._seconds += row["seconds"]
         self._num_rows += 1
         return row
+
+    def measure_passes(
+        self, before_update: Sequence[tf.Tensor] | None, learning_rate: float | None
+    ) -> dict[str, float]:
+        """What forward passes alone can say: the columns of ``critical_learning_rate``, and two.
+
+        Args:
+            before_update: As for `measure`.
+            learning_rate: As for `measure`.
+
+        Returns:
+            A dictionary with ``learning_rate`` and ``loss`` too.
+        """
+        self._check = False  # what it refuses is not needed
+        objective = self._current_objective()
+        description, _ = self._describe_optimizer(objective, learning_rate)
+        rate = self._learning_rate(description, learning_rate)
+        with full_precision():
+            present = [tf.convert_to_tensor(v.value) for v in objective.variables]
+            loss = objective.first_order.loss_along(objective.batches, present, present)(0.0)
+            found = self.critical.measure(objective, before_update or (), rate)
+        names = QUANTITIES["critical_learning_rate"].columns
+        values = dict(zip(names, of_row.critical_numbers(found), strict=True))
+        return {"learning_rate": rate, "loss": loss} | values
 
     def _quantities_now(self, measurement: Measurement) -> list[str]:
         """The quantities of this row: by default, seldom those that take a solve of their own."""
@@ -231,16 +272,17 @@ class EdgeMeter:
     def _solve(
         self,
         objective: Objective,
-        name: str,
-        matvec: Matvec,
         step: int,
         solved: list[Eigenpairs],
+        name: str,
+        matvec: Matvec,
+        size: int | None = None,
     ) -> Eigenpairs:
-        """Largest eigenpairs of one of the two operators, started from the last ones."""
+        """Largest eigenpairs of one of the operators, started from the last ones."""
         result = self._tracker.solve(
             name,
             matvec,
-            tf.zeros([objective.num_parameters], objective.dtype),
+            tf.zeros([objective.num_parameters if size is None else size], objective.dtype),
             self._num_eigenvalues if name == "preconditioned" else 1,
             seed=step,
         )

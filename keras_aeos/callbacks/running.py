@@ -1,5 +1,6 @@
 """Whether the training that a callback watches still runs, and its object still lives."""
 
+import itertools
 import sys
 import traceback
 import weakref
@@ -46,7 +47,21 @@ def weakly(method: Callable[[], Any]) -> Callable[[], Any]:
 
 def companions(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
     """The callbacks of the training that now calls `callback`, itself included."""
-    return [member for members in _lists_with(callback) for member in members]
+    return [member for found in _lists_with(callback) for member in found.callbacks]
+
+
+def put_first(helper: keras.callbacks.Callback, callback: keras.callbacks.Callback) -> None:
+    """Have a helper called before the callbacks of the training that now calls `callback`.
+
+    Helpers of the same class keep their order. Without a `keras.callbacks.CallbackList`, as in a
+    loop of the user's own, nothing happens.
+    """
+    for found in list(_lists_with(callback)):
+        members = found.callbacks
+        if not any(member is helper for member in members):
+            alike = list(itertools.takewhile(lambda member: type(member) is type(helper), members))
+            # Another list, because the loop that calls `callback` iterates over this one.
+            found.callbacks = [*alike, helper, *members[len(alike) :]]
 
 
 def _is_called(callback: keras.callbacks.Callback) -> bool:
@@ -56,12 +71,12 @@ def _is_called(callback: keras.callbacks.Callback) -> bool:
 
 def _lists_with(
     callback: keras.callbacks.Callback,
-) -> Iterator[list[keras.callbacks.Callback]]:
-    """The members of each `CallbackList` with the callback, where a thread executes."""
+) -> Iterator[keras.callbacks.CallbackList]:
+    """Each `CallbackList` with the callback, where a thread executes."""
     for frame in sys._current_frames().values():
         for current, _ in traceback.walk_stack(frame):
             for value in list(current.f_locals.values()):
                 if issubclass(type(value), keras.callbacks.CallbackList) and any(
                     member is callback for member in value.callbacks
                 ):
-                    yield value.callbacks
+                    yield value

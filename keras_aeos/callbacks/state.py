@@ -13,11 +13,13 @@ import tensorflow as tf
 
 from keras_aeos import array_files
 from keras_aeos.callbacks.guarded_meter import GuardedMeter
+from keras_aeos.callbacks.quantities import TABLES, Tables
 from keras_aeos.callbacks.schedule import Automatic
 from keras_aeos.callbacks.watched_fit import WatchedFit
+from keras_aeos.curvature import layers
 from keras_aeos.curvature.precision import full_precision
 
-_VERSION = 1
+_VERSION = 2
 # What is kept of each object that has a memory: a file sets these attributes and no others.
 _KEPT: dict[str, tuple[str, ...]] = {
     "schedule": (
@@ -26,8 +28,9 @@ _KEPT: dict[str, tuple[str, ...]] = {
     ),
     "latest": ("_values", "first_loss", "_begun"),
     "unconverged": ("_num_in_succession", "_said"),
-    "guarded_meter": ("_num_failures", "refused"),
+    "guarded_meter": ("_num_failures", "refused", "_falls_back"),
     "meter": ("_num_rows", "_seconds", "_warned"),
+    "critical": ("_guess",),
     "fit": ("_num_batches", "_counted"),
     "probe": ("confirmed", "_num_missing"),
 }
@@ -39,8 +42,8 @@ class State:
     """The state of a monitor after some updates.
 
     Attributes:
-        facts: Rows, densities, schedule and counters, as JSON has them. Without the rows and
-            densities if ``facts["complete"]`` is false: the logs have them.
+        facts: Rows, tables, schedule and counters, as JSON has them. Without the rows and the
+            tables if ``facts["complete"]`` is false: the logs have them.
         arrays: The vectors from which the next solves start, and the examples that were gathered.
     """
 
@@ -68,9 +71,9 @@ class State:
         return bool(self.facts.get("fit", {}).get("_counted"))
 
     @property
-    def densities(self) -> list[dict[str, Any]]:
-        """The intervals of the spectral densities."""
-        return self.facts["densities"]
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """What the rows have in the tables beside them."""
+        return self.facts["tables"]
 
     def until(self, step: int) -> "State":
         """The state, or if it is a later one what of it holds at an earlier step: the rows."""
@@ -80,15 +83,19 @@ class State:
         kept = ("version", "complete", "columns", "warned", "num_rows_before", "seconds")
         facts = {key: self.facts[key] for key in kept}
         facts["rows"] = [row for row in self.facts["rows"] if row[place] <= step]
-        facts["densities"] = [row for row in self.densities if row["step"] <= step]
+        facts["tables"] = {
+            name: [line for line in lines if line["step"] <= step]
+            for name, lines in self.tables.items()
+        }
         facts["step"] = facts["rows"][-1][place] if facts["rows"] else 0
         return State(facts, {})
 
-    def extend(self, rows: list[dict[str, Any]], densities: list[dict[str, Any]]) -> None:
+    def extend(self, rows: list[dict[str, Any]], tables: Tables) -> None:
         """Add rows that follow those that it holds."""
         facts = self.facts
         facts["rows"] += [[row[name] for name in facts["columns"]] for row in rows]
-        self.densities.extend(densities)
+        for name, lines in tables.items():
+            self.tables[name] += lines
         if "meter" in facts:
             facts["meter"]["_num_rows"] += sum(row["step"] > self.step for row in rows)
         if rows:
@@ -131,8 +138,11 @@ def parsed(text: str, arrays: dict[str, np.ndarray]) -> State:
         raise ValueError("its text is nested too deeply") from error
     if not isinstance(facts, dict) or facts.get("version") != _VERSION:
         raise ValueError("it does not hold the state of a monitor, or that of another version")
-    if not all(isinstance(facts.get(key), list) for key in ("columns", "rows", "densities")):
+    if not all(isinstance(facts.get(key), list) for key in ("columns", "rows")):
         raise ValueError("it has no rows")
+    tables = facts.get("tables")
+    if not isinstance(tables, dict) or tables.keys() != TABLES.keys():
+        raise ValueError("it does not have the tables of its rows")
     num_columns = len(facts["columns"])
     if not all(isinstance(row, list) and len(row) == num_columns for row in facts["rows"]):
         raise ValueError("its rows do not have its columns")
@@ -145,14 +155,13 @@ def of(monitor: Any, complete: bool = True) -> State:
     """The present state of an `AEoSMonitor`; without the rows so far if not `complete`."""
     if monitor._loaded is not None:
         return monitor._loaded
-    rows, densities = (monitor._rows, monitor._densities) if complete else ([], [])
     facts: dict[str, Any] = {
         "version": _VERSION,
         "complete": complete,
         "step": monitor._rows[-1]["step"] if monitor._rows else 0,
         "columns": monitor.columns,
-        "rows": [[row[name] for name in monitor.columns] for row in rows],
-        "densities": list(densities),
+        "rows": [[row[name] for name in monitor.columns] for row in monitor._rows if complete],
+        "tables": {k: list(v) if complete else [] for k, v in monitor._tables.items()},
         "warned": sorted(monitor._warned),
         "num_rows_before": monitor._num_rows_before,
         "seconds": time.perf_counter() - monitor._began,
@@ -169,10 +178,12 @@ def of(monitor: Any, complete: bool = True) -> State:
         facts["examples"] = _examples(monitor._fit.probe.batches, arrays)
     waiting, meter = monitor._unmeasured, monitor._meter.meter
     if waiting is not None:  # no row since it was restored
-        facts |= {k: waiting.facts[k] for k in ("meter", "num_solves") if k in waiting.facts}
+        kept = ("meter", "critical", "num_solves")
+        facts |= {k: waiting.facts[k] for k in kept if k in waiting.facts}
         arrays |= {k: v for k, v in waiting.arrays.items() if k.startswith(_VECTORS)}
     elif meter is not None:
         facts["meter"] = _kept("meter", meter)
+        facts["critical"] = _kept("critical", meter.critical)
         facts["num_solves"] = meter._tracker._num_solves
         arrays |= {_VECTORS + k: v.numpy() for k, v in meter._tracker._last.items()}
     return State(facts, arrays)
@@ -186,7 +197,7 @@ def restore(monitor: Any, state: State, fit: WatchedFit) -> None:
     """
     facts = state.facts
     try:
-        monitor._rows, monitor._densities = state.rows, list(state.densities)
+        monitor._take(facts["columns"], state.rows, state.tables)
         monitor._last_step = state.step or None
         monitor._warned = set(facts["warned"])
         monitor._num_rows_before = int(facts["num_rows_before"])
@@ -218,6 +229,7 @@ def restore_meter(state: State, guarded: GuardedMeter, model: Any, fit: WatchedF
     try:
         with full_precision():
             meter = guarded._current(model, fit)
+            _give("critical", meter.critical, state.facts)
             objective = meter._current_objective()
     except Warning:  # which the user wants to be an error
         raise
@@ -228,10 +240,12 @@ def restore_meter(state: State, guarded: GuardedMeter, model: Any, fit: WatchedF
         for name, array in state.arrays.items()
         if name.startswith(_VECTORS)
     }
-    dtype = tf.as_dtype(objective.dtype)
+    dtype, size = tf.as_dtype(objective.dtype), objective.num_parameters
+    blocks = layers.blocks(objective, lambda vector: vector)
+    sizes = {f"layer {number}": entry[-1] for number, entry in enumerate(blocks)}
     if vectors and all(
-        array.shape[1:] == (objective.num_parameters,) and tf.as_dtype(array.dtype) == dtype
-        for array in vectors.values()
+        array.shape[1:] == (sizes.get(name, size),) and tf.as_dtype(array.dtype) == dtype
+        for name, array in vectors.items()
     ):
         tracker = meter._tracker
         try:

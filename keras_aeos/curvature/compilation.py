@@ -29,9 +29,9 @@ class CompilationTrial:
     have saved, compiled, as much time as it is expected to take: so it never costs more than about
     twice what the wiser choice would. It is kept if the products are equal to rounding and faster.
 
-    On a CPU it is never tried: compiled products are slower there, or wrong
-    (`python tools/benchmark.py xla`). Max pooling is left out, because XLA's second derivative of
-    it is wrong.
+    On a CPU it is never tried: most compiled products are slower there
+    (`python tools/benchmark.py xla`), and a choice by time would make the rows of equal trainings
+    differ in rounding. Max pooling is left out, because XLA's second derivative of it is wrong.
 
     Args:
         parts: The `PartialEvaluation` whose `compiled` is set.

@@ -77,6 +77,7 @@ def top_eigenpairs(
     solver: str | Eigensolver = "lanczos",
     batch_size: int | None = None,
     seed: int = 0,
+    variables: Sequence[keras.Variable] | None = None,
 ) -> Eigenpairs:
     """Largest (most positive) eigenpairs of the Hessian H of the training loss, or of ``P⁻¹H``.
 
@@ -97,10 +98,13 @@ def top_eigenpairs(
         batch_size: Positive integer or None. Rows per micro-batch if `data` are arrays; None
             (default) for 1,024.
         seed: Integer. Seed of the solver's random start, 0 by default.
+        variables: List of trainable variables of the model, or None. Those of one layer give the
+            eigenpairs of its diagonal block of H, with all others fixed, and `preconditioner` has
+            a tensor for each of them. None (default) for all.
 
     Returns:
         An `Eigenpairs`: `eigenvalues` (k,), descending; `eigenvectors`, a list of k lists of
-        tensors u of the trainable variables' shapes, with ``uᵀ P u = 1``; `residuals`,
+        tensors u of the shapes of `variables`, with ``uᵀ P u = 1``; `residuals`,
         `error_bounds` and `converged` (k,); `upper_bound` of λ₁; `num_hvps`; `ritz_values`.
 
     Raises:
@@ -121,8 +125,10 @@ def top_eigenpairs(
         Cohen et al. 2022, Section 2 (preconditioned sharpness).
     """
     constraints.check(num_eigenvalues=num_eigenvalues, seed=seed)
+    if variables is not None:
+        _check_variables(model, variables)
     method, rtol, max_hvps = resolve(solver)
-    objective = _objective(model, from_data(data, batch_size))
+    objective = objective_of(model, from_data(data, batch_size), variables)
     check_num_eigenvalues(num_eigenvalues, objective)
     scale = inverse_root(objective, preconditioner)
     with full_precision():
@@ -140,8 +146,12 @@ def top_eigenpairs(
     )
 
 
-def _objective(model: keras.Model, batches: MicroBatches) -> Objective:
-    """The model's objective, traced once as long as its loss and trainable variables stay.
+def objective_of(
+    model: keras.Model,
+    batches: MicroBatches,
+    variables: Sequence[keras.Variable] | None = None,
+) -> Objective:
+    """The model's objective, traced once as long as its loss and these variables stay.
 
     It is kept on the model, past Keras's tracking of attributes, and lives as long as it.
     """
@@ -149,7 +159,7 @@ def _objective(model: keras.Model, batches: MicroBatches) -> Objective:
         getattr(model, "_compile_config", None),
         model.dtype_policy,
         [(id(layer), layer.trainable) for layer in model._flatten_layers()],
-        [id(v) for v in model.trainable_variables],
+        [id(v) for v in (model.trainable_variables if variables is None else variables)],
         batches.spec,
     )
     known = model.__dict__.get(_OBJECTIVE)
@@ -157,9 +167,20 @@ def _objective(model: keras.Model, batches: MicroBatches) -> Objective:
         objective = known[1]
         objective.batches = batches
         return objective
-    objective = Objective(model, batches)
+    objective = Objective(model, batches, variables=variables)
     object.__setattr__(model, _OBJECTIVE, (key, objective))
     return objective
+
+
+def _check_variables(model: keras.Model, variables: Sequence[keras.Variable]) -> None:
+    trainable = {id(v) for v in model.trainable_variables}
+    others = [v for v in variables if id(v) not in trainable]
+    if others or len({id(v) for v in variables}) != len(variables) or not variables:
+        raise ValueError(
+            "`variables` must be different trainable variables of the model, such as "
+            "`layer.trainable_variables`. Received: variables="
+            f"{[getattr(v, 'path', v) for v in variables]}"
+        )
 
 
 def check_num_eigenvalues(num_eigenvalues: int, objective: Objective) -> None:

@@ -3,27 +3,16 @@
 import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_aeos.curvature import programs
+from keras_aeos.curvature import batch_visits, programs
+from keras_aeos.curvature.batch_visits import Part, Visitor
 from keras_aeos.curvature.batches import MicroBatches, moved
 from keras_aeos.curvature.partial_evaluation import PartialEvaluation, num_bytes
 from keras_aeos.curvature.replicas import Replicas
 from keras_aeos.solvers.operators import Program
 from keras_aeos.solvers.vectors import Matvec
-
-# Called with the gradient of a batch and its product with a vector.
-Visitor = Callable[[tf.Tensor, Matvec], None]
-
-
-class _Part(NamedTuple):
-    """What was computed of a micro-batch: its number of examples, gradient (n,) and product."""
-
-    count: tf.Tensor
-    gradient: tf.Tensor
-    product: Matvec
 
 
 class Linearisation:
@@ -67,8 +56,8 @@ class Linearisation:
         self._batches = batches
         self._parameters = replicas.parameters()
         counts, loss, gradients = replicas.together(lambda: self._evaluate(room, visitors))
-        num_examples, loss, num_left = replicas.total(
-            [float(sum(counts)), loss, float(len(counts) - len(self.kept))]
+        num_examples, loss, num_kept, num_parts = replicas.total(
+            [float(sum(counts)), loss, float(len(self.kept)), float(len(counts))]
         )
         if not num_examples:
             raise ValueError(
@@ -76,10 +65,16 @@ class Linearisation:
             )
         self.loss = loss / num_examples
         self.gradient: tf.Tensor = replicas.sum(gradients) / num_examples
-        self._all_kept = not num_left
+        self._all_kept = num_kept == num_parts
         self._weights = [
             tf.constant(count / num_examples, parts.vector_spec.dtype) for count in counts
         ]
+        if visitors and replicas.of_workers:
+            zero = tf.zeros_like(self.gradient)
+            here, num_pieces = self._parts_here(), batches.num_pieces
+            batch_visits.visit_with_workers(
+                visitors, here, round(num_parts), num_pieces, replicas, zero
+            )
 
     def _evaluate(
         self, room: Callable[[str], int], visitors: Sequence[Visitor]
@@ -93,7 +88,7 @@ class Linearisation:
         losses: list[tf.Tensor] = []
         gradients = [tf.zeros(vector.shape, vector.dtype)] * len(replicas.devices)
         left = [room(device) for device in replicas.devices]
-        batch: list[_Part] = []
+        batch: list[Part] = []
         for replica, arguments in self._arguments():
             values = None
             with replicas.on(replica):
@@ -114,10 +109,10 @@ class Linearisation:
             losses.append(loss)
             if visitors and not replicas.of_workers:
                 product = functools.partial(self._of_batch, replica, values, arguments)
-                batch.append(_Part(count, gradient, product))
+                batch.append(Part(replica, count, gradient, product))
                 if len(batch) == self._batches.num_pieces:
-                    _visit(visitors, batch)
-        _visit(visitors, batch)
+                    batch_visits.visit(visitors, batch)
+        batch_visits.visit(visitors, batch)
         # Only now does the host wait for the devices.
         counts = tf.stack(sizes).numpy().tolist() if sizes else []
         values_of_losses = tf.stack(losses).numpy().tolist() if losses else []
@@ -143,23 +138,53 @@ class Linearisation:
         self.num_products += 1
         return self._product(vector)
 
-    def _product(self, vector: tf.Tensor) -> tf.Tensor:
-        replicas, parts = self._replicas, self._parts
-        copies = replicas.copies(vector)
-        totals = [tf.zeros_like(copy) for copy in copies]
+    def products_of_batches(self, vector: tf.Tensor) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """Share ``w_b`` of each batch in the examples, and its ``H_b v``; ``Σ_b w_b H_b = H``.
+
+        Batches are as they were before they were cut for replicas. Several workers have none.
+
+        Args:
+            vector: v, shape (n,).
+        """
+        if self._replicas.of_workers:
+            return
+        self.num_products += 1
+        products = self._products(self._replicas.copies(vector))
+        batch: list[tuple[tf.Tensor, tf.Tensor]] = []
+        for number, (weight, (_, product)) in enumerate(
+            zip(self._weights, products, strict=True), 1
+        ):
+            batch.append((weight, weight * product))
+            if len(batch) == self._batches.num_pieces or number == len(self._weights):
+                share, total = (tf.add_n(list(part)) for part in zip(*batch, strict=True))
+                yield share, total / share
+                batch.clear()
+
+    def _products(self, copies: Sequence[tf.Tensor]) -> Iterator[tuple[int, tf.Tensor]]:
+        """Each micro-batch's device and its product with a vector, of which each has a copy."""
         for position, values in enumerate(self.kept):
             replica = position % len(copies)
-            with replicas.on(replica):
-                product = parts.second(copies[replica], values)
-                totals[replica] = totals[replica] + self._weights[position] * product
-        num_kept = len(self.kept)
-        if num_kept < len(self._weights):
-            rest = zip(self._weights[num_kept:], self._arguments(num_kept), strict=True)
-            for weight, (replica, arguments) in rest:
-                with replicas.on(replica):
-                    product = parts.whole(copies[replica], *arguments)
-                    totals[replica] = totals[replica] + weight * product
-        return replicas.sum(totals)
+            yield replica, self._of_batch(replica, values, [], copies[replica])
+        if len(self.kept) < len(self._weights):
+            for replica, arguments in self._arguments(len(self.kept)):
+                yield replica, self._of_batch(replica, None, arguments, copies[replica])
+
+    def _product(self, vector: tf.Tensor) -> tf.Tensor:
+        copies = self._replicas.copies(vector)
+        totals = [tf.zeros_like(copy) for copy in copies]
+        for weight, (replica, product) in zip(self._weights, self._products(copies), strict=True):
+            with self._replicas.on(replica):
+                totals[replica] = totals[replica] + weight * product
+        return self._replicas.sum(totals)
+
+    def _parts_here(self) -> Iterator[Part]:
+        """The micro-batches of this process, their gradients computed once more."""
+        for position, (replica, arguments) in enumerate(self._arguments()):
+            values = self.kept[position] if position < len(self.kept) else None
+            with self._replicas.on(replica):
+                count, _, gradient = self._parts.fixed(*arguments)
+            product = functools.partial(self._of_batch, replica, values, arguments)
+            yield Part(replica, count, gradient, product)
 
     def _of_batch(
         self,
@@ -181,26 +206,3 @@ class Linearisation:
             with self._replicas.on(replica):
                 index = tf.constant(number, tf.int64)
             yield replica, [*self._parameters[replica], index, *leaves]
-
-
-def _visit(visitors: Sequence[Visitor], batch: list[_Part]) -> None:
-    """Show a batch, of which the replicas have parts, to visitors; and forget it."""
-    if not batch:
-        return
-    gradient, product = batch[0][1:] if len(batch) == 1 else _joined(batch)
-    for visit in visitors:
-        visit(gradient, product)
-    batch.clear()
-
-
-def _joined(batch: Sequence[_Part]) -> tuple[tf.Tensor, Matvec]:
-    """The gradient and the product of a batch, from those of its parts."""
-    counts, gradients, products = zip(*batch, strict=True)
-    size = tf.cast(tf.add_n(counts), gradients[0].dtype)
-    shares = [tf.cast(count, size.dtype) / size for count in counts]
-
-    def product(vector: tf.Tensor) -> tf.Tensor:
-        parts = zip(shares, products, strict=True)
-        return tf.add_n([share * of_part(vector) for share, of_part in parts])
-
-    return tf.add_n(list(map(operator.mul, shares, gradients))), product

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_aeos.curvature.critical_learning_rate import CriticalLearningRate
+from keras_aeos.curvature.layers import blocks, shares
 from keras_aeos.curvature.linearisation import Linearisation
 from keras_aeos.curvature.objective import Objective
 from keras_aeos.solvers.density import SpectralDensity, lanczos_quadrature
@@ -31,14 +33,16 @@ class Measurement:
     Args:
         objective: The `Objective`, at its model's present parameters.
         solve: Function ``(name, matvec) -> Eigenpairs`` that solves for the largest eigenpairs of
-            the operator named "raw" or "preconditioned".
+            the operator named "raw" or "preconditioned"; and with a third argument, the size, for
+            those of the block of a layer, named "layer" and its number.
         preconditioner: Diagonal of P as a vector (n,); None if there is none.
         update: The last update of the parameters, a vector (n,); None if it is not known.
         per_batch: Names of the operators whose `batch_sharpness` will be asked for; names other
-            than "raw" and "preconditioned" are ignored. Several workers have no whole batch.
+            than "raw" and "preconditioned" are ignored.
         seed: Seed of the random probes.
         clipping: An object whose `visit` is called with the gradient of each micro-batch, without
             a product; None (default) for none.
+        critical: The `CriticalLearningRate` of the last update; None (default) if not searched for.
 
     Attributes:
         hessian: The `Linearisation`, with loss and gradient.
@@ -48,19 +52,25 @@ class Measurement:
         preconditioner: As given.
         update: As given.
         clipping: As given.
+        critical: As given.
     """
 
     def __init__(
         self,
         objective: Objective,
-        solve: Callable[[str, Matvec], Eigenpairs],
+        solve: Callable[..., Eigenpairs],
         preconditioner: tf.Tensor | None,
         update: tf.Tensor | None = None,
         per_batch: Iterable[str | None] = (),
         seed: int = 0,
         clipping: Any = None,
+        critical: CriticalLearningRate | None = None,
     ) -> None:
         self.preconditioner = preconditioner
+        self.critical = critical
+        self._shares = functools.partial(shares, objective)
+        self._blocks = functools.partial(blocks, objective)
+        self._solve = solve
         self.clipping = clipping
         self.update = update
         scales = {"raw": tf.ones([objective.num_parameters], objective.dtype)}
@@ -74,7 +84,6 @@ class Measurement:
             keys[name]: BatchQuotients(scales[keys[name]])
             for name in per_batch
             if name is not None and keys.get(name) in scales
-            if not objective.replicas.of_workers
         }
         visitors = list(quotients.values())
         self.hessian = objective.linearise(
@@ -98,6 +107,26 @@ class Measurement:
         }
         self.raw = operators[keys["raw"]]
         self.preconditioned = operators.get("preconditioned")
+
+    @functools.cached_property
+    def shares(self) -> dict[str, float]:
+        """Shares of the layers in the top eigenvector of ``P^-½HP^-½``, of H where P is not known.
+
+        The squares of the unit vector's entries, added up by layer; empty without any vector.
+        """
+        vectors = (self.preconditioned or self.raw).eigenpairs.eigenvectors
+        return self._shares(vectors[0]) if vectors else {}
+
+    @functools.cached_property
+    def layer_sharpness(self) -> dict[str, float]:
+        """λ₁ of the diagonal block of each layer, of the same operator."""
+        found = {}
+        blocks = self._blocks((self.preconditioned or self.raw).operator)
+        for number, (name, matvec, size) in enumerate(blocks):
+            pairs = self._solve(f"layer {number}", matvec, size)
+            self.hessian.num_products += pairs.num_hvps
+            found[name] = float(pairs.eigenvalues[0])
+        return found
 
     @property
     def num_hvps(self) -> int:
@@ -173,10 +202,15 @@ class Curvature:
         """``A v`` for a vector (n,)."""
         return self._scale * self._hessian.hessian_product(self._scale * vector)
 
+    @property
+    def operator(self) -> Matvec:
+        """A for a solver, whose products have to be added to those of the Hessian."""
+        return self._hessian.operator(self._scale)
+
     @functools.cached_property
     def eigenpairs(self) -> Eigenpairs:
         """The largest eigenpairs, an `Eigenpairs` with vectors (n,)."""
-        pairs = self._solve(self._hessian.operator(self._scale))
+        pairs = self._solve(self.operator)
         self._hessian.num_products += pairs.num_hvps
         return pairs
 
@@ -208,6 +242,20 @@ class Curvature:
         if not self._batch_quotients:
             return math.nan
         return sum(self._batch_quotients) / len(self._batch_quotients)
+
+    @functools.cached_property
+    def noise(self) -> float:
+        """Relative variance of the batches' products with the top eigenvector v, of eigenvalue λ.
+
+        ``Σ_b w_b ‖A_b v‖² / λ² - 1``, where batch b has the share ``w_b`` of the examples and
+        ``A = Σ_b w_b A_b``. NaN without v, and under several workers, which have no whole batch.
+        """
+        largest, squares = float(self.eigenpairs.eigenvalues[0]), []
+        for top in self.eigenpairs.eigenvectors[:1]:
+            for share, product in self._hessian.products_of_batches(self._scale * top):
+                scaled = self._scale * product
+                squares.append(float(share) * _dot(scaled, scaled))
+        return max(0.0, sum(squares) / largest**2 - 1.0) if squares and largest else math.nan
 
     @functools.cached_property
     def update_curvature(self) -> float:

@@ -8,10 +8,12 @@ import keras
 import tensorflow as tf
 
 from keras_aeos.curvature import programs
+from keras_aeos.curvature.batch_visits import Visitor
 from keras_aeos.curvature.batches import MicroBatches, flatten, num_rows, unflatten
 from keras_aeos.curvature.compilation import CompilationTrial
 from keras_aeos.curvature.device_memory import is_host, room
-from keras_aeos.curvature.linearisation import Linearisation, Visitor
+from keras_aeos.curvature.first_order import FirstOrder
+from keras_aeos.curvature.linearisation import Linearisation
 from keras_aeos.curvature.loss import LossFunction, seeds_of_batch, training_loss
 from keras_aeos.curvature.loss_scaling import loss_scale
 from keras_aeos.curvature.partial_evaluation import PartialEvaluation
@@ -53,6 +55,7 @@ class Objective:
         kept_bytes: Bytes of intermediate values that a linearisation may keep on each device; None
             for the device's `room`.
         replicas: The `Replicas` of the model.
+        sizes: Number of parameters of each variable.
 
     Raises:
         ValueError: If the model is not built or not compiled, has nothing to train, or has
@@ -77,8 +80,8 @@ class Objective:
         dtypes = [tf.float32, *(tf.as_dtype(v.dtype) for v in self.variables)]
         self.dtype = max(dtypes, key=lambda d: d.size)
         self._shapes = [tuple(v.shape) for v in self.variables]
-        self._sizes = [int(tf.TensorShape(shape).num_elements()) for shape in self._shapes]
-        self.num_parameters = sum(self._sizes)
+        self.sizes = [int(tf.TensorShape(shape).num_elements()) for shape in self._shapes]
+        self.num_parameters = sum(self.sizes)
         self._build_losses()
         self._traced = tf.function(
             self._product_of_batch,
@@ -111,7 +114,7 @@ class Objective:
         Args:
             visitors: Each is called with the gradient (n,) of each batch, as it was before it was
                 cut for replicas, and the function that multiplies a vector (n,) by its Hessian, in
-                order. Of several workers each has a part of every batch, and none is visited.
+                order. In several workers they have to ask for the same products.
 
         Returns:
             A `Linearisation`.
@@ -140,7 +143,7 @@ class Objective:
 
     def unpack(self, vector: tf.Tensor) -> list[tf.Tensor]:
         """List of tensors of the trainable variables' shapes and dtypes, from a vector (n,)."""
-        parts = tf.split(vector, self._sizes)
+        parts = tf.split(vector, self.sizes)
         return [
             tf.cast(tf.reshape(part, shape), variable.dtype)
             for part, shape, variable in zip(parts, self._shapes, self.variables, strict=True)
@@ -152,6 +155,18 @@ class Objective:
         function = self._traced.get_concrete_function()
         refuse_inexact(function.graph)
         return PartialEvaluation(function)
+
+    @functools.cached_property
+    def first_order(self) -> FirstOrder:
+        """Loss and gradient without second derivatives, which need not exist."""
+        return FirstOrder(
+            self._loss,
+            self._loss_and_gradient,
+            self.variables,
+            self.batches.spec,
+            self.replicas,
+            self.dtype,
+        )
 
     @functools.cached_property
     def _trial(self) -> CompilationTrial:

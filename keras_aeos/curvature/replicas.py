@@ -65,6 +65,10 @@ class Replicas:
         """Which of `devices` a micro-batch belongs on."""
         return self.devices.index(self.places[number % len(self.places)] or "")
 
+    def has(self, number: int) -> bool:
+        """Whether a micro-batch belongs on one of `devices`."""
+        return self.places[number % len(self.places)] is not None
+
     def cut(self, batches: MicroBatches) -> MicroBatches:
         """The batches as the strategy cuts those of training: a micro-batch for each replica.
 
@@ -101,7 +105,7 @@ class Replicas:
 
     def total(self, numbers: Sequence[float]) -> list[float]:
         """The sums of numbers of the workers, such as counts."""
-        return _total(self._strategy, numbers) if self.of_workers else list(numbers)
+        return total(self._strategy, numbers)
 
     def together(self, call: Callable[[], _Result]) -> _Result:
         """The result of a call that waits for no other worker; if one of them fails, all do.
@@ -162,11 +166,14 @@ def of_chief(model: keras.Model, value: float) -> float:
     """The value that the chief has; every worker must call it."""
     if not has_workers(model.distribute_strategy):
         return value
-    (found,) = _total(model.distribute_strategy, [value if is_chief(model) else 0.0])
+    (found,) = total(model.distribute_strategy, [value if is_chief(model) else 0.0])
     return found
 
 
-def _total(strategy: tf.distribute.Strategy, numbers: Sequence[float]) -> list[float]:
+def total(strategy: tf.distribute.Strategy, numbers: Sequence[float]) -> list[float]:
+    """The sums of numbers of all workers, each of which must call it."""
+    if not has_workers(strategy):
+        return list(numbers)
     given = tf.constant(numbers, tf.float64)
     others = [tf.zeros_like(given) for _ in _numbers(strategy)[1:]]
     return _all_reduced(strategy, [given, *others]).numpy().tolist()

@@ -39,7 +39,17 @@ class Dynamics:
 
     def stability_threshold(self) -> float:
         """Stability threshold λ*."""
-        return self.momentum.recurrence(self.learning_rate, self.weight_decay).stability_threshold()
+        return self._recurrence().stability_threshold()
+
+    def mean_square_threshold(self, noise: float) -> float:
+        """Stability threshold in mini-batches, with a relative noise σ² of the curvature.
+
+        See `keras_aeos.stability.Recurrence.mean_square_threshold`.
+        """
+        return self._recurrence().mean_square_threshold(noise)
+
+    def _recurrence(self) -> Any:
+        return self.momentum.recurrence(self.learning_rate, self.weight_decay)
 
 
 Description = TypeVar("Description", bound=Callable[[Any], Dynamics])

@@ -22,7 +22,7 @@ _RUNS = "a run, a directory of runs, or a zip archive of runs"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status: 2 and one line at what the user can fix."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         options.function(options)
     except (RunError, OSError) as error:
@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line; `function` of its result runs the command."""
     parser = argparse.ArgumentParser(
         prog="keras-aeos",
         description="Summaries of trainings at the edge of stability.",

@@ -118,10 +118,14 @@ def _largest(run: Run) -> str:
 
 def _verdict(runs: Sequence[Run]) -> str:
     if len(runs) == 1:
-        return runs[0].summary.sentence()
+        sentence = runs[0].summary.sentence()
+        return f"{sentence[0].upper()}{sentence[1:]}."
     holds = [run.summary.holds for run in runs]
-    undecided = f", {holds.count(None)} can't tell" if None in holds else ""
-    return f"R is within the claimed range in {holds.count(True)} of {len(runs)} runs{undecided}."
+    undecided = f" {holds.count(None)} can't tell." if None in holds else ""
+    return (
+        f"{holds.count(True)} of {len(runs)} runs train at the edge of stability: their median "
+        f"edge ratio R is where the paper finds it.{undecided}"
+    )
 
 
 def _what(runs: Sequence[Run]) -> str:

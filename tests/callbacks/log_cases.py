@@ -5,9 +5,10 @@ import pathlib
 
 import tensorflow as tf
 
-from keras_aeos.callbacks.quantities import DENSITY_COLUMNS
+from keras_aeos.callbacks.quantities import TABLES
 
 COLUMNS = ["step", "preconditioned_sharpness", "stability_threshold"]
+NUM_FILES = 3 + len(TABLES)  # one for the rows, two of TensorBoard
 HEADER = "step,preconditioned_sharpness,stability_threshold\r\n"
 
 
@@ -15,13 +16,18 @@ def row(step):
     return dict(zip(COLUMNS, (step, step + 0.5, step + 0.25), strict=True))
 
 
-def density(step):
-    return dict.fromkeys(DENSITY_COLUMNS, 0.0) | {"step": step, "operator": "raw"}
+def tables(step):
+    """One line in each table."""
+    text = {"step": step, "operator": "raw", "layer": "dense"}
+    return {
+        name: [dict.fromkeys(columns, 0.0) | {k: text[k] for k in columns if k in text}]
+        for name, columns in TABLES.items()
+    }
 
 
 def write(logs, *steps):
     for step in steps:
-        logs.write(row(step), [density(step)])
+        logs.write(row(step), tables(step))
 
 
 def train(logs, *steps, fresh=False):
@@ -40,11 +46,11 @@ def steps_of(path):
 
 
 def all_steps(directory):
-    """The steps in each of the four files; TensorFlow reads the events and checks their sums."""
+    """The steps in each of the files; TensorFlow reads the events and checks their sums."""
     runs = [events(directory, run) for run in ("measured", "threshold")]
     return [
         steps_of(directory / "metrics.csv"),
-        steps_of(directory / "spectral_density.csv"),
+        *(steps_of(directory / f"{table}.csv") for table in TABLES),
         *([step for step, _ in run.get("preconditioned_sharpness", [])] for run in runs),
     ]
 

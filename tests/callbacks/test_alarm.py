@@ -296,5 +296,5 @@ def test_loop_of_the_trainers_calls_the_alarm():
     model.optimizer.build(model.trainable_variables)
     alarm, monitor = DivergenceAlarm("stop"), AEoSMonitor((X, Y), update_freq=1)
     batch = tuple(tf.constant(part[np.newaxis]) for part in (X, Y))
-    loop.fit(model, feed.Feed(lambda _: None, batch, 1, 1, None, None), 20, [monitor, alarm])
+    loop.fit(model, feed.Feed(lambda _: None, batch, 1, 1, 1, None, None), 20, [monitor, alarm])
     assert int(model.optimizer.iterations) == alarm.alarms[0].step == FIFTH

@@ -10,6 +10,7 @@ import pytest
 
 from keras_aeos import AEoSMonitor
 from keras_aeos.callbacks.latest import NAMES, LatestValues
+from keras_aeos.callbacks.running import put_first
 from tests.cases import build
 
 NUM_EPOCHS = 4
@@ -27,12 +28,12 @@ class BatchLogs(keras.callbacks.Callback):
 
 
 class Trained:
-    """One `fit` with a monitor and Keras' callbacks behind it; three updates an epoch."""
+    """One `fit` with Keras' callbacks before a monitor; three updates an epoch."""
 
     def __init__(self, directory, printed):
         model, x, y = build("dense", "adam")
         self.monitor = AEoSMonitor((x, y), update_freq=2, log_dir=directory / "logs")
-        self.batches = BatchLogs()
+        self.before, self.after = BatchLogs(), BatchLogs()
         self.early = keras.callbacks.EarlyStopping("edge_ratio", mode="min", patience=NUM_EPOCHS)
         self.plateau = keras.callbacks.ReduceLROnPlateau(
             "stability_threshold", mode="max", patience=NUM_EPOCHS
@@ -41,8 +42,9 @@ class Trained:
             directory / "{epoch}_{edge_ratio:.6f}.weights.h5", save_weights_only=True
         )
         self.csv = directory / "keras.csv"
-        callbacks = [self.monitor, self.batches, self.early, self.plateau, checkpoint]
-        callbacks.append(keras.callbacks.CSVLogger(self.csv))
+        csv = keras.callbacks.CSVLogger(self.csv)
+        callbacks = [self.before, self.early, self.plateau, checkpoint, csv]
+        callbacks += [self.monitor, self.after]
         self.history = model.fit(
             x, y, batch_size=4, epochs=NUM_EPOCHS, verbose=2, callbacks=callbacks
         ).history
@@ -69,10 +71,12 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_batch_has_the_last_known_value(trained, name):
-    expected = [trained.last_known(name, step) for step in range(1, 3 * NUM_EPOCHS + 1)]
-    assert math.isnan(expected[0])
+    """Callbacks before the monitor see it before the row of this batch."""
+    expected = [trained.last_known(name, step) for step in range(3 * NUM_EPOCHS + 1)]
+    assert math.isnan(expected[1])
     assert not math.isnan(expected[-1])
-    np.testing.assert_array_equal([logs[name] for logs in trained.batches.seen], expected)
+    np.testing.assert_array_equal([logs[name] for logs in trained.before.seen], expected[:-1])
+    np.testing.assert_array_equal([logs[name] for logs in trained.after.seen], expected[1:])
 
 
 # What each callback of Keras has seen, and the same from the monitor's rows.
@@ -125,6 +129,30 @@ def test_key_that_is_taken_gets_a_number(logs, key):
         latest.add_to(given)
         assert given[key] == 0.5
         assert {name: given[name] for name in logs} == logs
+
+
+class WithValues(keras.callbacks.Callback):
+    """Has values in the logs, as the monitor does."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.latest = LatestValues(NAMES)
+        self.latest.note(row(value))
+
+    def on_train_begin(self, logs=None):
+        self.latest.begin()
+        put_first(self.latest, self)
+
+
+def test_values_come_before_all_callbacks_and_in_their_order():
+    reader, one, two = BatchLogs(), WithValues(1.0), WithValues(2.0)
+    calls = keras.callbacks.CallbackList([reader, one, two])
+    for _ in range(2):  # a list may serve several trainings
+        calls.on_train_begin()
+        calls.on_train_batch_end(0, {"loss": 3.0})
+        calls.on_train_end()
+    assert reader.seen == [{"loss": 3.0} | row(1.0) | {f"{name}_2": 2.0 for name in NAMES}] * 2
+    assert calls.callbacks == [one.latest, two.latest, reader, one, two]
 
 
 def test_first_loss_is_that_of_the_first_batch():

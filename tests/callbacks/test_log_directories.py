@@ -20,6 +20,7 @@ from keras_aeos.callbacks.logs import Logs
 from keras_aeos.callbacks.running import running_while
 from tests.callbacks.log_cases import (
     COLUMNS,
+    NUM_FILES,
     all_steps,
     train,
     write,
@@ -77,7 +78,7 @@ def test_training_without_a_row_leaves_no_file(tmp_path, log_dir):
     train(logs)
     assert os.listdir(tmp_path) == []
     train(logs, 1)
-    assert all_steps(logs.directory) == [[1]] * 4
+    assert all_steps(logs.directory) == [[1]] * NUM_FILES
 
 
 def test_working_directory_may_change(tmp_path, monkeypatch):
@@ -88,7 +89,7 @@ def test_working_directory_may_change(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     write(logs, 2)
     logs.close()
-    assert all_steps(tmp_path / "logs") == [[1, 2]] * 4
+    assert all_steps(tmp_path / "logs") == [[1, 2]] * NUM_FILES
     assert os.listdir(tmp_path / "elsewhere") == []
 
 
@@ -107,8 +108,8 @@ def test_directory_in_use_is_left_to_its_holder(tmp_path):
     second.close()
     train(second, 13)  # stays where it was
     train(third, 5)
-    assert all_steps(directory) == [[1, 2, 5]] * 4
-    assert all_steps(tmp_path / "logs-3") == [[11, 12, 13]] * 4
+    assert all_steps(directory) == [[1, 2, 5]] * NUM_FILES
+    assert all_steps(tmp_path / "logs-3") == [[11, 12, 13]] * NUM_FILES
     assert os.listdir(tmp_path / "logs-2") == []
     assert not (directory / LOCK).exists()
 
@@ -149,7 +150,7 @@ def test_file_system_without_locks(tmp_path, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", refuses)
     train(Logs(tmp_path, COLUMNS), 1)
-    assert all_steps(tmp_path) == [[1]] * 4
+    assert all_steps(tmp_path) == [[1]] * NUM_FILES
 
 
 HERE = socket.gethostname()
@@ -192,7 +193,7 @@ def test_logs_of_a_training_that_was_interrupted_are_released_with_them(tmp_path
     write(logs, 1)
     del logs
     train(Logs(tmp_path, COLUMNS), 2)
-    assert all_steps(tmp_path) == [[1, 2]] * 4
+    assert all_steps(tmp_path) == [[1, 2]] * NUM_FILES
 
 
 class Writer(keras.callbacks.Callback):
@@ -224,7 +225,7 @@ def test_directory_of_an_interrupted_training_is_free_for_the_next_one(tmp_path)
     with pytest.raises(KeyboardInterrupt) as caught:
         begin_training(first)
     begin_training(second)
-    assert all_steps(tmp_path) == [[1, 2]] * 4
+    assert all_steps(tmp_path) == [[1, 2]] * NUM_FILES
     second.logs.close()
     assert caught.value.__traceback__ is not None
 
@@ -242,8 +243,8 @@ def test_directory_of_a_training_that_runs_is_not_free(tmp_path, by):
         run = functools.partial(begin_training, first)
     with pytest.warns(UserWarning, match="in use by another monitor"):
         run()
-    assert all_steps(directory) == [[1]] * 4
-    assert all_steps(tmp_path / "logs-2") == [[2]] * 4
+    assert all_steps(directory) == [[1]] * NUM_FILES
+    assert all_steps(tmp_path / "logs-2") == [[2]] * NUM_FILES
 
 
 @pytest.mark.parametrize(

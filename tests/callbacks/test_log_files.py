@@ -8,6 +8,7 @@ import sys
 import textwrap
 import warnings
 
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -16,10 +17,12 @@ from keras_aeos.callbacks.logs import Logs
 from tests.callbacks.log_cases import (
     COLUMNS,
     HEADER,
+    NUM_FILES,
     all_steps,
     events,
     row,
     steps_of,
+    tables,
     train,
     write,
 )
@@ -56,7 +59,7 @@ def test_row_that_fails_is_written_later_once_and_whole(tmp_path, monkeypatch, n
         write(logs, 1, 2, 3, 4)
     logs.close()
     assert len(caught) == 1
-    assert all_steps(tmp_path) == [[1, 2, 3, 4]] * 4
+    assert all_steps(tmp_path) == [[1, 2, 3, 4]] * NUM_FILES
 
 
 @pytest.mark.parametrize("size", [0, 7, None])
@@ -69,7 +72,7 @@ def test_interrupted_row_is_written_once(tmp_path, monkeypatch, size):
         write(logs, 2)
     write(logs, 3)
     logs.close()
-    assert all_steps(tmp_path) == [[1, 2, 3]] * 4
+    assert all_steps(tmp_path) == [[1, 2, 3]] * NUM_FILES
 
 
 def test_row_whose_interruption_came_after_its_write_is_not_doubled(tmp_path):
@@ -93,7 +96,7 @@ def test_any_exception_leaves_the_rows_waiting_and_says_so_once(tmp_path, monkey
             write(logs, 1, 2)
     assert len(caught) == 1
     logs.close()
-    assert all_steps(tmp_path) == [[1, 2]] * 4
+    assert all_steps(tmp_path) == [[1, 2]] * NUM_FILES
 
 
 def test_rows_that_could_not_be_written_wait_for_the_next_training(tmp_path, monkeypatch):
@@ -105,7 +108,7 @@ def test_rows_that_could_not_be_written_wait_for_the_next_training(tmp_path, mon
             write(logs, 1)
         logs.close()  # fails again, and says no more
     train(logs, 2)
-    assert all_steps(tmp_path) == [[1, 2]] * 4
+    assert all_steps(tmp_path) == [[1, 2]] * NUM_FILES
 
 
 def test_rows_of_the_earlier_model_that_can_not_be_written_are_not_mixed_in(tmp_path, monkeypatch):
@@ -121,7 +124,7 @@ def test_rows_of_the_earlier_model_that_can_not_be_written_are_not_mixed_in(tmp_
             logs.begin(fresh=True)
     write(logs, 3)
     logs.close()
-    assert all_steps(tmp_path) == [[3]] * 4
+    assert all_steps(tmp_path) == [[3]] * NUM_FILES
     assert steps_of(tmp_path / "metrics.1.csv") == [1]
 
 
@@ -145,13 +148,32 @@ def test_full_disk_of_the_system(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
             logs.close()
         assert len(caught) == 1 and last.endswith(b"\\n") and 50 < len(last) <= 100
-        assert all_steps(pathlib.Path("limited")) == [list(range(1, 9))] * 4
+        assert all_steps(pathlib.Path("limited")) == [list(range(1, 9))] * NUM_FILES
     """
     root = pathlib.Path(__file__).resolve().parents[2]
     environment = os.environ | {"PYTHONPATH": str(root), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-c", textwrap.dedent(script)]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_columns_are_added_to_rows_that_are_written(tmp_path, written):
+    wide = [*COLUMNS[:1], "loss", *COLUMNS[1:]]
+    logs = Logs(tmp_path, COLUMNS)
+    logs.begin()
+    write(logs, *range(1, written + 1))
+    logs.add_columns(wide)
+    for step in (3, 4):
+        logs.write(row(step) | {"loss": 0.5}, tables(step))
+    logs.close()
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert list(table) == wide
+    assert all_steps(tmp_path) == [[*range(1, written + 1), 3, 4]] * NUM_FILES
+    assert table["loss"].isna().sum() == written
+    assert table["preconditioned_sharpness"].tolist() == [s + 0.5 for s in table["step"]]
+    train(Logs(tmp_path, wide[:1] + wide[2:]), 5)  # of another monitor
+    assert steps_of(tmp_path / "metrics.1.csv")[-2:] == [3, 4]
 
 
 def test_removed_directory_is_made_again(tmp_path):
@@ -165,8 +187,8 @@ def test_removed_directory_is_made_again(tmp_path):
     assert len(caught) == 1
     write(logs, 3)
     logs.close()
-    assert all_steps(directory) == [[2, 3]] * 4
-    assert all_steps(tmp_path / "elsewhere") == [[1]] * 4
+    assert all_steps(directory) == [[2, 3]] * NUM_FILES
+    assert all_steps(tmp_path / "elsewhere") == [[1]] * NUM_FILES
 
 
 def test_directory_replaced_by_a_file_holds_the_rows_back(tmp_path):
@@ -181,7 +203,7 @@ def test_directory_replaced_by_a_file_holds_the_rows_back(tmp_path):
     directory.unlink()
     write(logs, 3)
     logs.close()
-    assert all_steps(directory) == [[1, 2, 3]] * 4
+    assert all_steps(directory) == [[1, 2, 3]] * NUM_FILES
 
 
 EARLIER = HEADER + "1,1.5,1.25\r\n2,2.5,2.25\r\n"
@@ -222,7 +244,7 @@ def test_files_of_another_run_are_kept_together(tmp_path):
     train(Logs(tmp_path, COLUMNS), 1)
     train(Logs(tmp_path, COLUMNS), 2)
     train(Logs(tmp_path, COLUMNS), 1, 4)
-    assert all_steps(tmp_path) == [[1, 4]] * 4
+    assert all_steps(tmp_path) == [[1, 4]] * NUM_FILES
     for number, steps in ((1, [1, 2]), (2, [1, 2])):
         assert steps_of(tmp_path / f"metrics.{number}.csv") == steps
         assert steps_of(tmp_path / f"spectral_density.{number}.csv") == steps
@@ -241,10 +263,10 @@ def test_another_model_begins_new_files_and_the_same_one_goes_on(tmp_path, log_d
     first = logs.directory
     assert first is not None
     train(logs, 3)
-    assert all_steps(first) == [[1, 2, 3]] * 4
+    assert all_steps(first) == [[1, 2, 3]] * NUM_FILES
     train(logs, 4, fresh=True)
     assert logs.directory == first
-    assert all_steps(first) == [[4]] * 4
+    assert all_steps(first) == [[4]] * NUM_FILES
     assert steps_of(first / "metrics.1.csv") == [1, 2, 3]
 
 
@@ -253,7 +275,7 @@ def test_rows_of_another_monitor_between_two_trainings_are_not_continued(tmp_pat
     train(logs, 1)
     train(Logs(tmp_path, COLUMNS), 2)
     train(logs, 3)
-    assert all_steps(tmp_path) == [[3]] * 4
+    assert all_steps(tmp_path) == [[3]] * NUM_FILES
     assert steps_of(tmp_path / "metrics.1.csv") == [1, 2]
 
 
@@ -263,7 +285,7 @@ def test_events_obey_nothing_of_the_callers(tmp_path):
         train(Logs(tmp_path / "logs", COLUMNS), 1, 2)
         assert tf.summary.experimental.get_step() == 7
     mine.close()
-    assert all_steps(tmp_path / "logs") == [[1, 2]] * 4
+    assert all_steps(tmp_path / "logs") == [[1, 2]] * NUM_FILES
     (path,) = (tmp_path / "mine").iterdir()
     assert sum(1 for _ in tf.data.TFRecordDataset(str(path))) == 1  # the version alone
 
@@ -274,5 +296,5 @@ def test_rows_go_on_after_closing_in_mid_training(tmp_path):
     write(logs, 1)
     logs.close()
     write(logs, 2)
-    assert all_steps(tmp_path) == [[1, 2]] * 4
+    assert all_steps(tmp_path) == [[1, 2]] * NUM_FILES
     logs.close()

@@ -1,8 +1,11 @@
 """What TensorBoard is given: groups of charts, histograms, the text card, hyperparameters."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from keras_aeos import AEoSMonitor, optimizers
@@ -27,7 +30,7 @@ def run(tmp_path_factory):
     model, x, y = build("dense", optimizers.Adam(RATE, beta_1=0.8))
     monitor = AEoSMonitor(
         update_freq=1,
-        quantities=["sharpness", "spectral_density"],
+        quantities=["sharpness", "spectral_density", "edge_layer", "layer_sharpness"],
         num_eigenvalues=3,
         log_dir=directory,
     )
@@ -54,7 +57,9 @@ def test_group_of_a_column(group):
 def test_edge_comes_first_of_all_groups():
     """TensorBoard sorts groups by name, and opens the first two."""
     every = [c.name for c in (*FIRST, *LAST)] + [n for q in QUANTITIES.values() for n in q.columns]
-    assert sorted(map(tag, every))[:2] == ["edge/edge_ratio", "edge/preconditioned_sharpness"]
+    assert sorted(map(tag, every))[:3] == [
+        *("edge/batch_edge_ratio", "edge/edge_ratio", "edge/preconditioned_sharpness"),
+    ]
 
 
 def test_every_run_has_the_charts_of_its_own(run):
@@ -110,6 +115,29 @@ def test_spectral_density_is_a_histogram(run):
     ):
         np.testing.assert_allclose(buckets, density[["low", "high", "fraction"]])
         assert buckets[:, 2].sum() == pytest.approx(1.0)
+
+
+def test_layers_are_the_curves_of_one_chart(run):
+    directory, monitor = run
+    content = list(summaries(directory, "measured"))
+    [layout] = {t.item() for plugin, _, _, t in content if plugin == "custom_scalars"}
+    charts = layout_pb2.Layout.FromString(layout).category[0].chart
+    for chart, column in zip(charts, ("share", "layer_sharpness"), strict=True):
+        [pattern] = chart.multiline.tag
+        curves = [
+            (step, tag.partition("/")[2], pytest.approx(float(share)))
+            for plugin, tag, step, share in content
+            if plugin == "scalars" and re.match(pattern, tag)
+        ]
+        expected = monitor.layers[["step", "layer", column]]
+        assert curves == list(expected.itertuples(index=False, name=None))
+    assert len(monitor.layers["layer"].unique()) == 2
+
+
+def test_names_have_no_chart(run):
+    directory, monitor = run
+    assert monitor.history["edge_layer"].notna().all()
+    assert "edge_layer" not in events(directory, "measured")
 
 
 def test_hyperparameters_and_results_of_a_run(run):

@@ -36,6 +36,12 @@ UNDISTURBED: dict[str, tuple] = {
     "custom gd": (lambda: keras_aeos.optimizers.GradientDescent(RATE), {}, {}, None),
     "adam": (lambda: keras.optimizers.Adam(RATE), {}, {}, None),
     "power": (lambda: keras.optimizers.Adam(RATE), {}, {"solver": POWER}, None),
+    "passes": (
+        lambda: keras.optimizers.Adam(RATE),
+        {},
+        {"quantities": ["critical_learning_rate", "edge_layer"]},
+        None,
+    ),
     "given data": (lambda: keras.optimizers.AdamW(RATE), {}, {"data": "given"}, None),
     "executions": (lambda: keras.optimizers.RMSprop(RATE), {"steps_per_execution": 4}, {}, None),
     "eager": (lambda: keras.optimizers.SGD(RATE, 0.9), {"run_eagerly": True}, {}, None),

@@ -20,7 +20,11 @@ from keras import layers
 from keras_aeos import AEoSMonitor, Eigensolver
 
 ROWS, NUM_WORKERS, NUM_UPDATES = 24, 2, 12
-QUANTITIES = ["sharpness", "gradient_norm_squared", "update_curvature", "alignment", "trace"]
+QUANTITIES = [
+    *("sharpness", "gradient_norm_squared", "update_curvature", "alignment", "trace"),
+    *("batch_sharpness", "preconditioned_batch_sharpness"),
+    *("critical_learning_rate", "layer_sharpness"),
+]
 
 
 def main() -> None:

@@ -2,11 +2,13 @@
 
 import json
 import urllib.request
+from contextlib import contextmanager
 
 import keras
 import numpy as np
 import pytest
 
+from keras_aeos.callbacks import logs
 from keras_aeos.summaries import command_line
 from tools import browser, screenshots
 from trainers.__main__ import main
@@ -27,6 +29,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
+        patch.setattr(logs, "_SECONDS_FOR_PICTURE", 0.0)
         main([*TINY, "output_dir=run"])
         main([*TINY, "-m", "optimizer.learning_rate=1e-4,3e-4", "output_dir=sweep"])
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -36,18 +39,39 @@ def root(tmp_path_factory):
     return root
 
 
-def shown(url, expression):
-    """The value of a JavaScript expression on TensorBoard's first page, once it shows charts."""
+@contextmanager
+def opened(url):
+    """TensorBoard's first page, once it shows charts."""
     with browser.page(1400, 4000) as page:
         page.open(url, "document.querySelectorAll('card-view').length > 2")
         page.wait("document.querySelector('card-view').innerText.includes('Smoothed')")
-        return page.evaluate(expression)
+        yield page
 
 
 GROUPS = "[...document.querySelectorAll('.group-title')].map(e => e.innerText.trim())"
 TITLES = "[...document.querySelectorAll('card-view tb-truncated-path')].map(e => e.title)"
 CARDS = "[...document.querySelectorAll('card-view')].map(e => e.innerText)"
 TEXT = "document.body.innerText"
+# The text of a page with parts that hide theirs.
+DEEP_TEXT = """
+(function text(node) {
+  if (node.nodeType === Node.TEXT_NODE) return node.textContent;
+  if (["STYLE", "SCRIPT", "TEMPLATE"].includes(node.tagName)) return "";
+  return [node.shadowRoot, ...node.childNodes].filter(Boolean).map(text).join(" ");
+})(document.body)
+"""
+# The colours of the first chart's curves.
+COLOURS = (
+    "[...document.querySelector('card-view').querySelectorAll('.row-circle span')]"
+    ".map(e => getComputedStyle(e).backgroundColor)"
+)
+# Opens a group that is closed.
+OPEN = """
+[...document.querySelectorAll('metrics-card-group-toolbar button')]
+  .find(e => e.innerText.includes('{}')).click()
+"""
+HISTOGRAM = "document.querySelector('tb-histogram svg') !== null"
+PICTURE = "(document.querySelector('image-card img') || {naturalWidth: 0}).naturalWidth"
 
 
 def data(url, path, body=None):
@@ -61,9 +85,10 @@ def data(url, path, body=None):
 
 
 def test_run_opens_with_the_chart_of_the_edge(root):
-    with screenshots.tensorboard(root / "run" / "tensorboard") as url:
-        groups, titles, cards, text = shown(url, f"[{GROUPS}, {TITLES}, {CARDS}, {TEXT}]")
-        tags = data(url, "text/tags")
+    with screenshots.tensorboard(root / "run" / "tensorboard") as url, opened(url) as page:
+        groups, titles, cards, text, colours = map(
+            page.evaluate, (GROUPS, TITLES, CARDS, TEXT, COLOURS)
+        )
     # The user's own callback adds groups that begin with "epoch".
     assert groups[:2] == ["Pinned", "edge"]
     assert [group for group in groups[1:] if not group.startswith("epoch")] == [
@@ -71,16 +96,42 @@ def test_run_opens_with_the_chart_of_the_edge(root):
     ]
     assert titles[:2] == ["edge/edge_ratio", "edge/preconditioned_sharpness"]
     assert not {"step", "epoch"} & {title.rpartition("/")[2] for title in titles}
-    # A curve and its line, in a table below each chart.
+    # A curve and its line, in a table below each chart, in two colours.
     for card in cards[:2]:
         assert all(name in card for name in ("measured", "threshold"))
+    assert len(set(colours)) == len(colours) == 2
     assert "train" in text.splitlines()  # the user's own
-    assert tags["measured"] == ["run"]
+
+
+def test_run_has_a_histogram_and_its_picture(root):
+    with screenshots.tensorboard(root / "run" / "tensorboard") as url, opened(url) as page:
+        # The user's own group is the second one, which is open.
+        page.evaluate(OPEN.format("loss_curvature"))
+        page.wait(HISTOGRAM)
+        page.evaluate(OPEN.format("summary"))
+        page.wait(f"{PICTURE} > 400")
+
+
+@pytest.mark.parametrize(
+    ("plugin", "parts"),
+    [
+        ("text", ["What is trained", "38/η with β = 0.9", "How to read the charts"]),
+        ("hparams", ["learning_rate", "summary/final_loss", "batch_size", "Adam"]),
+    ],
+)
+def test_run_has_a_text_and_hyperparameters(root, plugin, parts):
+    with (
+        screenshots.tensorboard(root / "run" / "tensorboard") as url,
+        browser.page(1400, 1000) as page,
+    ):
+        page.open(f"{url}#{plugin}")
+        page.wait(f"{json.dumps(parts)}.every(part => {DEEP_TEXT}.includes(part))")
 
 
 def test_sweep_has_short_names_and_hyperparameters(root):
     with screenshots.tensorboard(root / "sweep" / "tensorboard") as url:
-        text = shown(url, TEXT)
+        with opened(url) as page:
+            text = page.evaluate(TEXT)
         groups = data(url, "hparams/session_groups", {
             "startIndex": 0, "sliceSize": 10, "allowedStatuses": ["STATUS_UNKNOWN"],
         })  # fmt: skip

@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import subprocess
+import time
+import types
 
 import keras
 import numpy as np
@@ -24,7 +26,7 @@ from trainers import checkpoint, run_directory, schema, training
 from trainers.__main__ import main
 from trainers.callbacks import OnceBelow, ProgressBar, StopCriteria
 from trainers.errors import RunError, UserError
-from trainers.signals import Interrupted, Signals
+from trainers.signals import Interrupted, Signals, signals
 
 
 class Killed(BaseException):
@@ -81,6 +83,13 @@ def kill():
     raise Killed
 
 
+def send(number):
+    """Send a signal to this process, and wait: another thread may receive it, and late."""
+    os.kill(os.getpid(), number)
+    while signals.pending is None:
+        time.sleep(1e-3)
+
+
 def test_killed_run_goes_on_as_if_it_had_not_been(directory, tmp_path, capsys, whole):
     run = tmp_path / "run"
     for update, damaged in ((4, None), (5, None), (7, "6.npz"), (8, None)):
@@ -91,8 +100,9 @@ def test_killed_run_goes_on_as_if_it_had_not_been(directory, tmp_path, capsys, w
         if damaged is not None:
             path = run / "checkpoints" / damaged
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert training._saved(config(directory, resume="never"), run) is None
-    assert training._saved(config(directory, seed=1), run) is None
+    one = tf.distribute.get_strategy()
+    assert training._saved(config(directory, resume="never"), run, one) is None
+    assert training._saved(config(directory, seed=1), run, one) is None
     record = training.train(config(directory), run, {}).record
     assert record["resumed_at"] == [2, 4, 4, 6]
     assert results(run) == whole
@@ -183,7 +193,7 @@ def taken(model):
     monitor = AEoSMonitor()
     callbacks: list[checkpoint.Stateful] = [StopCriteria(), OnceBelow(1.0, 1, print)]
     states = [callback.state() for callback in callbacks]
-    variables = (checkpoint._values(v) for v in (model.variables, model.optimizer.variables))
+    variables = (checkpoint.values_of(v) for v in (model.variables, model.optimizer.variables))
     found = checkpoint.state.of(monitor)
     return checkpoint.Checkpoint(1, 1.5, states, found, *variables), monitor, callbacks
 
@@ -193,14 +203,14 @@ def test_every_variable_is_in_a_checkpoint(tmp_path):
     model = network()
     saved, monitor, callbacks = taken(model)
     saved.write(tmp_path / "1.npz")
-    before = checkpoint._values([*model.variables, *model.optimizer.variables])
+    before = checkpoint.values_of([*model.variables, *model.optimizer.variables])
     model.fit(np.ones((4, 3)), np.zeros((4, 4)), verbose=0)
-    after = checkpoint._values([*model.variables, *model.optimizer.variables])
+    after = checkpoint.values_of([*model.variables, *model.optimizer.variables])
     changed = sum(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
     assert changed > 8
     assert any("seed" in variable.path for variable in model.variables)
     checkpoint.read(tmp_path / "1.npz").restore(model, monitor, callbacks)
-    now = checkpoint._values([*model.variables, *model.optimizer.variables])
+    now = checkpoint.values_of([*model.variables, *model.optimizer.variables])
     for one, two in zip(before, now, strict=True):
         np.testing.assert_array_equal(one, two)
     model.compile("sgd", "mse")
@@ -213,7 +223,7 @@ def test_two_checkpoints_are_kept_whichever_write_fails(tmp_path):
     for number in range(1, 400):
         place = tmp_path / str(number)
         place.mkdir()
-        checkpoints = checkpoint.Checkpoints(place)
+        checkpoints = checkpoint.Checkpoints(place, checkpoint.read)
         for update in (1, 2):
             checkpoints.keep(dataclasses.replace(saved, update=update))
         with pytest.MonkeyPatch.context() as patch:
@@ -229,6 +239,21 @@ def test_two_checkpoints_are_kept_whichever_write_fails(tmp_path):
                 break
         assert set(os.listdir(place / "checkpoints")) <= {"1.npz", "2.npz", "3.npz"}
     assert number > 50
+
+
+def test_checkpoint_is_due_after_updates_or_minutes(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(checkpoint, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    clock = checkpoint.Clock(schema.Checkpoint(freq=3, minutes=10.0), seconds=7.0)
+    assert [clock.is_due(update) for update in range(1, 7)] == [False, False, True] * 2
+    now[0] += 600.0
+    assert clock.is_due(1)
+    assert clock.seconds == 607.0
+    clock.restart()
+    assert not clock.is_due(1)
+    never = checkpoint.Clock(schema.Checkpoint(freq=None, minutes=None))
+    now[0] += 1e6
+    assert not never.is_due(3)
 
 
 def failing(monkeypatch, number):
@@ -262,7 +287,7 @@ def test_signal_saves_the_run_and_ends_the_sweep(arguments, tmp_path, capsys):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     for update, number, status in ((1, signal.SIGTERM, 143), (2, signal.SIGINT, 130)):
         with pytest.MonkeyPatch.context() as patch:
-            before_update_is_saved(patch, update, functools.partial(os.kill, os.getpid(), number))
+            before_update_is_saved(patch, update, functools.partial(send, number))
             with pytest.raises(SystemExit) as end:
                 main(sweep)
         assert end.value.code == status

@@ -33,10 +33,6 @@ MISTAKES = {
         (*QUICKSTART, "optimizer.learning_rat=1"),
         ["'learning_rat'", "section 'optimizer'", "command line", "'learning_rate'?"],
     ),
-    "checkpoints of several processes": (
-        (*QUICKSTART, "strategy=multi_worker", "checkpoint.freq=5"),
-        ["checkpoint.freq", "several processes"],
-    ),
     "misspelt key": ((*QUICKSTART, "stps=1"), ["'stps'", "command line", "'steps'?"]),
     "misspelt section": ((*QUICKSTART, "optimzer.beta_1=0"), ["'optimzer'", "'optimizer'?"]),
     "key without its section": ((*QUICKSTART, "beta_1=0"), ["'optimizer.beta_1'?"]),
@@ -329,6 +325,18 @@ def test_process_ends_with_one_line_and_status_2(tmp_path, arguments, parts):
     assert "Traceback" not in result.stderr
     assert [part for part in parts if part.format(empty=empty) not in lines[0]] == []
     assert not list(tmp_path.glob("out/**/*.csv"))
+
+
+def test_missing_extra_is_named_in_one_line():
+    program = (
+        "import runpy, sys; sys.modules['omegaconf'] = None; "
+        "runpy.run_module('trainers', run_name='__main__')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert re.fullmatch(r"error: .* omegaconf; .*'\.\[experiments\]'.*\n", result.stderr)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",)])

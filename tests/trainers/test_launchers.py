@@ -1,7 +1,11 @@
 """Sweeps whose jobs run at the same time."""
 
+import importlib.util
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,45 +21,66 @@ for last; do :; done
 if [ "$last" = 1 ]; then echo "no disk" >&2; exit 1; fi
 """
 SWEEP = ["-cn", "quickstart", "-m", "seed=0,1,2", "optimizer=adam"]
+# A process of its own, because submitit closes the files for output of the one that it is used in.
+LAUNCH = """
+import sys
+from types import SimpleNamespace
+from trainers import launchers
+from trainers.__main__ import main
+
+launchers.sys = SimpleNamespace(executable=sys.argv[1])
+main(sys.argv[2:])
+"""
 
 
 @pytest.fixture
-def launched(tmp_path, monkeypatch, capfd):
-    """Launches a sweep of three jobs; returns the status and what was printed."""
-    fake = tmp_path / "python"
-    fake.write_text(FAKE)
-    fake.chmod(0o755)
-    monkeypatch.setattr(launchers, "sys", SimpleNamespace(executable=str(fake)))
-    monkeypatch.chdir(tmp_path)
-
-    def launch(name, settings):
-        with pytest.raises(SystemExit) as end:
-            main([*SWEEP, "--launcher", name, "--launcher-settings", settings])
-        return end.value.code, capfd.readouterr()
-
-    return launch
+def fake(tmp_path):
+    path = tmp_path / "python"
+    path.write_text(FAKE)
+    path.chmod(0o755)
+    return str(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("processes", "{jobs: 2}"),
-        # It leaves pytest without its files for output.
-        pytest.param("submitit", "{cluster: local, timeout_min: 1}", marks=pytest.mark.slow),
-        pytest.param("ray", "{num_cpus: 1}", marks=pytest.mark.slow),
-    ],
-)
-def test_every_job_is_a_process_and_failures_are_told(name, settings, launched):
-    if name != "processes":
-        pytest.importorskip(name)
-    status, printed = launched(name, settings)
+def check(status, printed):
+    """Check what a sweep of three jobs has said, one of which failed."""
     assert status == 1
-    commands = [line for line in printed.out.splitlines() if line.startswith("-m trainers")]
+    commands = [line for line in printed.splitlines() if line.startswith("-m trainers")]
     assert len(commands) == 3
     for number, command in enumerate(sorted(commands)):
         assert command.startswith("-m trainers --config-name quickstart --config-dir")
         assert command.endswith(f"--multirun seed=0,1,2 optimizer=adam --job {number}")
-    assert printed.out.count("no disk") == 1
+    assert printed.count("no disk") == 1
+
+
+def test_every_job_is_a_process_and_failures_are_told(fake, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(launchers, "sys", SimpleNamespace(executable=fake))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main([*SWEEP, "--launcher", "processes", "--launcher-settings", "{jobs: 2}"])
+    check(end.value.code, capfd.readouterr().out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("submitit", "{cluster: local, timeout_min: 1}"), ("ray", "{num_cpus: 1}")],
+)
+def test_every_job_is_one_of_the_package(name, settings, fake, tmp_path):
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    command = [*SWEEP, "--launcher", name, "--launcher-settings", settings]
+    root, path = str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH, fake, *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, path)))},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    check(done.returncode, done.stdout)
 
 
 MISTAKES = {
@@ -67,12 +92,11 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("name", "settings", "expected"), MISTAKES.values(), ids=MISTAKES)
-def test_settings_that_cannot_be_used_are_named(name, settings, expected, launched):
-    if name != "processes":
-        pytest.importorskip(name)
-    status, printed = launched(name, settings)
-    assert status == 2
-    [line] = printed.err.splitlines()[-1:]
+def test_settings_that_cannot_be_used_are_named(name, settings, expected, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*SWEEP, "--launcher", name, "--launcher-settings", settings])
+    assert end.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()[-1:]
     assert expected in line
 
 
@@ -117,3 +141,9 @@ def test_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     main(arguments)
     assert capsys.readouterr().out.count("skipped, already finished") == 1
     assert json.loads((runs[1] / "run.json").read_text())["status"] == "completed"
+
+
+def test_time_that_is_over_ends_what_runs_and_starts_nothing_more():
+    commands = [["sleep", "60"], ["sleep", "60"]]
+    settings = {"jobs": 1, "minutes": 0.005}
+    assert list(launchers.LAUNCHERS["processes"](launchers.executor(), commands, settings)) == []

@@ -1,22 +1,14 @@
 """The training loop: the updates of `fit`, on one device and on many, from any update on."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import h5py
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tests.strategies import free_ports, strategy_of
+from tests.strategies import strategy_of
 from tests.trainers.sentences import config as of_sentences
 from trainers import loop, run_directory, schema, strategies, training
-from trainers.__main__ import main
 from trainers.errors import UserError
 from trainers.optimizers import build_optimizer
 from trainers.tasks.base import task_of
@@ -290,75 +282,3 @@ def test_others_than_the_chief_write_elsewhere(tmp_path):
     strategy = tf.distribute.get_strategy()
     with strategies.own_directory(strategy, tmp_path / "run") as place:
         assert place == tmp_path / "run"
-
-
-# Other workers write into a temporary directory, which is kept here.
-WORKER = """
-import contextlib, pathlib, sys, types
-from trainers import strategies
-from trainers.__main__ import main
-
-@contextlib.contextmanager
-def kept():
-    yield sys.argv[1]
-
-strategies.tempfile = types.SimpleNamespace(TemporaryDirectory=kept)
-main(sys.argv[2:])
-"""
-
-
-def run_workers(number, arguments, other, environment):
-    """Run a command in several processes that train together; returns what they printed."""
-    workers = [f"127.0.0.1:{port}" for port in free_ports(number)]
-    started = []
-    for index in range(number):
-        cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-c", WORKER, str(other), *arguments],
-                env={**environment, "TF_CONFIG": json.dumps(cluster)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                cwd=Path(__file__).parents[2],
-            )
-        )
-    printed = [one.communicate(timeout=300)[0] for one in started]
-    assert [one.returncode for one in started] == [0] * number, "\n".join(printed)
-    return printed
-
-
-SETTINGS = [
-    *("-cn", "quickstart", "data.num_examples=60", "data.micro_batch_size=15"),
-    *("model.width=4", "steps=4", "monitor.update_freq=2"),
-]
-
-
-def weights_in(file):
-    """All numbers of a file of weights."""
-    with h5py.File(file) as weights:
-        found = []
-        weights.visititems(
-            lambda _, item: found.append(item[()]) if isinstance(item, h5py.Dataset) else None
-        )
-    return found
-
-
-@pytest.mark.parametrize(
-    "batch", ["data.batch_size=null", pytest.param("data.batch_size=30", marks=pytest.mark.slow)]
-)
-def test_two_workers_train_as_one_process(batch, tmp_path):
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    settings = [*SETTINGS, batch]
-    other, run = tmp_path / "other", tmp_path / "two"
-    other.mkdir()
-    arguments = [*settings, "strategy=multi_worker", f"output_dir={run}"]
-    run_workers(2, arguments, other, environment)
-    main([*settings, f"output_dir={tmp_path / 'one'}"])
-    chief, worker = (weights_in(place / run_directory.WEIGHTS) for place in (run, other / "two"))
-    assert len(chief) == len(worker) > 0
-    for ours, theirs in zip(chief, worker, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    one, two = (measured_in(place) for place in (tmp_path / "one", run))
-    assert one["step"].tolist() == [2, 4]
-    pd.testing.assert_frame_equal(two, one, check_dtype=False, rtol=1e-4)

@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from keras_aeos.callbacks import quantities
+from keras_aeos.summaries.runs import read_runs
 from trainers import loop, run_directory, schema, training
 from trainers.callbacks import StopCriteria
 from trainers.data import images
@@ -118,6 +119,8 @@ def test_run_writes_its_directory(tmp_path):
     assert not np.array_equal(before[0], model.trainable_variables[0].numpy())
     for name in ("metrics.csv", "tensorboard"):
         assert str(tmp_path / name) in outcome.report(tmp_path)
+    [read] = read_runs([tmp_path])
+    assert read.card["batch size"] == "60"
 
 
 def test_measured_on_the_first_examples(tmp_path):

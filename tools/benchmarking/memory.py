@@ -55,9 +55,9 @@ def of_update(num_batches: int) -> float:
     model = task.build_model()
     training.compile_model(model, task)
     batches = _examples(num_batches, 256, 32, 32, 3)
-    loop.fit(
-        model, Feed(lambda share: batches.repeat(), None, num_batches, 1, batches, None), 1, []
-    )
+    examples = 256 * num_batches
+    feed = Feed(lambda share: batches.repeat(), None, examples, num_batches, 1, batches, None)
+    loop.fit(model, feed, 1, [])
     return _peak()
 
 

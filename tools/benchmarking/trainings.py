@@ -52,6 +52,12 @@ class Training:
 
     def operators(self, num_operators: int = NUM_OPERATORS) -> Iterator[tuple[Matvec, int]]:
         """Yield the operators: a function from a vector (n,) to its product, and n."""
+        for objective, _ in self.points(num_operators):
+            optimizer = objective.model.optimizer
+            yield preconditioned(objective, optimizer), objective.num_parameters
+
+    def points(self, number: int = NUM_OPERATORS) -> Iterator[tuple[Objective, list[tf.Tensor]]]:
+        """Yield the loss of all examples after some updates, and the parameters before the last."""
         keras.utils.set_random_seed(0)
         model, x, y = self.build()
         optimizer = self.optimizer()
@@ -64,10 +70,11 @@ class Training:
             batches = batches.shuffle(len(x), seed=0)
         feed = iter(batches.batch(self.batch_size, drop_remainder=True).repeat())
         objective = Objective(model, from_data((x, y), len(x)))
-        for _ in range(num_operators):
+        for _ in range(number):
             for _ in range(SPACING):
+                before = [tf.identity(v.value) for v in objective.variables]
                 model.train_on_batch(*next(feed))
-            yield preconditioned(objective, optimizer), objective.num_parameters
+            yield objective, before
 
 
 def preconditioned(objective: Objective, optimizer: keras.optimizers.Optimizer) -> Matvec:
@@ -135,12 +142,14 @@ def convolutional() -> tuple[keras.Model, np.ndarray, np.ndarray]:
     return keras.Sequential([keras.Input((64,)), *stack, layers.Dense(10)]), x, y
 
 
-def transformer() -> tuple[keras.Model, np.ndarray, np.ndarray]:
+def transformer(
+    num_examples: int = NUM_EXAMPLES,
+) -> tuple[keras.Model, np.ndarray, np.ndarray]:
     """One pre-normalised block that predicts the next character of numbers in words."""
     text = " ".join(source for source, _ in number_words.pairs("en", "de", "train"))
     characters = sorted(set(text))
-    codes = np.array([characters.index(c) for c in text[: NUM_EXAMPLES * _LENGTH + 1]])
-    shape = NUM_EXAMPLES, _LENGTH
+    codes = np.array([characters.index(c) for c in text[: num_examples * _LENGTH + 1]])
+    shape = num_examples, _LENGTH
     inputs = keras.Input((_LENGTH,), dtype="int32")
     x = layers.Embedding(len(characters), _WIDTH)(inputs)
     normalised = layers.LayerNormalization()(x)

@@ -21,6 +21,7 @@ class Feed:
             micro-batches. `num_micro_batches` consecutive micro-batches are one update.
         full_batch: The micro-batches of a full batch, tensors (micro-batches, size, ...) of the
             host; None if they are not all in memory, or random ones are trained on.
+        batch_size: Examples of an update.
         num_micro_batches: Micro-batches of an update.
         updates_per_epoch: Updates that see as many examples as there are, 1 or more.
         measured: Finite, the same each time; micro-batches of the size of training where its
@@ -30,6 +31,7 @@ class Feed:
 
     training: Callable[..., tf.data.Dataset]
     full_batch: Sequence[tf.Tensor] | None
+    batch_size: int
     num_micro_batches: int
     updates_per_epoch: int
     measured: tf.data.Dataset
@@ -72,6 +74,7 @@ def load(config: schema.Config, source: Source, num_replicas: int = 1) -> Feed:
     return Feed(
         training=training,
         full_batch=source.full_batch(size) if section.batch_size is None else None,
+        batch_size=batch,
         num_micro_batches=batch // size,
         updates_per_epoch=source.num_examples // batch,
         measured=measured,

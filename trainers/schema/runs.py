@@ -36,6 +36,7 @@ QUANTITIES = (
     *("batch_sharpness", "preconditioned_batch_sharpness"),
     *("trace", "preconditioned_trace"),
     *("spectral_density", "preconditioned_spectral_density"),
+    *("critical_learning_rate", "edge_layer", "layer_sharpness", "batch_edge_ratio"),
 )
 DEFAULT_QUANTITIES = QUANTITIES[:4]  # what `AEoSMonitor` measures by default
 
@@ -190,8 +191,6 @@ class Config(Run):
             yield "evaluation.freq", f"the run has {steps} steps"
         if self.checkpoint.freq is not None and self.checkpoint.freq >= steps:
             yield "checkpoint.freq", f"the run has {steps} steps, and none is written at its end"
-        if self.checkpoint.freq is not None and self.strategy == "multi_worker":
-            yield "checkpoint.freq", "runs of several processes write no checkpoints"
         end = self.stop.loss_threshold or 0.0
         for key in ("monitor", "evaluation"):
             threshold = getattr(self, key).loss_threshold
@@ -206,7 +205,7 @@ class Quadratic(Run):
     Exactly one of two keys says what the curvature is: `curvature` itself, or `edge_ratio` for
     this many times the stability threshold that the optimizer has with P = 1. `steps` counts
     updates, `start` is x₀. `first_moment` and `second_moment` are the optimizer's m₀ and ν₀; null
-    leaves them at zero, where optimizers start.
+    leaves them at zero, where optimizers start. `checkpoint` and `resume` are those of `Config`.
     """
 
     kind: ClassVar[str] = "quadratic"
@@ -220,7 +219,9 @@ class Quadratic(Run):
         None, Condition("a finite number, 0 or more", lambda value: 0 <= value < math.inf)
     )
     steps: int = between(1, MAX_STEPS, 100)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     output_dir: str = setting(MISSING, PATH)
+    resume: str = one_of(RESUME, "auto")
 
     def check(self) -> None:
         """Check that there is one curvature, and that the optimizer has the moments to set."""
