@@ -304,10 +304,6 @@ def test_scores_of_sparse_rows_are_those_of_the_last_row():
     assert scores[39:] == pytest.approx([high] * 61)
 
 
-stored = pytest.mark.skipif(not alarms.TABLE.exists(), reason="no trainings are stored")
-
-
-@stored
 def test_stored_coefficients_are_those_of_the_stored_trainings():
     cases = [c for c in judging.cases_of(alarms.TABLE) if not judging.at_start(c)]
     assert len(cases) >= 100
@@ -318,7 +314,6 @@ def test_stored_coefficients_are_those_of_the_stored_trainings():
     )
 
 
-@stored
 def test_tables_of_the_page_are_those_of_the_stored_numbers():
     text = page.PAGE.read_text(encoding="utf-8")
     assert page.drawn(text, page.stored()) == text
