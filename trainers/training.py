@@ -272,7 +272,9 @@ def _fit(
         model.save_weights(part)
         part.replace(directory / run_directory.WEIGHTS)
     except OSError:
-        part.unlink(missing_ok=True)  # the disk is full
+        if part.exists():  # and open still, so that it would go on filling the disk
+            os.truncate(part, 0)
+            part.unlink()
         raise
     # Moments that overflowed are no averages of squares, and nothing can start from them.
     moments = model.optimizer.second_moments
