@@ -1,8 +1,7 @@
 """The training loop: updates of accumulated gradients, on one device or on many.
 
 The `fit` of Keras doesn't run under `MultiWorkerMirroredStrategy`. This loop runs under every
-strategy. Without one it makes the updates of `fit`: bit for bit in fully connected networks, and up
-to the rounding of sums that TensorFlow takes in another order in some others.
+strategy. Without one it makes the updates of `fit`, bit for bit.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -113,6 +112,8 @@ def _make_update(
     strategy = model.distribute_strategy
     accumulated = num_micro_batches > 1
     sums = _sums(model) if accumulated else []
+    # A function of its own, as in `fit`: within a loop TensorFlow would order some sums otherwise.
+    terms = tf.function(lambda piece: _terms(model, piece), autograph=False, reduce_retracing=True)
 
     def pieces(number: tf.Tensor, batches: Any) -> Any:
         if on_devices is None:
@@ -120,7 +121,7 @@ def _make_update(
         return strategy.run(lambda parts: tuple(p[number] for p in parts), args=(on_devices,))
 
     def add(piece: Any) -> None:
-        for total, term in zip(sums, _terms(model, piece), strict=True):
+        for total, term in zip(sums, terms(piece), strict=True):
             total.assign(total + term)
 
     def apply_sums() -> tf.Tensor:
@@ -141,7 +142,7 @@ def _make_update(
             loss = strategy.run(apply_sums)
         else:
             piece = pieces(tf.constant(0), batches)
-            loss = strategy.run(lambda piece: _apply(model, _terms(model, piece), 1), args=(piece,))
+            loss = strategy.run(lambda piece: _apply(model, terms(piece), 1), args=(piece,))
         # It is the same of all replicas.
         return {"loss": strategy.experimental_local_results(loss)[0]}
 

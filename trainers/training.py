@@ -268,8 +268,14 @@ def _fit(
     if stop.status == "completed" and not _finite(model.trainable_variables):
         stop.status, stop.reason = "diverged", "the last update made the weights not finite"
     part = directory / f"part.{run_directory.WEIGHTS}"
-    model.save_weights(part)
-    part.replace(directory / run_directory.WEIGHTS)
+    try:
+        model.save_weights(part)
+        part.replace(directory / run_directory.WEIGHTS)
+    except OSError:
+        if part.exists():  # and open still, so that it would go on filling the disk
+            os.truncate(part, 0)
+            part.unlink()
+        raise
     # Moments that overflowed are no averages of squares, and nothing can start from them.
     moments = model.optimizer.second_moments
     if moments and _finite(keras.tree.flatten(moments)):

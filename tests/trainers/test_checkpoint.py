@@ -120,15 +120,20 @@ def test_full_disk_is_named_and_the_run_goes_on_later(directory, tmp_path, capsy
     def refuses(*_):
         raise FULL
 
+    def writes_half(_, path):
+        path.write_bytes(b"half")
+        raise FULL
+
     with pytest.MonkeyPatch.context() as patch:
         before_update_is_saved(
             patch, 5, lambda: patch.setattr(checkpoint.array_files, "write", refuses)
         )
-        patch.setattr(keras.Model, "save_weights", refuses)
+        patch.setattr(keras.Model, "save_weights", writes_half)
         with pytest.raises(RunError, match=r"No space left on device.*start the same command"):
             training.train(config(directory), tmp_path, {})
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
     assert "no checkpoint of update 6" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*part*"))
     assert training.train(config(directory), tmp_path, {}).record["resumed_at"] == [4]
     assert results(tmp_path) == whole
 
