@@ -235,6 +235,7 @@ def watched(name, monkeypatch, **changes):
     return bench, each, trainings.quietly(bench, each)
 
 
+@pytest.mark.slow
 def test_training_makes_the_updates_of_keras(monkeypatch):
     bench, each, table = watched("fully connected", monkeypatch)
     again = trainings.quietly(bench, each)
