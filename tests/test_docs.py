@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import keras_aeos
+from keras_aeos.curvature import device_memory
 from tests.strategies import strategy_of
 from tools import pages
 
@@ -222,6 +223,8 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
 def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(keras.datasets.mnist, "load_data", keras.datasets.mnist.load_data)
+    # Pages that limit the memory limit it for this process.
+    monkeypatch.setattr(device_memory, "_share", device_memory._share)
     # A second strategy with collectives would break the first one's in this process.
     mirrored = strategy_of("mirrored 2")
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: mirrored)

@@ -239,6 +239,7 @@ def test_one_monitor_is_needed(number):
         quadratic(STABLE).fit(X, Y, verbose=0, callbacks=[*monitors, DivergenceAlarm()])
 
 
+@pytest.mark.slow
 @quiet
 def test_given_monitor_is_read_in_a_loop_of_ones_own():
     """Whose hooks are called by hand, without a list of callbacks."""
