@@ -26,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.alarming import curves, plan
+from trainers.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "alarms"
@@ -49,10 +50,14 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=Path, default=RUNS, help="where the files of trainings are")
     arguments = parser.parse_args()
-    if arguments.command == "train":
-        train(arguments.runs, arguments.trainings, arguments.minutes)
-    else:
+    if arguments.command == "judge":
         judge(arguments.runs)
+        return
+    try:
+        train(arguments.runs, arguments.trainings, arguments.minutes)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def train(directory: Path, number: int, minutes: float | None) -> None:

@@ -61,7 +61,7 @@ LAST_PART = 0.5
 FIELDS = (
     *("network", "optimizer", "learning_rate", "batch_size", "step", "loss"),
     *("preconditioned_sharpness", "preconditioned_batch_sharpness", "stability_threshold"),
-    *("edge_ratio", "batch_edge_ratio", "curvature_noise", "converged"),
+    *("edge_ratio", "batch_edge_ratio", "curvature_noise", "converged", "diverged"),
 )
 KEY = list(FIELDS[:4])
 
@@ -229,15 +229,17 @@ def train(
             solver=keras_aeos.Eigensolver(rtol=1e-2, max_hvps=60),
             log_dir=directory,
         )
-        model.fit(
+        fitted = model.fit(
             batches.batch(batch_size, drop_remainder=True).repeat(),
             steps_per_epoch=num_updates,
             verbose=0,
             callbacks=[monitor, keras.callbacks.TerminateOnNaN()],
         )
+    # The mean over the updates, also those between rows.
+    diverged = not np.isfinite(fitted.history["loss"][-1])
     key = dict(zip(KEY, (network, optimizer, rate, batch_size), strict=True))
     return [
-        {**key, **{name: row[name] for name in FIELDS[len(KEY) :]}}
+        {**key, **{name: row[name] for name in FIELDS[len(KEY) : -1]}, "diverged": diverged}
         for row in monitor.history.to_dict("records")
     ]
 
@@ -289,7 +291,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         *_, optimizer, rate, _ = key
         kept = part[part["step"] > (1.0 - LAST_PART) * part["step"].max()]
         record = dict(zip(KEY, key, strict=True))
-        if np.isfinite(part["loss"]).all():
+        if not part["diverged"].any():
             recurrence = OPTIMIZERS[optimizer][0].recurrence(rate)
             # The thresholds of the curvature alone and of the noise alone.
             small = 1e12 * recurrence.mean_square_threshold(1e12)

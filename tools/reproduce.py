@@ -118,13 +118,12 @@ def train(runs: Sequence[Run], num_at_once: int, minutes: float | None) -> bool:
     """Train the runs that have not finished; whether one of them has failed."""
     commands = [run.command for run in runs if not run.finished]
     failed = False
-    budget = {} if minutes is None else {"minutes": minutes}
-    settings = {"jobs": num_at_once, **budget}
-    for status, output in launchers.LAUNCHERS["processes"](
-        launchers.executor(), commands, settings
-    ):
-        print(output, end="", flush=True)
-        failed = failed or status != 0
+    settings = {"jobs": num_at_once, "minutes": minutes}
+    processes = launchers.LAUNCHERS["processes"]
+    with contextlib.closing(processes(launchers.executor(), commands, settings)) as results:
+        for status, output in results:
+            print(output, end="", flush=True)
+            failed = failed or status != 0
     return failed
 
 
@@ -134,10 +133,10 @@ def draw(figure: str, runs: Sequence[Run], out: Path) -> int:
         for number, run in enumerate(runs):
             if run.finished:
                 _copy_files(run.job.directory, Path(directory, str(number)))
-        statuses = [
-            figures.main([name, directory, "--out", str(out)])
-            for name in DRAWN.get(figure, (figure,))
-        ]
+        # A variant of a figure is kept apart from it.
+        place = out if figure in figures.FIGURES else out / figure
+        drawn = DRAWN.get(figure, (figure,))
+        statuses = [figures.main([name, directory, "--out", str(place)]) for name in drawn]
     return max(statuses)
 
 

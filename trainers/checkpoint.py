@@ -300,7 +300,9 @@ class Checkpointing(keras.callbacks.Callback):
         if chief and (due or number is not None):
             self._write(update)
         if number is not None:
-            kept = said(self._written) if chief else "its first process has the checkpoints"
+            kept = (
+                last_checkpoint(self._written) if chief else "its first process has the checkpoints"
+            )
             raise Interrupted(number, f"after update {update} of {self._steps}; {kept}")
 
     def _agreed(self, due: bool) -> tuple[int | None, bool]:
@@ -323,8 +325,8 @@ class Checkpointing(keras.callbacks.Callback):
         self._clock.restart()
 
 
-def said(written: Path | None) -> str:
-    """What there is to go on from, in words."""
+def last_checkpoint(written: Path | None) -> str:
+    """The last checkpoint that has been written, in words."""
     return f"its last checkpoint is {written}" if written else "no checkpoint"
 
 

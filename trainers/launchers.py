@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, suppress
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -47,16 +47,19 @@ def launch(name: str, given: str, arguments: Sequence[str], num_jobs: int) -> bo
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
         raise UserError(f"--launcher-settings: expected keys with values. Received: {given}")
     main = (sys.executable, "-m", "trainers", *arguments, "--job")
-    failed = False
+    failed, num_ended = False, 0
     try:
         commands = [(*main, str(number)) for number in range(num_jobs)]
         with closing(LAUNCHERS[name](executor(), commands, settings)) as results:
             for status, output in results:
                 print(output, end="", flush=True)
                 failed = failed or status != 0
+                num_ended += 1
     except (TypeError, ValueError, NameError) as error:
         message = " ".join(str(error).split())
         raise UserError(f"--launcher-settings: {message}. Received: {given}") from error
+    if num_ended < num_jobs:
+        print(f"the time is over after {num_ended} of {num_jobs} jobs; the same command goes on")
     return failed
 
 
@@ -93,17 +96,20 @@ def _in_processes(
     have, and no others start.
     """
     jobs, minutes = settings.pop("jobs", os.cpu_count() or 1), settings.pop("minutes", None)
-    if settings or not isinstance(jobs, int) or jobs < 1:
-        raise ValueError("expected the key jobs, with a number of 1 or more")
-    if not (minutes is None or (isinstance(minutes, float | int) and minutes > 0)):
-        raise ValueError("expected the key minutes, with a number above 0")
+    limited = minutes is None or (isinstance(minutes, float | int) and minutes > 0)
+    if settings or not isinstance(jobs, int) or jobs < 1 or not limited:
+        raise ValueError("expected the keys jobs, a number of 1 or more, and minutes, above 0")
     started: list[subprocess.Popen] = []
     with ThreadPoolExecutor(jobs) as pool:
         waiting = [pool.submit(execute, command, started.append) for command in commands]
+        done = as_completed(waiting, None if minutes is None else 60.0 * minutes)
         try:
-            with suppress(TimeoutError):
-                for done in as_completed(waiting, None if minutes is None else 60.0 * minutes):
-                    yield done.result()
+            while True:
+                try:
+                    result = next(done)
+                except (StopIteration, TimeoutError):
+                    break
+                yield result.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in started:

@@ -59,7 +59,10 @@ def fit(
             list(callbacks),
             add_history=True,
             model=model,
-            **{"verbose": 0, "epochs": num_updates, "steps": 1, "batch_size": feed.batch_size},
+            verbose=0,
+            epochs=num_updates,
+            steps=1,
+            batch_size=feed.batch_size,
         )
         model.stop_training = False
         model.make_train_function()

@@ -22,7 +22,7 @@ import numpy as np
 from keras_aeos import array_files
 from keras_aeos.stability import Recurrence
 from trainers import run_directory, schema
-from trainers.checkpoint import Checkpoints, Clock, assign, said, unusable, values_of
+from trainers.checkpoint import Checkpoints, Clock, assign, last_checkpoint, unusable, values_of
 from trainers.errors import UserError
 from trainers.optimizers import build_optimizer
 from trainers.signals import Interrupted, signals
@@ -190,7 +190,9 @@ def _run(
                 written = checkpoints.try_to_keep(present) or written
                 clock.restart()
             if number is not None:
-                raise Interrupted(number, f"after update {step} of {config.steps}; {said(written)}")
+                raise Interrupted(
+                    number, f"after update {step} of {config.steps}; {last_checkpoint(written)}"
+                )
     return result
 
 

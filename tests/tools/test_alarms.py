@@ -226,18 +226,13 @@ def test_trainings_that_are_there_are_not_made_again(tmp_path, capsys):
     assert read[3][1]["loss"].tolist() == pytest.approx([1.0, math.nan], nan_ok=True)
 
 
-def watched(name, monkeypatch, **changes):
-    """A few updates of a training, and its bench."""
-    monkeypatch.setattr(trainings, "NUM_UPDATES", 5)
-    monkeypatch.setattr(trainings, "SPACING", 4)
-    each = plan.Training(0, name, "Adam", "mini", 0, 1, 1e-2)
-    bench = trainings.Bench(name)
-    return bench, each, trainings.quietly(bench, each)
-
-
 @pytest.mark.slow
 def test_training_makes_the_updates_of_keras(monkeypatch):
-    bench, each, table = watched("fully connected", monkeypatch)
+    monkeypatch.setattr(trainings, "NUM_UPDATES", 5)
+    monkeypatch.setattr(trainings, "SPACING", 4)
+    each = plan.Training(0, "fully connected", "Adam", "mini", 0, 1, 1e-2)
+    bench = trainings.Bench(each.network)
+    table = trainings.quietly(bench, each)
     again = trainings.quietly(bench, each)
     timed = ["update_seconds", "seconds"]
     pd.testing.assert_frame_equal(table.drop(columns=timed), again.drop(columns=timed))

@@ -21,7 +21,7 @@ import pandas as pd
 
 # The modules of a run, imported before the first fork. Nothing of TensorFlow is used before it.
 from tests.callbacks.log_cases import events
-from trainers import __main__, training
+from trainers import __main__, run_directory, training
 
 TIMES = ["seconds", "overhead"]
 
@@ -48,6 +48,12 @@ def results(directory):
     moments = directory / "second_moments.npz"
     found["second moments"] = moments.read_bytes() if moments.exists() else None
     return found
+
+
+def measured_in(directory):
+    """The measured values of a run, without times and what a solve says of itself."""
+    table = pd.read_csv(directory / run_directory.METRICS)
+    return table.loc[:, :"residual"].drop(columns=["seconds", "residual"], errors="ignore")
 
 
 def started(arguments):

@@ -86,8 +86,9 @@ def test_every_job_is_one_of_the_package(name, settings, fake, tmp_path):
 MISTAKES = {
     "no mapping": ("processes", "[1, 2]", "expected keys with values"),
     "no YAML": ("processes", "{a: [", "expected keys with values"),
-    "another key": ("processes", "{workers: 2}", "expected the key jobs"),
-    "no number": ("processes", "{jobs: many}", "expected the key jobs"),
+    "another key": ("processes", "{workers: 2}", "expected the keys jobs"),
+    "no number": ("processes", "{jobs: many}", "expected the keys jobs"),
+    "no time": ("processes", "{minutes: 0}", "minutes, above 0"),
 }
 
 
@@ -141,6 +142,14 @@ def test_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     main(arguments)
     assert capsys.readouterr().out.count("skipped, already finished") == 1
     assert json.loads((runs[1] / "run.json").read_text())["status"] == "completed"
+
+
+def test_sweep_that_ran_out_of_time_says_so(monkeypatch, capsys):
+    monkeypatch.setitem(launchers.LAUNCHERS, "processes", lambda *_: ((0, "") for _ in range(2)))
+    assert launchers.launch("processes", "", [], 3) is False
+    assert "after 2 of 3 jobs; the same command goes on" in capsys.readouterr().out
+    assert launchers.launch("processes", "", [], 2) is False
+    assert capsys.readouterr().out == ""
 
 
 def test_time_that_is_over_ends_what_runs_and_starts_nothing_more():

@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from tests.strategies import strategy_of
+from tests.trainers.endurance import measured_in
 from tests.trainers.sentences import config as of_sentences
-from trainers import loop, run_directory, schema, strategies, training
+from trainers import loop, schema, strategies, training
 from trainers.errors import UserError
 from trainers.optimizers import build_optimizer
 from trainers.tasks.base import task_of
@@ -139,12 +140,6 @@ def test_every_network_takes_the_same_step_on_two_replicas(name, request):
     for v, ours, theirs in zip(floats, numbers(two), numbers(one), strict=True):
         if "moving" not in v.path:  # averages of two micro-batches each, or of all four in a row
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-def measured_in(directory):
-    """The measured values of a run, without times and what a solve says of itself."""
-    table = pd.read_csv(directory / run_directory.METRICS)
-    return table.loc[:, :"residual"].drop(columns=["seconds", "residual"], errors="ignore")
 
 
 @pytest.mark.parametrize("batch_size", [None, pytest.param(20, marks=pytest.mark.slow)])

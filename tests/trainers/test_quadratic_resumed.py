@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.trainers.test_checkpoint import send
+from tests.trainers.test_checkpoint import Killed, kill, send
 from trainers import quadratic, schema
 from trainers.__main__ import main
 from trainers.errors import UserError
@@ -17,10 +17,6 @@ OPTIMIZERS = {
     "heavy_ball": {},
     "gradient_descent": {},
 }
-
-
-class Killed(BaseException):
-    """As a kill, it is caught by nobody."""
 
 
 def config(name, **changes):
@@ -47,10 +43,6 @@ def before_row(monkeypatch, step, action):
             yield row
 
     monkeypatch.setattr(quadratic._Trajectory, "until", until)
-
-
-def kill():
-    raise Killed
 
 
 def killed(settings, place, step):
@@ -105,6 +97,11 @@ def test_signal_saves_the_run(tmp_path, capsys):
     assert "goes on after update 4" in capsys.readouterr().out
     steps = (tmp_path / "run" / "trajectory.csv").read_text().splitlines()[1:]
     assert [line.split(",")[0] for line in steps] == [str(step) for step in range(10)]
+
+
+def test_checkpoint_that_would_never_be_written_is_refused():
+    with pytest.raises(UserError, match=r"without effect.*Received: checkpoint\.freq=30"):
+        config("adamw", checkpoint=schema.Checkpoint(freq=30)).check()
 
 
 DAMAGE = {

@@ -11,7 +11,7 @@ import pytest
 
 from keras_aeos import array_files
 from tests.trainers import several_workers
-from tests.trainers.endurance import results
+from tests.trainers.endurance import measured_in, results
 from tests.trainers.prepared import write_cifar
 from trainers import run_directory
 from trainers.__main__ import main
@@ -38,12 +38,6 @@ def weights_in(file):
             lambda _, item: found.append(item[()]) if isinstance(item, h5py.Dataset) else None
         )
     return found
-
-
-def measured_in(directory):
-    """The measured values of a run, without times and what a solve says of itself."""
-    table = pd.read_csv(directory / run_directory.METRICS)
-    return table.loc[:, :"residual"].drop(columns=["seconds", "residual"], errors="ignore")
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,7 @@ def _trainings(numbers: Mapping[str, Any]) -> str:
     titles = list(next(iter(counted.values())))
     rows = [[name, *map(str, row.values())] for name, row in counted.items()]
     total = [str(sum(row[title] for row in counted.values())) for title in titles]
-    heads = ["at the start" if t == "at the start" else t for t in titles]
-    heads[1] = f"event within {EARLIEST} updates"
-    heads[2] = "later event"
+    heads = [titles[0], f"event within {EARLIEST} updates", "later event", *titles[3:]]
     return _table(["network", *heads], [*rows, ["all", *total]])
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tools.benchmarking import contenders, problems, turns
 from tools.benchmarking.contenders import FRAMEWORKS, Task
-from tools.benchmarking.tables import markdown
+from tools.benchmarking.tables import filled, markdown
 from tools.benchmarking.worker import described
 
 SOLVER_FORMATS = {
@@ -174,12 +174,14 @@ def draw(file: dict[str, Any]) -> str:
         found = case["results"]
         times = ", ".join(f"{took:.1f} ms in {k}" for k, took in found["gradient, ms"].items())
         parts.append(
-            f"`{name}`: {found['parameters']:,} parameters, {found['examples']:,} examples, "
-            f"λ₁ = {found['λ₁']:.4g}, λ₂ = {found['λ₂']:.4g}. A gradient takes {times}."
+            filled(
+                f"`{name}`: {found['parameters']:,} parameters, {found['examples']:,} examples, "
+                f"λ₁ = {found['λ₁']:.4g}, λ₂ = {found['λ₂']:.4g}. A gradient takes {times}."
+            )
         )
         parts.append(markdown(SOLVER_FORMATS, found["solvers"]))
         parts.append(markdown(PRODUCT_FORMATS, found["products"]))
         if found["left out"]:
             reasons = "; ".join(f"{k} ({reason})" for k, reason in found["left out"].items())
-            parts.append(f"Left out: {reasons}.")
+            parts.append(filled(f"Left out: {reasons}."))
     return "\n\n".join(parts)

@@ -1,5 +1,6 @@
 """Tables of measurements, as Markdown."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -65,4 +66,9 @@ def caption(file: Mapping[str, Any]) -> str:
     )
     text = f"{where}; {'; '.join(states)}; {sum(c['seconds'] for c in measured):.0f} s in all."
     failed = [f"{name} ({case['error']})" for name, case in cases.items() if "error" in case]
-    return text + (f" Not measured: {'; '.join(failed)}." if failed else "")
+    return filled(text + (f" Not measured: {'; '.join(failed)}." if failed else ""))
+
+
+def filled(text: str) -> str:
+    """Prose in lines of the width of the pages, with room for Greek letters of several bytes."""
+    return textwrap.fill(text, 94, break_long_words=False, break_on_hyphens=False)

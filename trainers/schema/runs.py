@@ -224,7 +224,12 @@ class Quadratic(Run):
     resume: str = one_of(RESUME, "auto")
 
     def check(self) -> None:
-        """Check that there is one curvature, and that the optimizer has the moments to set."""
+        """Check that every setting has an effect, and that the optimizer has the moments to set."""
+        if self.checkpoint.freq is not None and self.checkpoint.freq >= self.steps:
+            raise UserError(
+                f"checkpoint.freq: without effect, because the run has {self.steps} steps, and "
+                f"none is written at its end. Received: checkpoint.freq={self.checkpoint.freq}"
+            )
         if (self.curvature is None) == (self.edge_ratio is None):
             raise UserError(
                 "curvature, edge_ratio: expected a number for one of them and null for the other. "
