@@ -17,39 +17,21 @@ from importlib import resources
 
 import numpy as np
 
-# Bounds of the logarithms: beyond them they say no more.
+# Bounds of the logarithm: beyond them it says no more.
 _LARGEST_LOG = 3.0
-# Updates over which the threshold falls.
-_FALL = 16
 # The columns of a row that the features are of.
-COLUMNS = ("step", "stability_threshold", "edge_ratio")
+COLUMNS = ("step", "edge_ratio")
 
 
 def ratio(rows: Mapping[str, np.ndarray]) -> np.ndarray:
     """Logarithm of the edge ratio."""
     with np.errstate(divide="ignore"):
-        return _bounded(np.log(np.maximum(rows["edge_ratio"], 0.0)))
-
-
-def fall(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Logarithm of the factor by which λ* has fallen in the last 16 updates, fewer at the start.
-
-    While the learning rate rises, the ratio will be larger by about this factor in 16 updates.
-    """
-    steps, thresholds = rows["step"], rows["stability_threshold"]
-    before = np.searchsorted(steps, steps - _FALL, side="right") - 1
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(thresholds[np.maximum(before, 0)] / thresholds)
-    return np.nan_to_num(_bounded(logs))
-
-
-def _bounded(logs: np.ndarray) -> np.ndarray:
+        logs = np.log(np.maximum(rows["edge_ratio"], 0.0))
     return np.clip(logs, -_LARGEST_LOG, _LARGEST_LOG)
 
 
 FEATURES: dict[str, Callable[[Mapping[str, np.ndarray]], np.ndarray]] = {
     "ratio": ratio,
-    "fall": fall,
 }
 
 

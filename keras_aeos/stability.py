@@ -28,7 +28,7 @@ import numpy as np
 # A number, or an array that is evaluated element by element.
 Values = TypeVar("Values", float, np.ndarray)
 
-
+# Relative size below which a coefficient, or the imaginary part of a root, is rounding.
 _ROUNDING = 1e-9
 
 
@@ -130,7 +130,7 @@ class Recurrence:
             λ_σ as a float, at most the `stability_threshold`, which it is without noise.
 
         Raises:
-            ValueError: If `noise` is negative or not a number.
+            ValueError: If `noise` is negative or not finite.
 
         Example:
             Of gradient descent, ``E h² / E h = (1 + σ²) λ`` must be less than 2/η:
@@ -141,8 +141,8 @@ class Recurrence:
         References:
             Wu et al. 2018 (gradient descent); arXiv:2604.14108 (heavy ball).
         """
-        if not noise >= 0.0:
-            raise ValueError(f"`noise` is a variance, 0 or larger. Received: noise={noise}")
+        if not 0.0 <= noise < math.inf:
+            raise ValueError(f"`noise` is a variance, finite and 0 or larger. Received: {noise=}")
         without = self.stability_threshold()
         if not 0.0 < without < math.inf or not noise:
             return without
@@ -159,7 +159,7 @@ class Recurrence:
         # A leading coefficient of rounding size would only add a root far above 1.
         roots = surplus.trim(1e-14 * abs(surplus.coef).max()).roots()
         real = roots.real[(abs(roots.imag) <= _ROUNDING * abs(roots)) & (roots.real > 0.0)]
-        return without * float(min(real.min(initial=1.0), 1.0))
+        return without * float(real.min(initial=1.0))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,15 +53,13 @@ class Alarm:
 class DivergenceAlarm(keras.callbacks.Callback):
     """Says that training is about to diverge or spike, before the loss does.
 
-    It reads the rows of an `AEoSMonitor`. From each row and those before it follows a *score*
-    between 0 and 1,
+    It reads the rows of an `AEoSMonitor`. From each row follows a *score* between 0 and 1,
 
-        score = 1 / (1 + exp(-b - w₁ log r - w₂ log(λ*₋ / λ*))),
+        score = 1 / (1 + exp(-b - w log r)),
 
-    where r is the edge ratio, λ* the threshold and λ*₋ that of 16 updates before. While the
-    learning rate rises, λ* falls. The coefficients are fitted to small trainings that diverged or
-    didn't, ``python tools/alarms.py judge``. The page on acting says how often the alarm is right
-    and how early it comes: it misses many divergences.
+    where r is the edge ratio; log r is cut off at ±3. The coefficients are fitted to small
+    trainings that diverged or didn't, ``python tools/alarms.py judge``. The page on acting says how
+    often the alarm is right and how early it comes: it misses many divergences.
 
     An alarm is raised at the first row with a score above `threshold`, and again after the score
     has been below half of it. The last score is in Keras' `logs` after every batch and epoch as
@@ -175,14 +173,11 @@ class DivergenceAlarm(keras.callbacks.Callback):
         rows = _of_this_training(monitor._rows)
         _, scores = _scored(rows)
         self._score = float(scores[-1]) if len(scores) else math.nan
-        known = {alarm.step for alarm in self.alarms}
-        self.alarms = [_alarm(rows, scores, i) for i in alarm_rule.load().raised(scores)]
+        known = {alarm.step: alarm for alarm in self.alarms}
+        places = alarm_rule.load().raised(scores)
+        self.alarms = [known.get(rows[i]["step"]) or _alarm(rows, scores, i) for i in places]
         # Those of rows before this training were acted upon when they came.
-        begun = (
-            0
-            if monitor._fit is None
-            else monitor._fit.num_updates() - monitor._fit.num_updates_here
-        )
+        begun = 0 if monitor._fit is None else monitor._fit.num_updates_before
         last = self.alarms[-1] if self.alarms else None
         if last is not None and last.step not in known and last.step > begun:
             self._raised = last
@@ -211,13 +206,14 @@ def _scored(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
 def _alarm(rows: Sequence[Mapping[str, Any]], scores: np.ndarray, place: int) -> Alarm:
     """The alarm of a row."""
     row, begin = rows[place], place
+    ratio = float(row["edge_ratio"])
     while begin > 0 and rows[begin - 1]["edge_ratio"] > 1.0:
         begin -= 1
     return Alarm(
         step=int(row["step"]),
         score=float(scores[place]),
-        edge_ratio=float(row["edge_ratio"]),
-        since=int(rows[begin]["step"]) if row["edge_ratio"] > 1.0 else None,
+        edge_ratio=ratio,
+        since=int(rows[begin]["step"]) if ratio > 1.0 else None,
         learning_rate=float(row["learning_rate"]),
-        stable_learning_rate=float(row["learning_rate"] / row["edge_ratio"]),
+        stable_learning_rate=float(row["learning_rate"]) / ratio if ratio > 0.0 else math.inf,
     )

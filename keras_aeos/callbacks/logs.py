@@ -75,7 +75,7 @@ class Logs:
         }
         self._describe: Callable[[], Card | None] = lambda: None
         self._events = ""
-        self._opened = False
+        self._opened = self._resumed = False
         self._fresh = False
         self._warned = False
 
@@ -113,7 +113,7 @@ class Logs:
         if fresh and self._written:
             self._flush()
             self._drop_waiting()
-            self._fresh = True
+            self._fresh, self._resumed = True, False
         self._warned = self._opened = False
         self._claim_directory()
 
@@ -125,7 +125,7 @@ class Logs:
         """Change the columns to more of them, NaN in the rows that are written."""
         before = list(self._columns)
         self.set_columns(columns)
-        if self._files[_METRICS].size is not None:
+        if self._resumed or self._files[_METRICS].size is not None:
             self._attempt("its new columns", self._rewrite, before)
 
     def _rewrite(self, before: Sequence[str]) -> None:
@@ -172,6 +172,7 @@ class Logs:
         # It is written at the end, which has not come yet.
         cut_back.cut_events(directory / _SUMMARY, -1)
         self._begin_again()
+        self._resumed = True
 
     def _begin_again(self) -> None:
         """Look at the files before the next row as if they were those of another process."""
@@ -314,6 +315,7 @@ class Logs:
             if (directory / name).exists():
                 (directory / name).rename(_numbered(directory / name, number))
             self._files[name].size = None
+        self._resumed = False
 
     def _drop_waiting(self) -> None:
         """Leave rows that can't be written to the files of the earlier model out of the logs."""

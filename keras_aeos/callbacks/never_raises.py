@@ -6,7 +6,7 @@ from typing import Any
 
 
 def never_raises(method: Callable[..., None]) -> Callable[..., None]:
-    """A method of an `AEoSMonitor` that warns in place of an error, and measures no more."""
+    """A method of a callback that warns in place of an error, by its `_stop_measuring`."""
 
     @functools.wraps(method)
     def guarded(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -312,11 +312,11 @@ def layers(names: Sequence[str], measurement: Measurement, step: int) -> list[di
         return []
     shares = measurement.shares if "edge_layer" in names else {}
     blocks = measurement.layer_sharpness if "layer_sharpness" in names else {}
-    return [
-        dict(zip(LAYER_COLUMNS, (step, layer, *values), strict=True))
-        for layer in shares or blocks
-        for values in [[found.get(layer, math.nan) for found in (shares, blocks)]]
-    ]
+    rows = []
+    for layer in shares or blocks:
+        values = [found.get(layer, math.nan) for found in (shares, blocks)]
+        rows.append(dict(zip(LAYER_COLUMNS, (step, layer, *values), strict=True)))
+    return rows
 
 
 def densities(names: Sequence[str], measurement: Measurement, step: int) -> list[dict[str, Any]]:

@@ -176,9 +176,8 @@ def _next_update(objective: Objective) -> list[tf.Tensor]:
     if not optimizer.built:
         optimizer.build(variables)
     rate = _learning_rate(optimizer)
-    state = {id(v): v for v in (*optimizer.variables, *variables)}.values()
-    values = [(v, tf.identity(v.value)) for v in state]
-    before = [tf.identity(v.value) for v in variables]
+    saved = {id(v): (v, tf.identity(v.value)) for v in (*optimizer.variables, *variables)}
+    before = [saved[id(v)][1] for v in variables]
     try:
         optimizer.apply(gradients, variables)
         return [
@@ -186,5 +185,5 @@ def _next_update(objective: Objective) -> list[tf.Tensor]:
             for v, b in zip(variables, before, strict=True)
         ]
     finally:
-        for variable, value in values:
+        for variable, value in saved.values():
             variable.assign(value)

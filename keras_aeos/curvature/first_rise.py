@@ -77,7 +77,7 @@ def first_rise(function: Callable[[float], float], guess: float) -> FirstRise:
         settled = known and abs(estimate - previous) <= _SETTLED * abs(estimate)
         converged = _width(points, etas) <= _NARROW or (certain and (settled or estimate in points))
         previous, eta = estimate, estimate
-        if converged or len(points) + 1 >= _MOST_EVALUATIONS:
+        if converged or estimate in points or len(points) + 1 >= _MOST_EVALUATIONS:
             break
     return FirstRise(eta, _curvature(points), len(points) + 1, converged)
 
@@ -116,7 +116,7 @@ def _estimate(points: dict[float, float], etas: list[float]) -> tuple[float, boo
             return math.sqrt(low * high), False
         near = [lower, upper]
     root = _linear(points, *near)
-    others = [eta for eta in finite if eta not in near]
+    others = [eta for eta in finite if all(_apart(eta, other) for other in near)]
     if others:
         third = min(others, key=lambda eta: abs(math.log(eta / max(near))))
         root = _quadratic(points, [*near, third], root, low, high)
@@ -125,6 +125,11 @@ def _estimate(points: dict[float, float], etas: list[float]) -> tuple[float, boo
     if not low <= root <= high:
         return min(max(root, low), high), False
     return root, True
+
+
+def _apart(first: float, second: float) -> bool:
+    """Whether two points are far enough apart for a parabola through both."""
+    return abs(first - second) > _NARROW * max(first, second)
 
 
 def _linear(points: dict[float, float], first: float, second: float) -> float:
@@ -160,7 +165,11 @@ def _rises_at_once(points: dict[float, float], etas: list[float]) -> bool:
 
 def _curvature(points: dict[float, float]) -> float:
     """``-f''(0) / f'(0)`` from ``h(η) = f' + f'' η / 2 + ...`` through at most three points."""
-    etas = [eta for eta in sorted(points) if math.isfinite(points[eta])][:3]
+    etas: list[float] = []
+    for eta in sorted(points):
+        if math.isfinite(points[eta]) and (not etas or _apart(etas[-1], eta)):
+            etas.append(eta)
+    etas = etas[:3]
     if len(etas) < 2:
         return math.nan
     *_, half, slope = np.polyfit(etas, [points[eta] for eta in etas], len(etas) - 1)

@@ -262,21 +262,15 @@ def rows(**columns):
 
 
 def test_features_by_hand():
-    table = rows(
-        step=[4, 8, 24, 28],
-        edge_ratio=[0.5, math.e, 1e9, 0.5],
-        stability_threshold=[8.0, 4.0, 1.0, 2.0],
-    )
+    table = rows(step=[4, 8, 24, 28], edge_ratio=[0.5, math.e, 1e9, 0.5])
     assert alarm_rule.ratio(table) == pytest.approx([math.log(0.5), 1.0, 3.0, math.log(0.5)])
-    # 16 updates before: the first row, the first row, the second, the second.
-    assert np.exp(alarm_rule.fall(table)) == pytest.approx([1.0, 2.0, 4.0, 2.0])
 
 
 @pytest.mark.parametrize("ratio", [math.nan, 0.0, -1.0, math.inf])
 def test_ratios_that_are_no_positive_numbers_break_nothing(ratio, fitted):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        table = rows(step=[1, 2, 3], edge_ratio=[0.5, ratio, 0.5], stability_threshold=[2, 0, 2])
+        table = rows(step=[1, 2, 3], edge_ratio=[0.5, ratio, 0.5])
         scores = alarm_rule.load().scores(table)
     assert np.isfinite(scores[[0, 2]]).all()
     assert np.isnan(scores[1]) == math.isnan(ratio)

@@ -176,6 +176,20 @@ def test_columns_are_added_to_rows_that_are_written(tmp_path, written):
     assert steps_of(tmp_path / "metrics.1.csv")[-2:] == [3, 4]
 
 
+def test_columns_are_added_to_rows_that_are_gone_on_with(tmp_path):
+    train(Logs(tmp_path, COLUMNS), 1, 2, 3)
+    logs = Logs(tmp_path, COLUMNS)
+    logs.begin()
+    logs.resume(*logs.rows(range(3)), 2)
+    logs.add_columns([*COLUMNS, "loss"])
+    logs.write(row(4) | {"loss": 0.5}, tables(4))
+    logs.close()
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert table["step"].tolist() == [1, 2, 4]
+    assert table["loss"].isna().tolist() == [True, True, False]
+    assert not (tmp_path / "metrics.1.csv").exists()
+
+
 def test_removed_directory_is_made_again(tmp_path):
     directory = tmp_path / "logs"
     logs = Logs(directory, COLUMNS)

@@ -70,11 +70,33 @@ def test_a_start_that_is_not_finite_has_no_rise(start):
     assert (found.num_evaluations, found.converged) == (1, False)
 
 
-def test_every_evaluation_is_counted():
+def rounded_cubic(eta):
+    """In float32, and not finite from 8 on."""
+    return float(np.float32(1.0 + eta**3 + eta**2 - 12.0 * eta)) if eta < 8.0 else math.nan
+
+
+@pytest.mark.parametrize(
+    ("function", "guess"),
+    [
+        (lambda e: e * e - e, 0.1),
+        # The search comes back to a point that it knows, where rounding hides the rise.
+        (rounded_cubic, 18.007345756599662),
+    ],
+)
+def test_every_evaluation_is_counted_and_none_is_made_twice(function, guess):
     calls: list[float] = []
 
-    def function(eta):
+    def counted(eta):
+        assert eta not in calls
         calls.append(eta)
-        return eta * eta - eta
+        return function(eta)
 
-    assert first_rise(function, 0.1).num_evaluations == len(calls)
+    assert first_rise(counted, guess).num_evaluations == len(calls) <= 16
+
+
+def test_points_that_nearly_coincide_leave_the_curvature():
+    """A loss that overflows far away; a parabola through close points would be of rounding."""
+    for guess in np.geomspace(1.0, 500.0, 40):
+        found = first_rise(lambda e: e * e - 6.0 * e if e < 50.0 else math.nan, guess)
+        assert found.value == pytest.approx(6.0, rel=0.03)
+        assert found.curvature == pytest.approx(1.0 / 3.0, rel=1e-3)

@@ -79,8 +79,8 @@ def test_event_is_the_first_level_above_twice_the_smallest_before():
     assert len(found) == 3
 
 
-def made_up(scores, onset=None, network="a", seed=0, lasting=True):
-    return Scored(network, seed, onset, lasting, np.maximum.accumulate(np.array(scores, float)))
+def made_up(scores, onset=None, network="a", seed=0):
+    return Scored(network, seed, onset, np.maximum.accumulate(np.array(scores, float)))
 
 
 @pytest.mark.parametrize("largest", [3, 1000])
@@ -102,7 +102,7 @@ def test_numbers_of_a_rule_by_hand():
     others = [made_up([0.1 * i]) for i in range(20)]  # 0 to 1.9; 5% is one of them: above 1.8
     cases = [
         made_up([0.0] * 19 + [1.85] * 30, onset=50),  # announced at 20, 30 ahead
-        made_up([0.0] * 39 + [1.85] * 10, onset=50, lasting=False),  # at 40, 10 ahead
+        made_up([0.0] * 39 + [1.85] * 10, onset=50),  # at 40, 10 ahead
         made_up([0.0] * 49, onset=50),
         made_up([0.0, 5.0, 5.0, 5.0], onset=5),  # at 2; too early to be 20 ahead
     ]
@@ -111,7 +111,6 @@ def test_numbers_of_a_rule_by_hand():
     assert numbers["recall at 5%"] == 0.75
     assert numbers["recall at 1%"] == 0.25
     assert numbers["20 ahead at 5%"] == pytest.approx(1 / 3)
-    assert numbers["lasting, 20 ahead at 5%"] == 0.5
     assert numbers["notice at 5%"] == 10
 
 

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from tools.alarming import judging
 from tools.alarming.evaluation import Case, Scored, threshold
-from tools.alarming.rules import RULES
 
 # False alarms per training at which the notice is drawn.
 _RATE = 0.05
@@ -23,7 +22,7 @@ def draw(cases: Sequence[Case]) -> Figure:
             for case in cases
         ]
     }
-    scores |= {n: [judging.of_rival(case, rule) for case in cases] for n, rule in RULES.items()}
+    scores |= judging.of_rivals(cases)
     with sns.axes_style("ticks"):
         figure = _drawn(scores)
     sns.despine(figure)

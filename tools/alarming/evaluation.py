@@ -39,14 +39,12 @@ class Scored:
         network: Its network.
         seed: Its seed.
         onset: Update at which its event begins; None without one.
-        lasting: Whether it does not recover from the event.
         highest: The largest score up to each update before the event, the updates counted from 1.
     """
 
     network: str
     seed: int
     onset: int | None
-    lasting: bool
     highest: np.ndarray
 
     @property
@@ -66,9 +64,8 @@ def scored(case: Case, scores: np.ndarray) -> Scored:
     """The scores of a training, an array with one for each update, cut at its event."""
     onset = None if case.event is None else case.event.onset
     before = scores if onset is None else scores[: onset - 1]
-    lasting = case.event is not None and not case.event.recovered
     training = case.training
-    return Scored(training.network, training.seed, onset, lasting, np.maximum.accumulate(before))
+    return Scored(training.network, training.seed, onset, np.maximum.accumulate(before))
 
 
 def auroc(events: Sequence[float], others: Sequence[float]) -> float:
@@ -104,13 +101,11 @@ def judge(cases: Sequence[Scored]) -> dict[str, float]:
 def _at(limit: float, events: Sequence[Scored], name: str) -> dict[str, float]:
     notices = np.array([case.notice(limit) for case in events])
     late = np.array([case.onset is not None and case.onset > AHEAD + EARLIEST for case in events])
-    lasting = np.array([case.lasting for case in events], bool)
     announced = np.isfinite(notices)
     in_time = np.nan_to_num(notices) >= AHEAD
     return {
         f"recall at {name}": _mean(announced),
         f"{AHEAD} ahead at {name}": _mean(in_time[late]),
-        f"lasting, {AHEAD} ahead at {name}": _mean(in_time[late & lasting]),
         f"notice at {name}": float(np.median(notices[announced])) if announced.any() else math.nan,
     }
 

@@ -1,7 +1,7 @@
 """What the rules are worth on the stored trainings: the table, and the alarm's coefficients."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,11 @@ def of_ours(case: Case, rule: alarm_rule.Rule, spacing: int) -> Scored:
     return scored(case, of_rule(case, rule, spacing))
 
 
-def of_rival(case: Case, rule: Callable[[pd.DataFrame], np.ndarray]) -> Scored:
-    """A training as one of `RULES` scores it."""
-    return scored(case, rule(case.updates))
+def of_rivals(cases: Sequence[Case]) -> dict[str, list[Scored]]:
+    """The trainings as each of `RULES` scores them."""
+    return {
+        name: [scored(case, rule(case.updates)) for case in cases] for name, rule in RULES.items()
+    }
 
 
 def left_out(cases: Sequence[Case]) -> dict[str, alarm_rule.Rule]:
@@ -86,8 +88,7 @@ def table(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
         scores[f"{OURS}, a row every {spacing} updates"] = [
             of_ours(case, rules[case.training.network], spacing) for case in cases
         ]
-    for name, function in RULES.items():
-        scores[name] = [of_rival(case, function) for case in cases]
+    scores |= of_rivals(cases)
     return {
         name: {"numbers": judge(found), "intervals": intervals(found)}
         for name, found in scores.items()
