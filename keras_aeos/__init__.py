@@ -4,6 +4,7 @@ from keras_aeos import optimizers, stability
 from keras_aeos.callbacks import (
     AEoSMonitor,
     Alarm,
+    CurvatureWarmup,
     DivergenceAlarm,
     EdgeMeter,
     FreezePreconditioner,
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AEoSMonitor",
     "Alarm",
+    "CurvatureWarmup",
     "DivergenceAlarm",
     "Dynamics",
     "EdgeMeter",

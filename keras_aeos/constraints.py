@@ -150,6 +150,7 @@ ARGUMENTS: dict[str, Constraint] = {
         lambda value: value is None or (hasattr(value, "history") and hasattr(value, "measure")),
         ("monitor", 1, True),
     ),
+    "factor": _POSITIVE,
     "share": _SHARE,
     "step": _COUNT,
     "seed": _integer("an integer", lambda value: True),

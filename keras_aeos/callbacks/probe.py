@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_aeos.callbacks.learning_rate_cap import Capped
 from keras_aeos.callbacks.training_function import TrainingFunction
 from keras_aeos.curvature.batches import num_rows
 from keras_aeos.curvature.loss import training_loss
@@ -97,6 +98,9 @@ class FitProbe:
             if self._kept_variables is not None:
                 self.before = [tf.identity(v.value) for v in self._kept_variables]
 
+    def after_update(self) -> None:
+        """Nothing is undone."""
+
     def after_batch(self, batch: Any, logs: Any) -> None:
         """Gather a batch."""
         if batch is None:
@@ -128,8 +132,11 @@ class FitProbe:
 
 
 def _present_learning_rate(optimizer: keras.optimizers.Optimizer | None) -> tf.Tensor | None:
-    """The learning rate that the next update will use; None if a schedule gives it."""
+    """The learning rate that the next update will use; None if the user's schedule gives it."""
     if optimizer is None:
         return None
-    rate = getattr(dynamics.unwrap(optimizer), "_learning_rate", None)
+    optimizer = dynamics.unwrap(optimizer)
+    rate = getattr(optimizer, "_learning_rate", None)
+    if isinstance(rate, Capped):
+        return tf.convert_to_tensor(rate(optimizer.iterations))
     return tf.identity(rate.value) if isinstance(rate, keras.Variable) else None

@@ -16,6 +16,9 @@ class Listener(Protocol):
     def before_update(self, function: "TrainingFunction") -> None:
         """Called before the execution."""
 
+    def after_update(self) -> None:
+        """Called after the execution, also if it raised an error."""
+
     def after_batch(self, batch: Any, logs: Any) -> None:
         """Called with the last batch ``(x, y, sample_weight)``, None if unseen, and the logs."""
 
@@ -46,7 +49,11 @@ class TrainingFunction:
         listeners = list(self._listeners)
         for listener in listeners:
             listener.before_update(self)
-        result = self._function(iterator)
+        try:
+            result = self._function(iterator)
+        finally:
+            for listener in listeners:
+                listener.after_update()
         batch = None
         if self._structures is not None and _is_observed(result):
             result, seen = result

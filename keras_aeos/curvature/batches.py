@@ -187,6 +187,11 @@ def from_list(batches: "Sequence[Nest] | _PyDatasetBatches") -> MicroBatches:
     return MicroBatches(batches, spec, streamed=isinstance(batches, _PyDatasetBatches))
 
 
+def common_spec(one: Any, other: Any) -> Any:
+    """The structure of batches of either kind: sizes that differ are left open."""
+    return tf.nest.map_structure(_common, one, other)
+
+
 def smaller(given: MicroBatches, num_rows: int) -> MicroBatches | None:
     """The same examples in micro-batches of at most `num_rows`; None if they can't be cut."""
     return _cut(given, lambda size: [*range(0, size, num_rows), size])

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_aeos.curvature.batches import from_data
+from keras_aeos.curvature.batches import MicroBatches, from_data
 from keras_aeos.curvature.eigenpairs import objective_of
 from keras_aeos.curvature.first_rise import first_rise
 from keras_aeos.curvature.objective import Objective
@@ -67,7 +67,7 @@ def critical_learning_rate(
         TypeError: If `data` can't be iterated over repeatedly.
         ValueError: If the model is not built or compiled; if `direction` does not match its
             variables or is zero; if it is None and there is no optimizer, or a strategy with
-            several replicas; or if `batch_size` is out of range.
+            several workers; or if `batch_size` is out of range.
 
     Example:
         The loss ``9 x²`` of a single weight falls along -∇f as far as 2/18.
@@ -128,6 +128,27 @@ class CriticalLearningRates:
         return found
 
 
+def of_next_update(
+    objective: Objective, others: MicroBatches, guess: float
+) -> CriticalLearningRate:
+    """That of the update which the optimizer would make next, for the loss of other examples.
+
+    Args:
+        objective: The `Objective`, with the examples of the gradient.
+        others: Those of the loss, of the same spec.
+        guess: Where to look first.
+
+    Returns:
+        A `CriticalLearningRate`; NaN after no passes if the update changes nothing.
+    """
+    direction = _next_update(objective)
+    if not any(bool(tf.reduce_any(d != 0)) for d in direction):
+        return CriticalLearningRate(math.nan, math.nan, 0, False)
+    objective.batches = others
+    start = [tf.convert_to_tensor(v.value) for v in objective.variables]
+    return _search(objective, start, direction, guess)
+
+
 def _search(
     objective: Objective,
     start: Sequence[tf.Tensor],
@@ -165,21 +186,22 @@ def _learning_rate(optimizer: keras.optimizers.Optimizer | None) -> float:
 def _next_update(objective: Objective) -> list[tf.Tensor]:
     """What the optimizer would do next with the gradient of all examples, per unit of η."""
     optimizer = objective.model.optimizer
-    if optimizer is None or not objective.replicas.alone:
-        why = "no optimizer" if optimizer is None else "a strategy with several replicas"
+    if optimizer is None or objective.replicas.of_workers:
+        why = "no optimizer" if optimizer is None else "a strategy with several workers"
         raise ValueError(
-            "Without `direction` the next update of the optimizer is tried, on a single replica. "
+            "Without `direction` the next update of the optimizer is tried, in one process. "
             f"Pass `direction`. Received: direction=None and a model with {why}"
         )
     gradients = objective.first_order.gradient(objective.batches)
     variables = objective.variables
     if not optimizer.built:
-        optimizer.build(variables)
+        with objective.model.distribute_strategy.scope():
+            optimizer.build(variables)
     rate = _learning_rate(optimizer)
     saved = {id(v): (v, tf.identity(v.value)) for v in (*optimizer.variables, *variables)}
     before = [saved[id(v)][1] for v in variables]
     try:
-        optimizer.apply(gradients, variables)
+        _apply(objective, gradients)
         return [
             (tf.cast(v.value, objective.dtype) - tf.cast(b, objective.dtype)) / rate
             for v, b in zip(variables, before, strict=True)
@@ -187,3 +209,19 @@ def _next_update(objective: Objective) -> list[tf.Tensor]:
     finally:
         for variable, value in saved.values():
             variable.assign(value)
+
+
+def _apply(objective: Objective, gradients: list[tf.Tensor]) -> None:
+    """Apply gradients until there is an update: an optimizer may add up several before it."""
+    optimizer, strategy = objective.model.optimizer, objective.model.distribute_strategy
+
+    def apply() -> None:
+        # It sums up the replicas, and the loss of each is divided by their number.
+        optimizer.apply(gradients, objective.variables)
+
+    begin = int(tf.convert_to_tensor(optimizer.iterations))
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    for _ in range(inner.gradient_accumulation_steps or 1):
+        apply() if objective.replicas.alone else strategy.run(apply)
+        if int(tf.convert_to_tensor(optimizer.iterations)) != begin:
+            return
