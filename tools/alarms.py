@@ -65,7 +65,9 @@ def train(directory: Path, number: int, minutes: float | None) -> None:
     from tools.alarming.trainings import Bench, quietly  # they need TensorFlow, judging does not
 
     bench = functools.cache(Bench)
-    left = curves.train(directory, number, minutes, lambda each: quietly(bench(each.network), each))
+    left = curves.train(
+        directory, number, minutes, plan.training, lambda each: quietly(bench(each.network), each)
+    )
     print(f"{left} trainings are left for the next call")
 
 

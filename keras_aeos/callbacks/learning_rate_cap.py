@@ -124,6 +124,11 @@ def cap_of(optimizer: keras.optimizers.Optimizer) -> LearningRateCap:
     return known
 
 
+def forget(optimizer: keras.optimizers.Optimizer) -> None:
+    """Have the next `cap_of` make a new cap."""
+    vars(optimizer).pop(_ATTRIBUTE, None)
+
+
 def users(optimizer: keras.optimizers.Optimizer) -> Any:
     """The learning rate as the user gave it: a float, a schedule or a function."""
     rate = optimizer._learning_rate

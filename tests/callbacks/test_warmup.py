@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_aeos import AEoSMonitor, CurvatureWarmup
+from keras_aeos import AEoSMonitor, CurvatureWarmup, constraints
 from tests.strategies import scope
 
 # A quadratic: a linear map without bias and the squared error, whose Hessian is 2 XᵀX / n.
@@ -66,7 +66,6 @@ def cosine(peak, num_updates):
 
 TARGETS = {
     "never allowed": (lambda: 10.0, lambda step: 10.0),
-    "allowed at once": (lambda: 1e-3, lambda step: 1e-3),
     "cosine": (
         lambda: cosine(10.0, 15),
         lambda step: 10.0 * (0.5 + 0.5 * np.cos(np.pi * step / 15)),
@@ -102,7 +101,8 @@ class From(keras.callbacks.Callback):
 
     def __init__(self, step):
         super().__init__()
-        self.step, self.state = step, None
+        self.step = step
+        self.state: list[np.ndarray] = []
 
     def on_train_batch_end(self, batch, logs=None):
         if int(self.model.optimizer.iterations) == self.step:
@@ -143,8 +143,9 @@ class Kill(keras.callbacks.Callback):
             raise Killed
 
 
-@pytest.mark.parametrize("rate", [10.0, "cosine"])
-@pytest.mark.parametrize("last", [False, True], ids=["backup first", "backup last"])
+@pytest.mark.parametrize(
+    ("rate", "last"), [(10.0, False), ("cosine", True)], ids=["backup first", "backup last"]
+)
 def test_resumed_training_is_the_same(tmp_path, rate, last):
     def made():
         return quadratic(cosine(10.0, 12) if rate == "cosine" else rate)
@@ -218,7 +219,6 @@ def test_interrupted_training_leaves_the_learning_rate(rate):
 def optimizers():
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(10.0), initial_scale=1024.0)
     return {
-        "schedule": lambda: (cosine(10.0, 8), {}),
         "compiled": lambda: (cosine(10.0, 8), {"jit_compile": True}),
         "loss scale": lambda: (scaled, {}),
         "steps per execution": lambda: (10.0, {"steps_per_execution": 2}),
@@ -227,7 +227,6 @@ def optimizers():
             {},
         ),
         "function": lambda: (keras.optimizers.SGD(lambda: tf.constant(10.0)), {}),
-        "momentum": lambda: (keras.optimizers.SGD(10.0, momentum=0.9), {}),
     }
 
 
@@ -240,9 +239,8 @@ def test_is_at_home_in_fit(name):
     seen = warm_up.history
     # The weights have not moved when the last batch of the first execution is measured.
     place = {"steps per execution": 4, "accumulation": 4}.get(name, 0)
-    if name != "momentum":
-        expected = critical(START, place, place + 4)
-        assert seen["critical_learning_rate"][0] == pytest.approx(expected, rel=3e-2)
+    by_hand = critical(START, place, place + 4)
+    assert seen["critical_learning_rate"][0] == pytest.approx(by_hand, rel=3e-2)
     assert 0.0 < seen["learning_rate"][0] < 10.0
     assert np.isfinite(model.get_weights()[0]).all()
 
@@ -252,7 +250,7 @@ def test_replicas_have_the_learning_rates_of_one(rate):
     found = []
     for strategy in ("none", "mirrored 2"):
         model = quadratic(cosine(10.0, 8) if rate == "cosine" else rate, strategy)
-        found.append(fit(model, 8, CurvatureWarmup())["warmup_learning_rate"])
+        found.append(fit(model, 4, CurvatureWarmup())["warmup_learning_rate"])
     assert found[1] == pytest.approx(found[0], rel=1e-3)
     assert found[0][1] > 0.0
 
@@ -266,10 +264,9 @@ def test_other_callbacks_change_the_target():
 
 
 def test_monitor_has_the_limited_learning_rate():
-    for rate in (10.0, cosine(10.0, 8)):
-        monitor, model = AEoSMonitor((X, Y), update_freq=1), quadratic(rate)
-        rates = fit(model, 4, monitor, CurvatureWarmup())["warmup_learning_rate"]
-        assert monitor.history["learning_rate"].tolist() == pytest.approx(rates)
+    monitor, model = AEoSMonitor((X, Y), update_freq=1), quadratic(cosine(10.0, 8))
+    rates = fit(model, 3, monitor, CurvatureWarmup())["warmup_learning_rate"]
+    assert monitor.history["learning_rate"].tolist() == pytest.approx(rates)
 
 
 def test_random_generators_and_moments_are_left_alone():
@@ -291,7 +288,7 @@ def test_failure_lets_the_learning_rate_of_the_optimizer_through(monkeypatch):
     assert rates == pytest.approx([0.0, 1e-3, 1e-3])
 
 
-@pytest.mark.parametrize("factor", [0.0, -1.0, None, "1"])
+@pytest.mark.parametrize("factor", constraints.ARGUMENTS["factor"].invalid)
 def test_factor_is_checked(factor):
-    with pytest.raises(ValueError, match="`factor` must be a positive number. Received: factor="):
+    with pytest.raises(ValueError, match=r"`factor` must be a positive number\. Received: factor="):
         CurvatureWarmup(factor=factor)

@@ -4,18 +4,24 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
 from tools.alarming.plan import Training, training
 
 _DIGITS = 5
+_Planned = TypeVar("_Planned")
 # Beside the columns of the updates.
 OF_TRAINING = ("training", "network", "optimizer", "batch", "warm_up", "seed")
 
 
 def train(
-    directory: Path, number: int, minutes: float | None, run: Callable[[Training], pd.DataFrame]
+    directory: Path,
+    number: int,
+    minutes: float | None,
+    planned: Callable[[int], _Planned],
+    run: Callable[[_Planned], pd.DataFrame],
 ) -> int:
     """Make the trainings that have no file yet.
 
@@ -23,6 +29,7 @@ def train(
         directory: Where the files are, one for each training.
         number: Number of trainings in all.
         minutes: After so many no other is begun; None for no limit.
+        planned: Function that returns the training of a number.
         run: Function that makes one.
 
     Returns:
@@ -34,17 +41,14 @@ def train(
     for count, n in enumerate(left):
         if minutes is not None and time.perf_counter() - began > 60.0 * minutes:
             return len(left) - count
-        each = training(n)
+        each = planned(n)
         now = time.perf_counter()
         table = run(each)
         beside = _path(directory, n).with_suffix(".part")
         table.to_csv(beside, index=False, float_format=f"%.{_DIGITS}g")
         beside.replace(_path(directory, n))
-        print(
-            f"{n}: {each.network}, {each.optimizer} {each.peak:g}, {each.batch} batches, "
-            f"{len(table)} updates, {time.perf_counter() - now:.1f} s",
-            flush=True,
-        )
+        seconds = time.perf_counter() - now
+        print(f"{n}: {each}, {len(table)} updates, {seconds:.1f} s", flush=True)
     return 0
 
 

@@ -58,6 +58,9 @@ class Training:
     seed: int
     peak: float
 
+    def __str__(self) -> str:
+        return f"{self.network}, {self.optimizer} {self.peak:g}, {self.batch} batches"
+
     def learning_rate(self, update: int) -> float:
         """The learning rate of an update, counted from 1."""
         return self.peak * min(update / self.warm_up, 1.0) if self.warm_up else self.peak
