@@ -19,6 +19,8 @@ SURVIVED = 0.8
 # Updates are wasted whose level of the loss is above the smallest one before by this part of the
 # first loss.
 _ABOVE = 0.05
+# Smaller losses count as this one: all examples are learnt.
+FLOOR = 1e-4
 # Ways to warm up, each with the shares or names that belong to it.
 BEST, NONE = "linear, the best", "none"
 WAYS: dict[str, tuple[float | str, ...]] = {
@@ -73,7 +75,7 @@ def at_targets(table: pd.DataFrame, way: str, column: str = "final_loss") -> pd.
     """Mean over the seeds at each target, of the warm-up with the smallest mean final loss.
 
     With several linear warm-ups it is the best one at each target: tuned. A loss that is not finite
-    counts as the first one.
+    counts as the first one, one below `FLOOR` as that.
 
     Args:
         table: Trainings of one task and optimizer.
@@ -83,7 +85,7 @@ def at_targets(table: pd.DataFrame, way: str, column: str = "final_loss") -> pd.
     own = table[table["warm_up"].isin(WAYS[way])]
     finite = np.isfinite(own["final_loss"])
     own = own.assign(
-        final_loss=own["final_loss"].where(finite, own["first_loss"]),
+        final_loss=own["final_loss"].where(finite, own["first_loss"]).clip(FLOOR),
         test_accuracy=own["test_accuracy"].where(finite, 0.0),
     )
     means = own.groupby(["target", "warm_up"])[["final_loss", "test_accuracy", "num_wasted"]].mean()

@@ -106,7 +106,8 @@ def draw(table: pd.DataFrame) -> Figure:
     for axes, (task, optimizer, part) in zip(panels, found, strict=False):
         for share in LINEAR[1:]:
             means = part[part["warm_up"] == share].groupby("target")["final_loss"].mean()
-            axes.plot(means, color="0.8", linewidth=0.8, zorder=1)
+            label = "linear, each" if share == LINEAR[-1] else None
+            axes.plot(means.clip(judging.FLOOR), color="0.75", linewidth=0.8, label=label)
         for way, colour in colours.items():
             width = 2.4 if way == CURVATURE else 1.4
             style = "--" if way == GI_ADAM else "-"
@@ -123,7 +124,7 @@ def draw(table: pd.DataFrame) -> Figure:
     figure.supxlabel("target learning rate")
     figure.supylabel("final training loss")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(WAYS), frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(WAYS) + 1, frameon=False)
     sns.despine(figure)
     return figure
 
