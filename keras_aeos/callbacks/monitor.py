@@ -193,14 +193,14 @@ class AEoSMonitor(Resumable):
 
     def _forget(self) -> None:
         """Forget the model, for another one."""
-        self._meter = GuardedMeter(self._options, self._warn_once)
+        self._unconverged = UnconvergedRows(self._solver, self._automatic, self._warn_once)
+        self._meter = GuardedMeter(self._options, self._unconverged, self._warn_once)
         self._fit: WatchedFit | None = None
         self._last_step: int | None = None
         self._most_updates = 0
         self._next_step: float = math.inf
         self._num_rows_before = len(self._rows)
         self._had_function = False
-        self._unconverged = UnconvergedRows(self._solver, self._automatic, self._warn_once)
         self._latest.forget()
         self._began = time.perf_counter()
         self._warned: set[str] = set()
