@@ -138,5 +138,5 @@ def _present_learning_rate(optimizer: keras.optimizers.Optimizer | None) -> tf.T
     optimizer = dynamics.unwrap(optimizer)
     rate = getattr(optimizer, "_learning_rate", None)
     if isinstance(rate, Capped):
-        return tf.convert_to_tensor(rate(optimizer.iterations))
+        return tf.convert_to_tensor(optimizer.learning_rate)
     return tf.identity(rate.value) if isinstance(rate, keras.Variable) else None

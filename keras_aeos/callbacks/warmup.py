@@ -23,6 +23,8 @@ _KEY = "warmup_learning_rate"
 _COLUMNS = ("step", "critical_learning_rate", "learning_rate", "num_passes")
 # A measurement comes after one update, and then after this part of those so far.
 _SPACING = 8
+# Measurements without a critical learning rate after which training goes on without a limit.
+_PATIENCE = 8
 _FAILED = (
     "The warm-up failed and is over. From now on training has the learning rate of its optimizer. "
     "{kind}: {error}"
@@ -30,6 +32,13 @@ _FAILED = (
 _UNSEEN = (
     "The batches are not seen. Train with the `fit` of Keras, in a model that makes its training "
     "function as Keras does. Received: a training without batches"
+)
+
+
+_UNKNOWN = (
+    "In {number} measurements no learning rate was found at which the update by one half of a batch "
+    "lowers the loss of the other. Train in larger batches. "
+    "Received: batches of {size} examples"
 )
 
 
@@ -55,15 +64,15 @@ class CurvatureWarmup(keras.callbacks.Callback):
     A measurement takes a gradient and about four forward passes, each of half a batch. No second
     derivative is taken, so any layer and optimizer will do.
 
-    The η of the last update is in Keras' `logs` as ``warmup_learning_rate``. Between updates
-    `optimizer.learning_rate` is the target. Other callbacks may change it, and a saved model has
-    it. The weights that Keras saves hold the state of the warm-up, so `BackupAndRestore` resumes it
-    exactly. A model that is loaded from a ``.keras`` file begins a new warm-up, from its first
-    update on.
+    The η of the last update is in Keras' `logs` as ``warmup_learning_rate``: after every epoch, and
+    after every batch until the warm-up is over. Between updates `optimizer.learning_rate` is the
+    target. Other callbacks may change it, and a saved model has it. The weights that Keras saves
+    hold the state of the warm-up, so `BackupAndRestore` resumes it exactly. A model that is loaded
+    from a ``.keras`` file begins a new warm-up, from its first update on.
 
     It never ends training by an error of its own: if it fails, a warning says why, and training
     has the target from then on, as without the callback. This is so, too, under a strategy with
-    several workers and in a loop other than `fit`.
+    several workers, in a loop other than `fit`, and after eight measurements without an η_c.
 
     Args:
         factor: Positive float. The constant c, 0.25 by default.
@@ -97,7 +106,8 @@ class CurvatureWarmup(keras.callbacks.Callback):
         self._function: training_function.TrainingFunction | None = None
         self._spec: Nest = None
         self._executed = False
-        self._rate = math.nan
+        # η of the last update if the warm-up was not over then.
+        self._rate: float | None = None
 
     @property
     def history(self) -> pd.DataFrame:
@@ -126,7 +136,7 @@ class CurvatureWarmup(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """See the batches of this training."""
-        self._rows, self._spec, self._rate = [], None, math.nan
+        self._rows, self._spec, self._rate = [], None, None
         self._begin()
 
     @never_raises
@@ -142,9 +152,9 @@ class CurvatureWarmup(keras.callbacks.Callback):
 
     @never_raises
     def _limit(self) -> None:
-        if self._cap is not None:
-            if not self._cap.over:
-                self._cap.put_on(self._optimizer)
+        self._rate = None
+        if self._cap is not None and not self._cap.over:
+            self._cap.put_on(self._optimizer)
             self._rate = learning_rate_cap.next_rate(self._optimizer)
 
     def before_update(self, function: training_function.TrainingFunction) -> None:
@@ -177,6 +187,9 @@ class CurvatureWarmup(keras.callbacks.Callback):
             self._rows.append(dict(zip(_COLUMNS, row, strict=True)))
             if wanted <= cap.limit:
                 self._end()
+            elif cap.limit == 0.0 and step - cap.begin >= _PATIENCE:
+                size = int(num_rows(batch))
+                raise ValueError(_UNKNOWN.format(number=_PATIENCE, size=size))
 
     def _measured(self, batch: Nest, guess: float) -> CriticalLearningRate:
         """The critical learning rate of the next update, from the halves of a batch."""
@@ -207,13 +220,19 @@ class CurvatureWarmup(keras.callbacks.Callback):
         self.after_update()
         if not self._executed:  # by no training function
             self._look(None)
-        if logs is not None:
+        if logs is not None and self._rate is not None:
             logs[_KEY] = self._rate
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Put the learning rate into `logs`."""
         if logs is not None:
-            logs[_KEY] = self._rate
+            logs[_KEY] = self._last_rate()
+
+    def _last_rate(self) -> float:
+        if self._rate is not None:
+            return self._rate
+        known = self._cap is not None
+        return dynamics.last_learning_rate(self._optimizer) if known else math.nan
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Detach from the model. A warm-up that is not over goes on in the next `fit`."""

@@ -269,11 +269,14 @@ def test_monitor_has_the_limited_learning_rate():
     assert monitor.history["learning_rate"].tolist() == pytest.approx(rates)
 
 
-def test_random_generators_and_moments_are_left_alone():
-    """A limit that is no limit: the weights are those without the callback, but for an update."""
-    plain, model = (network(keras.optimizers.Adam(0.0)) for _ in range(2))
-    fit(plain, 6)
-    fit(model, 6, CurvatureWarmup())
+def test_measurement_changes_nothing():
+    """The weights, moments, statistics and seeds are those of a training with η = 0 at first."""
+    plain, model = (network(keras.optimizers.Adam(1e-3)) for _ in range(2))
+    zero = keras.callbacks.LearningRateScheduler(lambda epoch: 1e-3 if epoch else 0.0)
+    fit(plain, 4, zero)
+    warm_up = CurvatureWarmup()
+    fit(model, 4, warm_up)
+    assert warm_up.history["num_passes"].tolist() > [0]
     assert all(map(np.array_equal, state(plain), state(model)))
 
 
@@ -286,6 +289,23 @@ def test_failure_lets_the_learning_rate_of_the_optimizer_through(monkeypatch):
     with pytest.warns(UserWarning, match="warm-up failed.*RuntimeError: no passes"):
         rates = fit(model, 3, CurvatureWarmup())["warmup_learning_rate"]
     assert rates == pytest.approx([0.0, 1e-3, 1e-3])
+
+
+def test_halves_that_contradict_each_other_do_not_stop_training():
+    model = quadratic(0.01)
+    model.set_weights([np.zeros((3, 1))])
+    labels = np.repeat([[1.0], [-1.0]], 8, axis=0)
+    with pytest.warns(UserWarning, match="warm-up failed.*larger batches.*batches of 16 examples"):
+        rates = model.fit(
+            np.ones((16, 3)),
+            labels,
+            batch_size=16,
+            epochs=9,
+            shuffle=False,
+            verbose=0,
+            callbacks=[CurvatureWarmup()],
+        ).history["warmup_learning_rate"]
+    assert rates == pytest.approx([0.0] * 8 + [0.01])
 
 
 @pytest.mark.parametrize("factor", constraints.ARGUMENTS["factor"].invalid)
