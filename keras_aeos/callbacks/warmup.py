@@ -36,8 +36,8 @@ _UNSEEN = (
 
 
 _UNKNOWN = (
-    "In {number} measurements no learning rate was found at which the update by one half of a batch "
-    "lowers the loss of the other. Train in larger batches. "
+    "In {number} measurements no learning rate was found at which the update by one half of a "
+    "batch lowers the loss of the other. Train in larger batches. "
     "Received: batches of {size} examples"
 )
 
