@@ -30,6 +30,7 @@ PUBLIC: dict[str, tuple[Callable, Callable]] = {
     if name != "save_second_moments"
 } | {
     "AEoSMonitor": (keras_aeos.AEoSMonitor, keras_aeos.AEoSMonitor),
+    "CurvatureWarmup": (keras_aeos.CurvatureWarmup, keras_aeos.CurvatureWarmup),
     "DivergenceAlarm": (keras_aeos.DivergenceAlarm, keras_aeos.DivergenceAlarm),
     "FreezePreconditioner": (keras_aeos.FreezePreconditioner, keras_aeos.FreezePreconditioner),
     "limit_memory": (keras_aeos.limit_memory, keras_aeos.limit_memory),

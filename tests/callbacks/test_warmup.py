@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_aeos import AEoSMonitor, CurvatureWarmup, constraints
+from keras_aeos import AEoSMonitor, CurvatureWarmup
 from tests.strategies import scope
 
 # A quadratic: a linear map without bias and the squared error, whose Hessian is 2 XᵀX / n.
@@ -77,15 +77,15 @@ TARGETS = {
 def test_learning_rate_is_the_target_or_a_part_of_the_critical_one(name):
     made, target = TARGETS[name]
     model, warm_up = quadratic(made()), CurvatureWarmup(factor=FACTOR)
-    history = fit(model, 15, warm_up)
-    rates, weights = expected(target, 15)
+    history = fit(model, 11, warm_up)
+    rates, weights = expected(target, 11)
     assert history["warmup_learning_rate"] == pytest.approx(rates, rel=5e-2)
     assert model.get_weights()[0] == pytest.approx(weights, rel=5e-2, abs=1e-3)
     assert rates[0] == 0.0
     seen = warm_up.history
     assert seen["critical_learning_rate"][0] == pytest.approx(critical(START), rel=3e-2)
     if name == "never allowed":
-        assert seen["step"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14]
+        assert seen["step"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 10]
 
 
 def network(optimizer, **options):
@@ -139,7 +139,7 @@ class Killed(BaseException):
 
 class Kill(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
-        if epoch == 6:
+        if epoch == 3:
             raise Killed
 
 
@@ -151,25 +151,25 @@ def test_resumed_training_is_the_same(tmp_path, rate, last):
         return quadratic(cosine(10.0, 12) if rate == "cosine" else rate)
 
     whole = made()
-    rates = fit(whole, 12, CurvatureWarmup())["warmup_learning_rate"]
+    rates = fit(whole, 6, CurvatureWarmup())["warmup_learning_rate"]
     backup = str(tmp_path / "backup")
     callbacks = [keras.callbacks.BackupAndRestore(backup), CurvatureWarmup()]
     with pytest.raises(Killed):
-        fit(made(), 12, *callbacks[:: -1 if last else 1], Kill())
+        fit(made(), 6, *callbacks[:: -1 if last else 1], Kill())
     model = made()
     callbacks = [keras.callbacks.BackupAndRestore(backup), CurvatureWarmup()]
-    resumed = fit(model, 12, *callbacks[:: -1 if last else 1])["warmup_learning_rate"]
+    resumed = fit(model, 6, *callbacks[:: -1 if last else 1])["warmup_learning_rate"]
     assert resumed == rates[-len(resumed) :]
-    assert len(resumed) in (5, 6)
+    assert len(resumed) in (2, 3)
     assert all(map(np.array_equal, state(whole), state(model)))
 
 
 def test_second_fit_goes_on():
     model, other = quadratic(10.0), quadratic(10.0)
-    whole = fit(other, 12, CurvatureWarmup())["warmup_learning_rate"]
+    whole = fit(other, 5, CurvatureWarmup())["warmup_learning_rate"]
     parts = [
         fit(model, *span, CurvatureWarmup(), initial=begin)["warmup_learning_rate"]
-        for begin, span in ((0, (5,)), (5, (12,)))
+        for begin, span in ((0, (2,)), (2, (5,)))
     ]
     assert [*parts[0], *parts[1]] == whole
 
@@ -250,7 +250,7 @@ def test_replicas_have_the_learning_rates_of_one(rate):
     found = []
     for strategy in ("none", "mirrored 2"):
         model = quadratic(cosine(10.0, 8) if rate == "cosine" else rate, strategy)
-        found.append(fit(model, 4, CurvatureWarmup())["warmup_learning_rate"])
+        found.append(fit(model, 3, CurvatureWarmup())["warmup_learning_rate"])
     assert found[1] == pytest.approx(found[0], rel=1e-3)
     assert found[0][1] > 0.0
 
@@ -306,9 +306,3 @@ def test_halves_that_contradict_each_other_do_not_stop_training():
             callbacks=[CurvatureWarmup()],
         ).history["warmup_learning_rate"]
     assert rates == pytest.approx([0.0] * 8 + [0.01])
-
-
-@pytest.mark.parametrize("factor", constraints.ARGUMENTS["factor"].invalid)
-def test_factor_is_checked(factor):
-    with pytest.raises(ValueError, match=r"`factor` must be a positive number\. Received: factor="):
-        CurvatureWarmup(factor=factor)
