@@ -97,7 +97,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
 def draw(table: pd.DataFrame) -> Figure:
     """Final loss against the target, one panel for each task and optimizer."""
     found = judging.groups(table)
-    columns = min(3, len(found))
+    columns = 2 if len(found) == 4 else min(3, len(found))
     rows = -(-len(found) // columns)
     with sns.axes_style("ticks"):
         figure = Figure(figsize=(3.6 * columns, 3.0 * rows + 0.5), layout="constrained")
@@ -115,7 +115,9 @@ def draw(table: pd.DataFrame) -> Figure:
             axes.plot(
                 means, style, color=colour, linewidth=width, marker="o", markersize=3, label=way
             )
-        axes.set(xscale="log", yscale="log", title=f"{task}\n{optimizer}")
+        low, high = axes.dataLim.intervaly
+        wide = high > 10.0 * low  # within a decade a logarithmic axis has no labels
+        axes.set(xscale="log", yscale="log" if wide else "linear", title=f"{task}\n{optimizer}")
         axes.set_xticks(TARGETS, [f"{target:g}" for target in TARGETS], fontsize="small")
         axes.minorticks_off()
         axes.grid(alpha=0.3)
