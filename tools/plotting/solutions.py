@@ -149,7 +149,7 @@ def _draw_against(
     if any(varied not in VARIED for _, varied in panels):
         raise UserError("a run of fig10 does not say what it varies: expected fig10 in its choices")
     figure, grid = _panels(len(panels), sharey=True)
-    tables = []
+    tables: list[pd.DataFrame] = []
     for (batch, varied), axes in zip(panels, grid, strict=True):
         members = ordered(
             [r for r in runs if (_batch(r), r.record["choices"]["fig10"]) == (batch, varied)],
