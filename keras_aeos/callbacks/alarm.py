@@ -13,6 +13,7 @@ import pandas as pd
 from keras_aeos import alarm_rule, constraints
 from keras_aeos.callbacks.monitor import AEoSMonitor
 from keras_aeos.callbacks.never_raises import never_raises
+from keras_aeos.callbacks.resuming import of_one_model
 from keras_aeos.callbacks.running import companions
 
 # The key in Keras' `logs`.
@@ -117,7 +118,7 @@ class DivergenceAlarm(keras.callbacks.Callback):
     @property
     def scores(self) -> pd.DataFrame:
         """The scores so far, a `pandas.DataFrame` with the columns ``step`` and ``score``."""
-        rows = [] if self._monitor is None else _of_this_training(self._monitor._rows)
+        rows = [] if self._monitor is None else of_one_model(self._monitor._rows)
         steps, scores = _scored(rows)
         return pd.DataFrame({"step": steps, "score": scores})
 
@@ -170,7 +171,7 @@ class DivergenceAlarm(keras.callbacks.Callback):
         if self._failed or monitor is None or len(monitor._rows) == self._num_rows:
             return
         self._num_rows = len(monitor._rows)
-        rows = _of_this_training(monitor._rows)
+        rows = of_one_model(monitor._rows)
         _, scores = _scored(rows)
         self._score = float(scores[-1]) if len(scores) else math.nan
         known = {alarm.step: alarm for alarm in self.alarms}
@@ -185,14 +186,6 @@ class DivergenceAlarm(keras.callbacks.Callback):
     def _stop_measuring(self, error: Exception) -> None:
         self._failed = True
         warnings.warn(_FAILED.format(kind=type(error).__name__, error=error), stacklevel=2)
-
-
-def _of_this_training(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The last rows with rising steps: those before them are of another model."""
-    begin = len(rows) - 1
-    while begin > 0 and rows[begin - 1]["step"] < rows[begin]["step"]:
-        begin -= 1
-    return list(rows[max(begin, 0) :])
 
 
 def _scored(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_aeos.callbacks import columns, quantities, row
+from keras_aeos.callbacks.unconverged import UnconvergedRows
 from keras_aeos.callbacks.watched_fit import WatchedFit
 from keras_aeos.curvature import batches
 
@@ -20,6 +21,8 @@ class GuardedMeter:
 
     Args:
         options: Arguments of the `EdgeMeter`, beside the model and the examples.
+        unconverged: What is known of rows that have not converged. If that lasts, the critical
+            learning rate is measured as well.
         warn: Function of a text.
 
     Attributes:
@@ -29,8 +32,14 @@ class GuardedMeter:
             often. Then the critical learning rate of the update is, if the loss can be computed.
     """
 
-    def __init__(self, options: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        unconverged: UnconvergedRows,
+        warn: Callable[[str], None],
+    ) -> None:
         self._options = options
+        self._unconverged = unconverged
         self._warn = warn
         self._num_failures = 0
         self.meter: row.EdgeMeter | None = None
@@ -91,7 +100,8 @@ class GuardedMeter:
     @property
     def wants_update(self) -> bool:
         """Whether the next row may need the last update, whatever its quantities."""
-        return self.meter is None or (self.refused and self._falls_back)
+        falls_back = self._unconverged.lasting or (self.refused and self._falls_back)
+        return self.meter is None or falls_back
 
     def _current(self, model: keras.Model, fit: WatchedFit) -> row.EdgeMeter:
         """The meter, with the examples of this `fit`."""
@@ -103,6 +113,8 @@ class GuardedMeter:
         self.examples = examples
         self.meter.variables = fit.variables
         self.meter.approximation = fit.approximation
+        if self._unconverged.lasting:
+            self.meter.measure_fallback()
         return self.meter
 
     def _after(

@@ -202,7 +202,7 @@ class Logs:
         """Write the hyperparameters and results of a training that has ended.
 
         Args:
-            metrics: All rows.
+            metrics: Its rows.
             seconds: Wall time of the training. A long one gets a picture, if Matplotlib is there.
             first_loss: Loss before the first update; None (default) if it is not known.
         """

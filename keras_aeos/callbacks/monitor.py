@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
+import pandas as pd
 
 from keras_aeos import constraints
 from keras_aeos.callbacks import columns, schedule
@@ -20,7 +21,7 @@ from keras_aeos.callbacks.latest import LatestValues
 from keras_aeos.callbacks.logs import Logs
 from keras_aeos.callbacks.never_raises import never_raises
 from keras_aeos.callbacks.quantities import QUANTITIES
-from keras_aeos.callbacks.resuming import Resumable
+from keras_aeos.callbacks.resuming import Resumable, of_one_model
 from keras_aeos.callbacks.running import put_first, running_while, weakly
 from keras_aeos.callbacks.unconverged import UnconvergedRows
 from keras_aeos.callbacks.watched_fit import WatchedFit
@@ -193,14 +194,14 @@ class AEoSMonitor(Resumable):
 
     def _forget(self) -> None:
         """Forget the model, for another one."""
-        self._meter = GuardedMeter(self._options, self._warn_once)
+        self._unconverged = UnconvergedRows(self._solver, self._automatic, self._warn_once)
+        self._meter = GuardedMeter(self._options, self._unconverged, self._warn_once)
         self._fit: WatchedFit | None = None
         self._last_step: int | None = None
         self._most_updates = 0
         self._next_step: float = math.inf
         self._num_rows_before = len(self._rows)
         self._had_function = False
-        self._unconverged = UnconvergedRows(self._solver, self._automatic, self._warn_once)
         self._latest.forget()
         self._began = time.perf_counter()
         self._warned: set[str] = set()
@@ -356,7 +357,8 @@ class AEoSMonitor(Resumable):
         if self._fit is not None:
             self._fit.probe.detach()
         if self._fit is None or self._fit.writes:
-            self._logs.finish(self.history, self._seconds_trained, self._latest.first_loss)
+            rows = pd.DataFrame(of_one_model(self._rows), columns=self.columns)
+            self._logs.finish(rows, self._seconds_trained, self._latest.first_loss)
         self._logs.close()
 
     def _say_what_is_missing(self) -> None:

@@ -4,7 +4,8 @@ import math
 import os
 import pathlib
 import time
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import keras
 import pandas as pd
@@ -14,6 +15,8 @@ from keras_aeos.callbacks.quantities import DENSITY_COLUMNS, LAYER_COLUMNS, TABL
 from keras_aeos.callbacks.running import companions
 from keras_aeos.callbacks.watched_fit import WatchedFit
 from keras_aeos.curvature import replicas
+
+Row = TypeVar("Row", bound=Mapping[str, Any])
 
 _DIRECTORY = "state"
 # Callbacks from whose files a training can be resumed; not all versions of Keras have all of them.
@@ -218,6 +221,14 @@ class Resumable(keras.callbacks.Callback):
                 "training begins, the first solves take longer."
             )
         self._seconds_keeping = time.perf_counter() - began
+
+
+def of_one_model(rows: Sequence[Row]) -> list[Row]:
+    """The last rows with rising steps: those before them are of another model."""
+    begin = len(rows) - 1
+    while begin > 0 and rows[begin - 1]["step"] < rows[begin]["step"]:
+        begin -= 1
+    return list(rows[max(begin, 0) :])
 
 
 class StateFiles:

@@ -58,7 +58,6 @@ class EdgeMeter:
         ValueError: If an argument is out of range.
 
     Attributes:
-        columns: Names of the row's columns, in order.
         densities: Spectral densities of the last measurement, a list of dictionaries with the
             columns of `AEoSMonitor.spectral_densities`.
         layers: Its layers, a list of dictionaries with the columns of `AEoSMonitor.layers`.
@@ -103,7 +102,6 @@ class EdgeMeter:
         self._quantities = of_row.checked(quantities)
         self._sparing = quantities is None
         self._num_rows = 0
-        self.columns = columns.columns(self._quantities, num_eigenvalues)
         self.densities: list[dict[str, Any]] = []
         self.layers: list[dict[str, Any]] = []
         self._num_eigenvalues = num_eigenvalues
@@ -119,6 +117,11 @@ class EdgeMeter:
         self._warned: set[str] = set()
         self._economical = False
         self.critical = CriticalLearningRates()
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the row's columns, in order."""
+        return columns.columns(self._quantities, self._num_eigenvalues)
 
     @property
     def tables(self) -> of_row.Tables:
@@ -262,6 +265,10 @@ class EdgeMeter:
         values = dict(zip(names, of_row.critical_numbers(found), strict=True))
         return {"learning_rate": rate, "loss": loss} | values
 
+    def measure_fallback(self) -> None:
+        """Measure from now on what is measured where there is no curvature, too."""
+        self._quantities = of_row.with_fallback(self._quantities)
+
     def _quantities_now(self, measurement: Measurement) -> list[str]:
         """The quantities of this row: by default, seldom those that take a solve of their own."""
         one_solve = measurement.preconditioned in (None, measurement.raw)
@@ -353,13 +360,8 @@ class EdgeMeter:
             self._warn_once("optimizer", f"An approximation: {description.approximation}")
         if dynamics.num_updates(optimizer) == 0:
             return description, None
-        diagonal = dict(
-            zip(
-                (id(v) for v in dynamics.unwrap(optimizer)._trainable_variables),
-                description.diagonals(),
-                strict=True,
-            )
-        )
+        known = map(id, dynamics.unwrap(optimizer)._trainable_variables)
+        diagonal = dict(zip(known, description.diagonals(), strict=True))
         if not all(id(v) in diagonal for v in objective.variables):
             self._warn_once(
                 "variables",

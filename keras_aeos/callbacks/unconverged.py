@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from keras_aeos.callbacks.quantities import FALLBACK
 from keras_aeos.curvature.eigenpairs import Eigensolver
 
 # Rows in succession that may end at the limit where the next one resumes the solve.
@@ -26,6 +27,11 @@ class UnconvergedRows:
         self._num_in_succession = 0
         self._said = False
 
+    @property
+    def lasting(self) -> bool:
+        """Whether the limit was too small for rows in succession, which has been said."""
+        return self._said
+
     def note(self, row: Mapping[str, Any]) -> None:
         """Take note of a new row."""
         self._num_in_succession = self._num_in_succession + 1 if _unconverged(row) else 0
@@ -34,8 +40,9 @@ class UnconvergedRows:
             self._warn(
                 f"At step {row['step']} an eigenvalue did not converge to "
                 f"rtol={self._solver.rtol} within {self._solver.max_hvps} Hessian-vector products. "
-                "Its row says converged=False and carries the error bound that was reached. To fix "
-                "this, raise `max_hvps` or `rtol` of the solver."
+                "Its row says converged=False and carries the error bound that was reached. From "
+                f"now on rows have `{FALLBACK}` as well, by forward passes. To fix this, raise "
+                "`max_hvps` or `rtol` of the solver."
             )
 
     def note_end(self, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -117,7 +117,7 @@ def _estimate(points: dict[float, float], etas: list[float]) -> tuple[float, boo
         near = [lower, upper]
     root = _linear(points, *near)
     others = [eta for eta in finite if all(_apart(eta, other) for other in near)]
-    if others:
+    if others and _apart(*near):
         third = min(others, key=lambda eta: abs(math.log(eta / max(near))))
         root = _quadratic(points, [*near, third], root, low, high)
     if not math.isfinite(root) or root <= 0.0:

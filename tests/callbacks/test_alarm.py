@@ -200,7 +200,6 @@ def test_resumed_training_has_the_scores_and_alarms_of_one_that_was_not(tmp_path
 
 
 @quiet
-@pytest.mark.filterwarnings("ignore:The monitor could not write its summary")
 def test_rows_of_another_model_do_not_count():
     monitor, alarm = AEoSMonitor((X, Y), update_freq=1), DivergenceAlarm()
     fit(quadratic(UNSTABLE), alarm, 6, monitor=monitor)

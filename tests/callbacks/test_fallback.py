@@ -79,6 +79,38 @@ def test_columns_come_with_the_first_row_that_needs_them(tmp_path, monkeypatch):
         pd.testing.assert_frame_equal(same, rows, check_dtype=False)
 
 
+def test_rows_that_do_not_converge_have_forward_passes_too(tmp_path):
+    def fit(epochs, watching):
+        options = {"batch_size": 12, "shuffle": False, "verbose": 0}
+        model.fit(x, y, epochs=epochs, callbacks=[watching], **options)
+
+    def starved(name):
+        solver = keras_aeos.Eigensolver(max_hvps=2, rtol=1e-6)
+        return AEoSMonitor((x, y), update_freq=1, solver=solver, log_dir=tmp_path / name)
+
+    model, x, y = build("dense", keras.optimizers.SGD(RATE))
+    start = model.get_weights()
+    whole = starved("whole")
+    with pytest.warns(UserWarning, match="From now on rows have `critical_learning_rate`"):
+        fit(4, whole)
+    rows = whole.history
+    assert rows["preconditioned_sharpness"].notna().all()
+    assert not rows["converged"].any()
+    assert rows["critical_learning_rate"].notna().tolist() == [False, True, True, True]
+    assert list(pd.read_csv(tmp_path / "whole" / "metrics.csv")) == list(rows)
+
+    model.set_weights(start)
+    model.optimizer.iterations.assign(0)
+    first, second = starved("parts"), starved("parts")
+    with pytest.warns(UserWarning, match="did not converge"):
+        fit(2, first)
+    first.save(tmp_path / "monitor.npz")
+    second.load(tmp_path / "monitor.npz")
+    fit(2, second)
+    same = [name for name in rows if name not in ("epoch", "seconds", "overhead")]
+    pd.testing.assert_frame_equal(second.history[same], rows[same], check_dtype=False)
+
+
 @pytest.mark.filterwarnings("ignore:A measurement failed")
 def test_rows_of_forward_passes_go_on_where_a_monitor_was_saved(tmp_path):
     def fit(epochs, watching, model):

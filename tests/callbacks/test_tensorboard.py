@@ -158,6 +158,18 @@ def test_hyperparameters_and_results_of_a_run(run):
     assert results["final_sharpness"] == [(3, pytest.approx(history["sharpness"].iloc[-1]))]
 
 
+def test_results_are_those_of_the_last_model(tmp_path):
+    monitor = AEoSMonitor(update_freq=1, log_dir=tmp_path)
+    for rate, epochs in ((5.0, 2), (RATE, 1)):
+        model, x, y = build("dense", keras.optimizers.SGD(rate))
+        model.fit(x, y, batch_size=4, epochs=epochs, verbose=0, callbacks=[monitor])
+    assert monitor.history["step"].tolist() == [1, 2, 3, 4, 5, 6, 1, 2, 3]
+    at_edge = monitor.history["edge_ratio"] > 0.9
+    assert (at_edge[:6].any(), at_edge[6:].any()) == (True, False)
+    assert len(events(tmp_path, "measured")["edge_ratio"]) == 3
+    assert events(tmp_path, "summary")["share_at_edge"] == [(3, 0.0)]
+
+
 @pytest.mark.parametrize(("first_loss", "ratio"), [(None, 1.1), (0.21, 1.025)])
 def test_results_take_the_loss_before_training(first_loss, ratio):
     """Of 0.21, the third loss is less than a tenth, so that its ratio counts no more."""

@@ -27,6 +27,15 @@ from tests.optimizers.paths import random_path
 from tests.strategies import scope
 
 custom = pytest.mark.parametrize("name", CUSTOM_OPTIMIZERS)
+# A class of several rows has one among the quick tests of what its options hardly touch.
+_FIRST = {type(case.make(RATE)): name for name, case in reversed(CUSTOM_OPTIMIZERS.items())}
+each_class = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in _FIRST.values() else pytest.mark.slow)
+        for name in CUSTOM_OPTIMIZERS
+    ],
+)
 X = np.random.default_rng(0).standard_normal((12, 4)).astype("float32")
 Y = np.random.default_rng(1).standard_normal((12, 2)).astype("float32")
 MODEL_SHAPES = [(4, 3), (3,), (3, 2), (2,)]
@@ -108,13 +117,13 @@ def test_config_and_file_bring_an_optimizer_back(name, tmp_path):
     )
 
 
-@custom
+@each_class
 def test_compiled_by_xla_makes_the_same_path(name):
     compiled = fit(small_model(make(name), jit_compile=True))
     np.testing.assert_allclose(compiled, plain_path(name), rtol=1e-4, atol=1e-5)
 
 
-@custom
+@each_class
 def test_accumulated_gradients_make_the_path_of_the_whole_batch(name):
     """Three micro-batches of four against one batch of twelve."""
     split = small_model(make(name, gradient_accumulation_steps=3))
@@ -127,7 +136,7 @@ def test_accumulated_gradients_make_the_path_of_the_whole_batch(name):
     )
 
 
-@custom
+@each_class
 def test_scaling_the_loss_changes_nothing(name):
     inner = make(name)
     scaled = keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
@@ -150,7 +159,7 @@ def test_strategy_makes_the_path_of_one_device(name, strategy):
     assert [tuple(p.shape) for p in keras_aeos.preconditioner(model.optimizer)] == MODEL_SHAPES
 
 
-@custom
+@each_class
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_trains_in_other_precisions(name, dtype):
     keras.config.set_dtype_policy(dtype)
@@ -162,7 +171,7 @@ def test_trains_in_other_precisions(name, dtype):
     assert {p.dtype for p in keras_aeos.preconditioner(model.optimizer)} == {tf.float32}
 
 
-@custom
+@each_class
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_rounds_the_variables_alone(name, dtype):
     """The path of the float64 twin, but for the rounding of the variable in each update."""
@@ -211,7 +220,7 @@ def through_bytes(optimizer):
     return pickle.loads(pickle.dumps(optimizer))  # noqa: S301
 
 
-@custom
+@each_class
 @pytest.mark.parametrize("again", [copy.deepcopy, through_bytes])
 def test_copies_have_the_same_configuration(name, again):
     """As in Keras, a copy is made from the configuration."""
@@ -221,7 +230,7 @@ def test_copies_have_the_same_configuration(name, again):
     assert copied.get_config() == optimizer.get_config()
 
 
-@custom
+@each_class
 def test_sparse_gradients_make_the_path_of_dense_ones(name):
     """Slices that name a row twice and leave others out."""
     values = np.random.default_rng(0).standard_normal((5, 3, 2)).astype("float32")
@@ -236,7 +245,7 @@ def test_sparse_gradients_make_the_path_of_dense_ones(name):
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-6)
 
 
-@custom
+@each_class
 def test_decay_leaves_out_what_is_excluded(name):
     """The variables that are excluded move as without decay; the first update is the same else."""
     ends = {}
@@ -256,7 +265,7 @@ def test_decay_leaves_out_what_is_excluded(name):
         np.testing.assert_allclose(decayed, plain - shrunk, rtol=1e-5, atol=tolerance)
 
 
-@custom
+@each_class
 def test_clipping_acts_on_the_gradient(name):
     clipped = make(name, clipvalue=0.1, shapes=[(3,)])
     plain = make(name, shapes=[(3,)])

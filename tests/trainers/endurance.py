@@ -3,8 +3,9 @@
     python -m tests.trainers.endurance SEED NUM_KILLS DIRECTORY ARGUMENT ...
 
 runs ``python -m trainers ARGUMENT ... output_dir=DIRECTORY/whole`` to its end, then the same in
-``DIRECTORY/killed``, where SIGKILL ends it at NUM_KILLS random moments. Each start is a fork, so
-that TensorFlow is imported once.
+``DIRECTORY/killed``, where SIGKILL ends it NUM_KILLS times: one start of four at a random moment of
+its first part, the others at a random moment after their first checkpoint, so that the run gets on
+however slow a start is. Each start is a fork, so that TensorFlow is imported once.
 """
 
 import os
@@ -78,6 +79,19 @@ def ended(process):
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
+def checkpoints(directory):
+    """Names of the files of a run from which it may go on."""
+    return {path.name for path in (directory / run_directory.CHECKPOINTS).glob("*")}
+
+
+def wait_for(condition, process):
+    """Wait until a condition holds or a process has ended, without taking its exit status."""
+    while not condition():
+        if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        time.sleep(0.01)
+
+
 def main(seed, num_kills, directory, arguments):
     """Run to the end, and with kills; the exit status is 0 if both have ended well."""
     assert training
@@ -86,13 +100,19 @@ def main(seed, num_kills, directory, arguments):
         return 1
     seconds = time.monotonic() - began
     moments = random.Random(seed)  # noqa: S311
-    for _ in range(num_kills):
-        process = started([*arguments, f"output_dir={directory / 'killed'}"])
-        time.sleep(moments.uniform(0.02, 0.35) * seconds)
+    killed = directory / "killed"
+    for number in range(num_kills):
+        before = checkpoints(killed)
+        process = started([*arguments, f"output_dir={killed}"])
+        if number % 4 == 0:
+            time.sleep(moments.uniform(0.02, 0.35) * seconds)
+        else:
+            wait_for(lambda known=before: not checkpoints(killed) <= known, process)
+            time.sleep(moments.uniform(0.0, 0.05) * seconds)
         os.kill(process, signal.SIGKILL)
         if ended(process) == 0:
             return 0  # it came to its end before
-    return ended(started([*arguments, f"output_dir={directory / 'killed'}"]))
+    return ended(started([*arguments, f"output_dir={killed}"]))
 
 
 if __name__ == "__main__":

@@ -15,16 +15,17 @@ from keras_aeos import AEoSMonitor
 CASES = {"60 minutes": 60.0, "3 minutes": 3.0}
 _WARMING_UP = 1 / 12
 _UPDATE_FREQ = 5
-# Rows at the beginning and at the end of the rest whose medians are compared.
-_NUM_COMPARED = 50
+# Share of the rest at its beginning and at its end whose medians are compared.
+_COMPARED = 1 / 10
 
-_COUNTED = {"resident memory, MB": "{:.0f}", "file handles": "{}", "threads": "{}"}
+_COUNTED = {"resident memory, MB": "{:.0f}", "file handles": "{:.0f}", "threads": "{:.0f}"}
+_ROW = "row / update"
 FORMATS = {
     "updates": "{:,}",
     "rows": "{:,}",
     **{
         f"{name}, {when}": spec
-        for name, spec in {**_COUNTED, "row, ms": "{:.1f}"}.items()
+        for name, spec in {**_COUNTED, _ROW: "{:.1f}"}.items()
         for when in ("beginning", "end")
     },
 }
@@ -47,7 +48,8 @@ def soak(case: str) -> dict[str, Any]:
         model.fit(x, y, batch_size=32, epochs=10**9, verbose=0, callbacks=[monitor, backup, watch])
     rows = monitor.history
     first = watch.num_rows_warming_up
-    parts = {"beginning": slice(first, first + _NUM_COMPARED), "end": slice(-_NUM_COMPARED, None)}
+    compared = max(1, int(_COMPARED * (len(watch.updates) - first)))
+    parts = {"beginning": slice(first, first + compared), "end": slice(-compared, None)}
     return {
         "updates": int(model.optimizer.iterations),
         "rows": len(rows),
@@ -57,7 +59,8 @@ def soak(case: str) -> dict[str, Any]:
             for when, part in parts.items()
         },
         **{
-            f"row, ms, {when}": 1e3 * float(rows["seconds"].iloc[part].median())
+            # Both were under the same load.
+            f"{_ROW}, {when}": float((rows["seconds"].iloc[part] / watch.updates[part]).median())
             for when, part in parts.items()
         },
     }
@@ -68,6 +71,7 @@ class Watch(keras.callbacks.Callback):
 
     Attributes:
         counts: Lists of numbers by name, one for each row.
+        updates: Seconds of the update before each row, without the row.
         num_rows_warming_up: Number of rows before the first that is compared.
     """
 
@@ -77,12 +81,20 @@ class Watch(keras.callbacks.Callback):
         self._num_updates = self.num_rows_warming_up = 0
         self._began = time.perf_counter()
         self.counts: dict[str, list[float]] = {name: [] for name in _COUNTED}
+        self.updates: list[float] = []
+        self._seconds = self._update_began = 0.0
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Start the clock of an update."""
+        self._update_began = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Count."""
         self._num_updates += 1
         if self._num_updates % _UPDATE_FREQ:
+            self._seconds = time.perf_counter() - self._update_began
             return
+        self.updates.append(self._seconds)
         for name, number in zip(_COUNTED, held(), strict=True):
             self.counts[name].append(number)
         elapsed = time.perf_counter() - self._began
