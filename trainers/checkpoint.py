@@ -206,7 +206,7 @@ class Checkpoints(Generic[_Saved]):
         Raises:
             OSError: If it can't be written. The others stay.
         """
-        self._directory.mkdir(exist_ok=True)
+        self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{checkpoint.update}.npz"
         checkpoint.write(path)
         for old in self._paths()[:-_NUM_KEPT]:

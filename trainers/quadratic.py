@@ -136,7 +136,7 @@ def train(config: schema.Quadratic, directory: Path, choices: dict[str, str]) ->
         else:
             record = run_directory.go_on(directory, saved.update)
         record.update(curvature=curvature, stability_threshold=threshold)
-        with run_directory.interruption_recorded(directory, record), signals.held_back():
+        with run_directory.interruption_recorded(directory, record, config), signals.held_back():
             clock = Clock(config.checkpoint, saved.seconds if saved else 0.0)
             record.update(_run(config, trajectory, directory, checkpoints, clock))
             record["wall_seconds"] = round(clock.seconds, 1)

@@ -30,6 +30,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -94,10 +95,14 @@ def start(directory: Path, config: Run, choices: dict[str, str]) -> dict[str, An
         directory.mkdir(parents=True, exist_ok=True)
         _move_aside(directory)
         write(directory, record)
-        (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(settings)))
+        _write_config(directory, config)
     except OSError as error:
         raise UserError(f"output_dir: {error.strerror}. Received: {directory}") from error
     return record
+
+
+def _write_config(directory: Path, config: Run) -> None:
+    (directory / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
 
 
 def go_on(directory: Path, update: int) -> dict[str, Any]:
@@ -199,8 +204,10 @@ def claimed(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def interruption_recorded(directory: Path, record: dict[str, Any]) -> Iterator[None]:
+def interruption_recorded(directory: Path, record: dict[str, Any], config: Run) -> Iterator[None]:
     """Within this context, an exception writes `run.json` with the status "interrupted".
+
+    At the end, `config.yaml` is there even if the directory was removed in between.
 
     Raises:
         RunError: In place of an error of the file system, in one line that says what to do.
@@ -219,6 +226,17 @@ def interruption_recorded(directory: Path, record: dict[str, Any]) -> Iterator[N
                 "there is one"
             ) from error
         raise
+    finally:
+        if directory.exists() and not (directory / CONFIG).exists():
+            print(
+                f"warning: files of the run in {directory} were removed while it ran. What was "
+                "written before is missing there. The tables come back if it goes on after an "
+                "interruption, the curves of TensorBoard don't",
+                file=sys.stderr,
+                flush=True,
+            )
+            with suppress(OSError):
+                _write_config(directory, config)
 
 
 def read(directory: Path) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def _train(
     else:
         _restore(saved, model, callbacks)
         record = run_directory.go_on(directory, saved.update)
-    with run_directory.interruption_recorded(directory, record):
+    with run_directory.interruption_recorded(directory, record, config):
         with signals.held_back():
             _fit(task, model, feed, callbacks, directory, saved.update if saved else 0)
         return _finish(directory, record, callbacks)

@@ -6,6 +6,7 @@ import errno
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -136,6 +137,27 @@ def test_full_disk_is_named_and_the_run_goes_on_later(directory, tmp_path, capsy
     assert not list(tmp_path.glob("*part*"))
     assert training.train(config(directory), tmp_path, {}).record["resumed_at"] == [4]
     assert results(tmp_path) == whole
+
+
+@pytest.mark.filterwarnings("ignore:Logs were removed")
+def test_directory_that_is_removed_holds_a_run_again(directory, tmp_path, capsys, whole):
+    run = tmp_path / "run"
+
+    def removes_then_stops():
+        shutil.rmtree(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        before_update_is_saved(patch, 3, removes_then_stops)
+        before_update_is_saved(patch, 5, functools.partial(send, signal.SIGTERM))
+        with signals.handled(), pytest.raises(Interrupted, match="update 5"):
+            training.train(config(directory), run, {})
+    assert "were removed while it ran" in capsys.readouterr().err
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+    assert training.train(config(directory), run, {}).record["resumed_at"] == [5]
+    found = results(run)
+    # Earlier events are in no checkpoint.
+    other = {key for key in whole if found[key] != whole[key]}
+    assert other == {f"tensorboard/{name}" for name in ("measured", "threshold", "test")}
 
 
 def test_worker_that_dies_is_named_in_one_line(directory, tmp_path, monkeypatch):
