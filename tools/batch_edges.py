@@ -232,6 +232,7 @@ def train(
         fitted = model.fit(
             batches.batch(batch_size, drop_remainder=True).repeat(),
             steps_per_epoch=num_updates,
+            shuffle=False,
             verbose=0,
             callbacks=[monitor, keras.callbacks.TerminateOnNaN()],
         )

@@ -69,6 +69,8 @@ STAGES: dict[str, tuple[tuple[Sweep, ...], ...]] = {
     "fig16_fully_connected": ((("fig16_fully_connected",),),),
     "fig17": ((("fig17",),),),
     "fig18": ((("fig18",),),),
+    "table01": ((("table01",),),),
+    "quickstart": ((("quickstart", "--multirun", "seed=0,1,2,3,4,5,6,7"),),),
 }
 # What is drawn, where that is not the figure of the same name.
 DRAWN = {
@@ -76,7 +78,7 @@ DRAWN = {
     "fig10": ("fig10", "fig19"),
     "fig16_fully_connected": ("fig16",),
 }
-_WITHOUT_SCALE = ("fig02", "fig12", "fig14", "fig17")
+_WITHOUT_SCALE = ("fig02", "fig12", "fig14", "fig17", "table01", "quickstart")
 
 
 @dataclass(frozen=True)

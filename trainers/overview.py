@@ -15,9 +15,9 @@ _GROUPS = (
         re.compile(r".*quickstart|quadratic"),
     ),
     (
-        "Figures of the paper, each a sweep",
+        "Figures and tables of the paper, each a sweep",
         "python -m trainers --config-name fig01 panel=a scale=laptop",
-        re.compile(r"fig"),
+        re.compile(r"fig|table"),
     ),
     (
         "Networks",

@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "reproduction").glob("*.md"))
 COMMAND = re.compile(
     r"(?:for figure in ([\d ]+); do\s+)?"
-    r"python tools/figures\.py fig(\$figure|\d\d) (docs/runs[\w/.]*) --out (docs/figures[\w/]*)"
+    r"python tools/figures\.py (fig\$figure|\w+) (docs/runs[\w/.]*) --out (docs/figures[\w/]*)"
 )
 DOCUMENTED = [
-    (f"fig{figure}", runs, out)
+    (figure, runs, out)
     for page in PAGES
     for loop, name, runs, out in COMMAND.findall(page.read_text())
-    for figure in (loop.split() if loop else [name])
+    for figure in ([f"fig{number}" for number in loop.split()] if loop else [name])
 ]
 
 

@@ -129,7 +129,7 @@ def draw_fig18(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     rows = []
     for (above, middle, below), run in zip(panels.T, runs, strict=True):
         table = _finite(run.metrics)
-        drawing.draw_loss(above, [table], ["C0"])
+        training_runs.draw_loss(above, [table], ["C0"])
         for order, name in reversed(list(enumerate(_eigenvalues(run)))):
             middle.plot(table["step"], table[name], color=blues[order], linewidth=1.3)
         middle.plot(table["step"], table["stability_threshold"], **_THRESHOLD)

@@ -1,4 +1,7 @@
-"""Figures 1, 3 to 6, 8, 13, 15 and 16 of the paper, drawn from runs that train a network."""
+"""Figures 1, 3 to 6, 8, 13, 15 and 16 of the paper, drawn from runs that train a network.
+
+And the runs of the quickstart, which differ in the seed.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,10 +13,18 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from keras_aeos.summaries import drawing
 from tools.plotting.runs import SYMBOLS, Figures, find_all_runs, ordered, settings_label
-from tools.plotting.training_runs import TrainingRun, read_run, read_runs, table_row
+from tools.plotting.training_runs import (
+    TrainingRun,
+    draw_loss,
+    num_examples,
+    read_run,
+    read_runs,
+    table_row,
+)
 from trainers.errors import UserError
 
 
@@ -82,10 +93,13 @@ def draw_fig01(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
         varied = FIG01_PANELS[name].varied
         members = ordered(by_panel[name], varied)
         common = settings_label(members[0], [other for other in SYMBOLS if other not in varied])
-        above.set_title(f"({name}) {FIG01_PANELS[name].title}\n{common}", fontsize="medium")
+        sizes = sorted({num_examples(run) for run in members}, reverse=True)
+        images = f"{' and '.join(f'{size:,}' for size in sizes)} images"
+        title = f"({name}) {FIG01_PANELS[name].title}, {images}\n{common}"
+        above.set_title(title, fontsize="medium")
         metrics, colours = [run.metrics for run in members], _colours(members, varied)
-        drawing.draw_loss(above, metrics, colours)
-        drawing.draw_preconditioned_sharpness(below, metrics, colours)
+        draw_loss(above, metrics, colours)
+        _draw_preconditioned_sharpness(below, metrics, colours)
         below.set_xlabel("step")
         _legend(below, [settings_label(run, varied) for run in members])
         rows += [{"panel": name, **table_row(run)} for run in members]
@@ -94,7 +108,10 @@ def draw_fig01(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
 
 def draw_fig03(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 3: loss, preconditioned sharpness and raw sharpness of frozen Adam."""
-    return _draw_three(runs, "frozen Adam")
+    figure, table = _draw_three(runs, "frozen Adam")
+    figure.axes[2].set_yscale("log")
+    _label_decades(figure.axes[2])
+    return figure, table
 
 
 def draw_fig04(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
@@ -121,7 +138,13 @@ def draw_fig06(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
         size: [run for run in runs if run.config["data"]["batch_size"] == size] for size in sizes
     }
     titles = {size: f"batch size {size:,}" for size in sizes}
-    return _draw_panels("batch", panels, titles, 3, drawing.PRECONDITIONED_LABEL, _mid_training)
+    figure, table = _draw_panels(
+        "batch", panels, titles, 3, drawing.PRECONDITIONED_LABEL, _mid_training
+    )
+    lows, highs = zip(*(axes.get_ylim() for axes in figure.axes), strict=True)
+    for axes in figure.axes:  # the thresholds are the same ones in all panels
+        axes.set_ylim(min(lows), max(highs))
+    return figure, table
 
 
 def _mid_training(run: TrainingRun) -> dict[str, float]:
@@ -148,7 +171,9 @@ def draw_fig15(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     runs = ordered(runs, varied)
     names = [settings_label(run, varied) for run in runs]
     table = pd.DataFrame([{**table_row(run), **_rise(run)} for run in runs])
-    return _draw_two(runs, _colours(runs, varied), names), table
+    figure = _draw_two(runs, _colours(runs, varied), names)
+    figure.axes[0].set_title(settings_label(runs[0], ("beta_1", "beta_2")), fontsize="medium")
+    return figure, table
 
 
 def _rise(run: TrainingRun) -> dict[str, float]:
@@ -184,13 +209,23 @@ def draw_fig16(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
     )
 
 
+def draw_quickstart(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
+    """Draw loss and preconditioned sharpness of the quickstart, one colour per seed."""
+    runs = sorted(runs, key=lambda run: run.config["seed"])
+    seeds = [run.config["seed"] for run in runs]
+    colours = list(sns.color_palette("colorblind", len(runs)))
+    figure = _draw_two(runs, colours, [f"seed {seed}" for seed in seeds])
+    rows = [{"seed": seed, **table_row(run)} for seed, run in zip(seeds, runs, strict=True)]
+    return figure, pd.DataFrame(rows)
+
+
 def _draw_two(runs: list[TrainingRun], colours: list[Any], names: list[str]) -> Figure:
     """Draw loss and preconditioned sharpness, one above the other."""
     figure = Figure(figsize=(6.0, 6.0), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     metrics = [run.metrics for run in runs]
-    drawing.draw_loss(above, metrics, colours)
-    drawing.draw_preconditioned_sharpness(below, metrics, colours)
+    draw_loss(above, metrics, colours)
+    _draw_preconditioned_sharpness(below, metrics, colours)
     below.set_xlabel("step")
     _legend(below, names)
     return figure
@@ -203,8 +238,8 @@ def _draw_three(runs: list[TrainingRun], title: str) -> tuple[Figure, pd.DataFra
     figure = Figure(figsize=(6.0, 8.0), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True)
     metrics, colours = [run.metrics for run in runs], _colours(runs, varied)
-    drawing.draw_loss(axes[0], metrics, colours)
-    drawing.draw_preconditioned_sharpness(axes[1], metrics, colours)
+    draw_loss(axes[0], metrics, colours)
+    _draw_preconditioned_sharpness(axes[1], metrics, colours)
     drawing.draw_curves(axes[2], metrics, colours, "sharpness")
     axes[0].set_title(title, fontsize="medium")
     axes[2].set_ylabel(drawing.SHARPNESS_LABEL)
@@ -220,7 +255,17 @@ def _draw_by_optimizer(
 ) -> tuple[Figure, pd.DataFrame]:
     """Draw the preconditioned sharpness of runs that differ in optimizer and learning rate."""
     panels = {name: [run for run in runs if run.optimizer == name] for name in TITLES}
-    return _draw_panels("optimizer", panels, TITLES, num_columns, label)
+    titles = {
+        name: rf"{TITLES[name]} ($\lambda^* = {_threshold_by_rate(members[0]):.4g} / \eta$)"
+        for name, members in panels.items()
+        if members
+    }
+    return _draw_panels("optimizer", panels, titles, num_columns, label)
+
+
+def _threshold_by_rate(run: TrainingRun) -> float:
+    """The stability threshold times the learning rate."""
+    return run.summary.threshold * run.setting("learning_rate")
 
 
 def _draw_panels(
@@ -245,7 +290,7 @@ def _draw_panels(
     for index, ((name, members), axes) in enumerate(zip(panels.items(), grid.flat, strict=False)):
         members = ordered(members, varied)
         colours = _colours(members, varied)
-        drawing.draw_preconditioned_sharpness(axes, [run.metrics for run in members], colours)
+        _draw_preconditioned_sharpness(axes, [run.metrics for run in members], colours)
         axes.set_title(titles[name], fontsize="medium")
         axes.set_ylabel("" if index % num_columns else label)
         axes.set_xlabel("step")
@@ -254,6 +299,25 @@ def _draw_panels(
     for axes in grid.flat[len(panels) :]:
         axes.remove()
     return figure, pd.DataFrame(rows)
+
+
+def _draw_preconditioned_sharpness(
+    axes: Axes, tables: list[pd.DataFrame], colours: list[Any]
+) -> None:
+    drawing.draw_preconditioned_sharpness(axes, tables, colours)
+    _label_decades(axes)
+
+
+def _label_decades(axes: Axes) -> None:
+    """Label a log axis at powers of ten, below two decades at 2 and 5 times them, too."""
+    if axes.get_yscale() != "log":
+        return
+    low, high = axes.get_ylim()
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    if high < 100 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        every = LogFormatterSciNotation(minor_thresholds=(math.inf, math.inf))
+        axes.yaxis.set_major_formatter("{x:,g}" if high < 10_000 else every)
 
 
 def _colours(runs: list[TrainingRun], varied: Sequence[str]) -> list[Any]:
@@ -271,8 +335,10 @@ def _colours(runs: list[TrainingRun], varied: Sequence[str]) -> list[Any]:
 
 def _legend(axes: Axes, labels: Sequence[str]) -> None:
     entries = list(zip(axes.get_lines(), labels, strict=False))
-    # Last in the first of two columns, so that runs of one hue stand below each other.
-    entries.insert((len(entries) + 1) // 2, (drawing.dashes(), "stability threshold"))
+    # Last in a column: in the first of two where both have as many runs, so that runs of one hue
+    # stand below each other.
+    place = len(entries) if len(entries) % 2 else len(entries) // 2
+    entries.insert(place, (drawing.dashes(), "stability threshold"))
     axes.legend(
         *zip(*entries, strict=True),
         loc="upper center",
@@ -294,4 +360,5 @@ FIGURES: Figures = {
     "fig13": (read_runs, draw_fig13),
     "fig15": (read_runs, draw_fig15),
     "fig16": (read_fig16, draw_fig16),
+    "quickstart": (read_runs, draw_quickstart),
 }

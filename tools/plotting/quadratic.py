@@ -1,4 +1,4 @@
-"""Figures 2, 12, 14 and 17 of the paper, drawn from runs of the optimizers on a quadratic."""
+"""Figures 2, 12, 14, 17 and Table 1 of the paper, from runs of the optimizers on a quadratic."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,18 +156,25 @@ def _fig12_row(run: QuadraticRun) -> dict[str, Any]:
 
 def draw_fig14(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
     """Draw Figure 14: growth factor against eigenvalue, theory and measured, per optimizer."""
+    figure, table = _draw_growth(sorted(runs, key=lambda run: run.setting("name")))
+    return figure, table.drop(columns="algorithm")
+
+
+def _draw_growth(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
+    """Draw growth factors, a panel per optimizer in the order of the runs."""
     # TensorFlow takes seconds to import, and the other figures do without.
     from trainers.quadratic import recurrence
     from trainers.schema import OPTIMIZERS
 
     by_optimizer: dict[tuple, list[QuadraticRun]] = {}
-    for run in sorted(runs, key=lambda run: (run.setting("name"), run.curvature)):
+    for run in runs:
         by_optimizer.setdefault(tuple(run.config["optimizer"].values()), []).append(run)
     figure = Figure(figsize=(1.0 + 3.4 * len(by_optimizer), 3.8), layout="constrained")
     panels = figure.subplots(1, len(by_optimizer), sharey=True, squeeze=False)[0]
     colours = sns.color_palette("colorblind", len(by_optimizer))
     rows = []
-    for axes, colour, members in zip(panels, colours, by_optimizer.values(), strict=True):
+    for axes, colour, of_optimizer in zip(panels, colours, by_optimizer.values(), strict=True):
+        members = sorted(of_optimizer, key=lambda run: run.curvature)
         section = members[0].config["optimizer"]
         theory = recurrence(OPTIMIZERS[section["name"]](**section))
         threshold = theory.stability_threshold()
@@ -187,6 +194,7 @@ def draw_fig14(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
             expected = float(theory.growth_factor(run.curvature))
             rows.append(
                 {
+                    "algorithm": _optimizer(run),
                     "optimizer": section["name"],
                     "learning_rate": run.setting("learning_rate"),
                     "curvature": run.curvature,
@@ -200,6 +208,37 @@ def draw_fig14(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
     panels[0].set_ylabel(r"growth factor $\rho(\lambda)$")
     panels[0].set_ylim(bottom=-0.05)
     panels[0].legend(loc="lower left", fontsize="small", frameon=False)
+    return figure, pd.DataFrame(rows)
+
+
+def draw_table01(runs: list[QuadraticRun]) -> tuple[Figure, pd.DataFrame]:
+    """Draw the growth factors of Table 1's algorithms, with a row of the table for each.
+
+    Raises:
+        UserError: An algorithm was not run on both sides of its threshold.
+    """
+    runs = sorted(runs, key=lambda run: (run.setting("name"), run.setting("ema") is True))
+    figure, measured = _draw_growth(runs)
+    rows = []
+    for name, members in measured.groupby("algorithm", sort=False):
+        below, above = (
+            members[side] for side in (members["edge_ratio"] < 1, members["edge_ratio"] > 1)
+        )
+        if below.empty or above.empty:
+            raise UserError(f"{name}: expected a run below the threshold and one above it")
+        nearest = below.loc[below["edge_ratio"].idxmax()], above.loc[above["edge_ratio"].idxmin()]
+        rows.append(
+            {
+                "algorithm": name,
+                "learning_rate": members["learning_rate"].iloc[0],
+                "threshold": members["threshold"].iloc[0],
+                "below": nearest[0]["edge_ratio"],
+                "growth_below": nearest[0]["measured"],
+                "above": nearest[1]["edge_ratio"],
+                "growth_above": nearest[1]["measured"],
+                "claim_holds": bool(nearest[0]["measured"] < 1 < nearest[1]["measured"]),
+            }
+        )
     return figure, pd.DataFrame(rows)
 
 
@@ -278,4 +317,5 @@ FIGURES: Figures = {
     "fig12": (read_runs, draw_fig12),
     "fig14": (read_runs, draw_fig14),
     "fig17": (read_runs, draw_fig17),
+    "table01": (read_runs, draw_table01),
 }

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from keras_aeos.summaries import drawing
 from tools.plotting.runs import Figures, Run, find_all_runs, ordered, read_table
-from tools.plotting.training_runs import TrainingRun, read_run, read_runs
+from tools.plotting.training_runs import TrainingRun, num_examples, read_run, read_runs
 from trainers import run_directory
 from trainers.errors import UserError
 
@@ -101,7 +101,9 @@ def draw_fig11(runs: list[TrainingRun]) -> tuple[Figure, pd.DataFrame]:
                     label=FIG11_OPTIMIZERS[name],
                 )
         _finish(axes, "steps to the solution", drawing.SHARPNESS_LABEL)
-        axes.set_title(f"{FIG11_NETWORKS[network]},\n{_batch_name(batch)}", fontsize="medium")
+        examples = max(num_examples(run) for run in runs if _network(run) == network)
+        title = f"{FIG11_NETWORKS[network]},\n{_batch_name(batch, examples)}"
+        axes.set_title(title, fontsize="medium")
         axes.legend(frameon=False, fontsize="small")
         adam, momentum = curves["adam"], curves["heavy_ball"]
         if len(adam) and len(momentum):
@@ -146,8 +148,8 @@ def _draw_against(
     )
     if any(varied not in VARIED for _, varied in panels):
         raise UserError("a run of fig10 does not say what it varies: expected fig10 in its choices")
-    figure, grid = _panels(len(panels))
-    tables = []
+    figure, grid = _panels(len(panels), sharey=True)
+    tables: list[pd.DataFrame] = []
     for (batch, varied), axes in zip(panels, grid, strict=True):
         members = ordered(
             [r for r in runs if (_batch(r), r.record["choices"]["fig10"]) == (batch, varied)],
@@ -168,19 +170,19 @@ def _draw_against(
         if table[name].nunique() > 1:
             table["rank_correlation"] = x.corr(table[name], method="spearman")
         axes.plot(x, table[name], marker="o", color=COLOURS["adam"])
-        _finish(axes, VARIED[varied], label)
+        _finish(axes, VARIED[varied], "" if tables else label)
         if name == "test_error":
             axes.set_yscale("linear")
-        axes.set_title(_batch_name(batch), fontsize="medium")
+        axes.set_title(_batch_name(batch, num_examples(members[0])), fontsize="medium")
         tables.append(table)
     return figure, pd.concat(tables, ignore_index=True)
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, sharey: bool = False) -> tuple[Figure, list[Axes]]:
     columns = min(count, 4)
     rows = -(-count // columns)
     figure = Figure(figsize=(0.6 + 3.0 * columns, 0.4 + 3.0 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel().tolist()
     for axes in grid[count:]:
         axes.remove()
     return figure, grid[:count]
@@ -226,8 +228,8 @@ def _batch(run: Run) -> int:
     return settings["batch_size"] or settings["num_examples"]
 
 
-def _batch_name(batch: int) -> str:
-    return f"batches of {batch:,}"
+def _batch_name(batch: int, examples: int) -> str:
+    return f"full batch ({batch:,})" if batch >= examples else f"batches of {batch:,}"
 
 
 FIGURES: Figures = {

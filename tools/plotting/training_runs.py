@@ -1,12 +1,15 @@
 """Runs that train a network: how they are read, and their row in a table."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 
-from keras_aeos.summaries import edge
+from keras_aeos.summaries import drawing, edge
 from tools.plotting.runs import SYMBOLS, Run, find_runs, read_table
 from trainers import run_directory
 from trainers.schema import DATASETS
@@ -46,14 +49,36 @@ def read_run(run: Run) -> TrainingRun:
     return TrainingRun(run.directory, run.config, run.record, metrics, summary)
 
 
+def draw_loss(axes: Axes, tables: Sequence[pd.DataFrame], colours: Sequence[Any]) -> None:
+    """Draw the losses of runs, with their start even where most rows are of its end.
+
+    The first row of a run that diverged may lie outside.
+    """
+    drawing.draw_loss(axes, list(tables), list(colours))
+    losses = pd.concat([table["loss"] for table in tables])
+    losses = losses[(losses > 0) & (losses < math.inf)]
+    first = pd.Series([table["loss"].iloc[0] for table in tables if len(table)], dtype=float)
+    if losses.empty or not math.isfinite(first.median()):
+        return
+    top = 1.05 * first[first <= 2 * first.median()].max()
+    axes.set_ylim(top=max(axes.get_ylim()[1], top))
+    if axes.get_yscale() == "log":
+        axes.set_ylim(bottom=losses.min() / 1.5)
+
+
 def settings(run: TrainingRun) -> dict[str, Any]:
     """The columns of a table that name a run's settings."""
-    data = run.config["data"]
     return {
         **{name: run.setting(name) for name in SYMBOLS},
-        "examples": data["num_examples"] or DATASETS[data["name"]].num_examples,
+        "examples": num_examples(run),
         "loss": run.config["loss"],
     }
+
+
+def num_examples(run: TrainingRun) -> int:
+    """Number of training examples."""
+    data = run.config["data"]
+    return data["num_examples"] or DATASETS[data["name"]].num_examples
 
 
 def table_row(run: TrainingRun) -> dict[str, Any]:

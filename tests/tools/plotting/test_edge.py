@@ -59,7 +59,8 @@ def test_figure_1_draws_the_panels_that_are_there(tmp_path):
     for optimizer in PANELS["b"]:
         made_up.write_training(tmp_path, "b", **optimizer)
     figure, _ = drawn(tmp_path, "fig01")
-    assert [axes.get_title()[:3] for axes in figure.axes] == ["(b)", ""]
+    titles = [axes.get_title().split("\n")[0] for axes in figure.axes]
+    assert titles == ["(b) momentum, 50,000 images", ""]
     labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert sorted(labels) == sorted(
         [*(f"$\\beta_1 = {beta}$" for beta in (0.64, 0.814, 0.903, 0.95)), "stability threshold"]
@@ -77,13 +78,18 @@ def test_figure_8_draws_the_raw_sharpness(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("figure", "label", "names"),
+    ("figure", "label", "thresholds"),
     [
-        ("fig05", "preconditioned", ["adam", "nadam", "rmsprop", "adagrad", "padam"]),
-        ("fig13", "sharpness", ["gradient_descent", "heavy_ball", "nesterov"]),
+        (
+            "fig05",
+            "preconditioned",
+            {"adam": "38", "padam": "38", "nadam": "38", "rmsprop": "2", "adagrad": "2"},
+        ),
+        ("fig13", "sharpness", {"gradient_descent": "2", "heavy_ball": "38", "nesterov": "38"}),
     ],
 )
-def test_figures_of_many_optimizers_have_a_panel_for_each(tmp_path, figure, label, names):
+def test_figures_of_many_optimizers_have_a_panel_for_each(tmp_path, figure, label, thresholds):
+    names = list(thresholds)
     for name in names:
         for rate in (1e-3, 1e-4):
             optimizer = schema.OPTIMIZERS[name]()
@@ -93,7 +99,10 @@ def test_figures_of_many_optimizers_have_a_panel_for_each(tmp_path, figure, labe
     drawing, table = drawn(tmp_path, figure)
     assert len(drawing.axes) == len(names)
     titles = [axes.get_title() for axes in drawing.axes]
-    assert sorted(titles) == sorted(edge.TITLES[name] for name in names)
+    # The thresholds are those of the rows, which are Adam's wherever there is a β₁.
+    assert titles == [
+        rf"{edge.TITLES[name]} ($\lambda^* = {thresholds[name]} / \eta$)" for name in names
+    ]
     assert label in drawing.axes[0].get_ylabel()
     for axes in drawing.axes:
         curves, thresholds = axes.get_lines()[:2], axes.get_lines()[2:]
@@ -102,7 +111,7 @@ def test_figures_of_many_optimizers_have_a_panel_for_each(tmp_path, figure, labe
             assert curve.get_ydata()[-1] == pytest.approx(threshold.get_ydata()[-1])
     # Smaller learning rate first, optimizers as in the panels.
     assert list(table["learning_rate"]) == [1e-4, 1e-3] * len(names)
-    assert [edge.TITLES[name] for name in table["optimizer"][::2]] == titles
+    assert list(table["optimizer"][::2]) == names
 
 
 def test_figure_3_draws_frozen_adam(tmp_path):
@@ -112,6 +121,53 @@ def test_figure_3_draws_frozen_adam(tmp_path):
     figure, table = drawn(tmp_path, "fig03")
     assert [len(axes.get_lines()) for axes in figure.axes] == [2, 4, 2]
     assert list(table["R"]) == pytest.approx([1.0, 1.0])
+
+
+def test_quickstart_has_a_row_for_each_seed(tmp_path):
+    for seed in (3, 0):
+        directory = made_up.write_training(tmp_path, f"{seed}", figure="quickstart")
+        config = (directory / "config.yaml").read_text()
+        (directory / "config.yaml").write_text(config.replace("seed: 0", f"seed: {seed}"))
+    figure, table = drawn(tmp_path, "quickstart")
+    assert list(table["seed"]) == [0, 3]
+    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert labels == ["seed 0", "stability threshold", "seed 3"]
+
+
+@pytest.mark.parametrize(("count", "place"), [(1, 1), (2, 1), (3, 3), (4, 2), (5, 5), (6, 3)])
+def test_threshold_stands_last_in_a_column_of_the_legend(tmp_path, count, place):
+    for index in range(count):
+        made_up.write_training(tmp_path, figure="fig15", learning_rate=1e-4 * (index + 1))
+    figure, _ = drawn(tmp_path, "fig15")
+    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert labels.index("stability threshold") == place
+
+
+def test_loss_is_drawn_from_its_start_and_a_divergence_is_cut_off(tmp_path):
+    rates = (1e-4, 2e-4, 4e-4)
+    for rate in rates:
+        directory = made_up.write_training(tmp_path, figure="fig08", learning_rate=rate)
+        dense = pd.DataFrame({"step": np.arange(401, 1401), "loss": 0.5, "edge_ratio": 1.0})
+        made_up.change_table(
+            directory, lambda table, dense=dense: pd.concat([table, dense]).ffill()
+        )
+    made_up.change_table(directory, lambda table: table.head(1).assign(loss=1e30))
+    figure, _ = drawn(tmp_path, "fig08")
+    low, high = figure.axes[0].get_ylim()
+    # The first row's loss is 2.2.
+    assert low <= 0.5
+    assert 2.2 < high < 4
+
+
+def test_panels_of_figure_6_share_their_axis(tmp_path):
+    for batch in (10, 100):
+        directory = made_up.write_training(tmp_path / f"{batch}", ratio=batch / 100, figure="fig06")
+        config = (directory / "config.yaml").read_text()
+        (directory / "config.yaml").write_text(
+            config.replace("  batch_size: null", f"  batch_size: {batch}")
+        )
+    figure, _ = drawn(tmp_path, "fig06")
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
 
 
 def test_figure_16_compares_frozen_with_free(tmp_path):

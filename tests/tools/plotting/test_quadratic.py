@@ -17,6 +17,7 @@ FEWER = {
     "fig12": [],
     "fig14": ["edge_ratio=0.3,0.5,1.1"],
     "fig17": [],
+    "table01": [],
 }
 
 
@@ -119,6 +120,31 @@ def test_figure_14_measures_the_growth_factor_of_the_theory(root):
         assert dots.get_marker() == "o"
         assert len(dots.get_xdata()) == 3
         assert vertical.get_xdata()[0] == pytest.approx(threshold)
+
+
+def test_table_1_has_each_threshold_between_two_runs(root):
+    figure, table = drawn(root, "table01")
+    titles = [axes.get_title().split("\n")[0] for axes in figure.axes]
+    assert list(table["algorithm"]) == titles
+    # η = 0.1, β₁ = 0.9: 2/η, (2 + 2β₁)/η, and for Nesterov by 1 + 2β₁; EMA by 1 - β₁.
+    thresholds = {
+        "gradient descent": 20.0,
+        "standard heavy ball": 38.0,
+        "EMA heavy ball": 380.0,
+        "standard Nesterov": 38 / 2.8,
+        "EMA Nesterov": 380 / 2.8,
+    }
+    expected = [thresholds[name] for name in table["algorithm"]]
+    np.testing.assert_allclose(table["threshold"], expected, rtol=1e-12)
+    assert (table["growth_below"] < 1).all()
+    assert (table["growth_above"] > 1).all()
+    assert table["claim_holds"].all()
+
+
+def test_table_1_needs_both_sides_of_the_threshold(root):
+    some = [run for run in quadratic.read_runs(root, "table01") if run.edge_ratio < 1]
+    with pytest.raises(UserError, match="gradient descent: expected a run below"):
+        quadratic.draw_table01(some)
 
 
 def test_figure_17_shows_gradients_that_grow_although_stable(root):

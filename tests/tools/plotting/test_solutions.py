@@ -77,10 +77,11 @@ def sweeps(tmp_path):
 def test_figure_10_has_a_panel_for_each_sweep_and_batch(sweeps):
     figure, table = drawn(sweeps, "fig10")
     assert [axes.get_title() for axes in figure.axes] == [
-        "batches of 1,000",
-        "batches of 1,000",
+        "full batch (1,000)",
+        "full batch (1,000)",
         "batches of 250",
     ]
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
     curves = [axes.get_lines()[0] for axes in figure.axes]
     np.testing.assert_allclose(curves[0].get_xdata(), RATES)
     np.testing.assert_allclose(curves[0].get_ydata(), [90, 60, 30])
@@ -128,7 +129,7 @@ def test_figure_11_compares_at_equal_steps(sweeps):
         write_run(sweeps, "fig11", **momentum(rate, step=step, sharpness=1000 / step))
     figure, table = drawn(sweeps, "fig11")
     assert [axes.get_title() for axes in figure.axes] == [
-        "wide ResNet,\nbatches of 1,000",
+        "wide ResNet,\nfull batch (1,000)",
         "wide ResNet,\nbatches of 250",
     ]
     adam = table[(table["optimizer"] == "adam") & (table["batch"] == 1000)]
