@@ -139,7 +139,10 @@ def correlation(name: str, panel: str, sign: int) -> Callable[[Tables], Verdict]
         found = found.sort_index(ascending=False)
         holds = int((sign * found >= TREND).sum())
         numbers = " and ".join(f"{value:.2f}" for value in found)
-        return Verdict(holds, len(found), "batch sizes", f"rank correlations {numbers}")
+        varied = {"learning_rate": "η", "beta_2": "1 - β₂"}[panel]
+        return Verdict(
+            holds, len(found), "batch sizes", f"rank correlations with {varied}: {numbers}"
+        )
 
     return judge
 
