@@ -91,13 +91,13 @@ JUDGED = {
         claims.correlation("any", "beta_2", 1),
         SOLUTIONS,
         "1 of 2 batch sizes",
-        "rank correlations 0.90 and 0.40",
+        "rank correlations with 1 - β₂: 0.90 and 0.40",
     ),
     "smaller η": (
         claims.correlation("any", "learning_rate", -1),
         SOLUTIONS,
         "1 of 1 batch sizes",
-        "rank correlations -1.00",
+        "rank correlations with η: -1.00",
     ),
     "Adam and momentum": (
         claims.against_momentum,
