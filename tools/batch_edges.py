@@ -28,7 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from keras_aeos.stability import Momentum
 from tools.benchmarking.tables import print_rows
@@ -320,38 +323,48 @@ def in_words(plateaus: pd.DataFrame) -> list[dict[str, str]]:
     ]
 
 
+_CURVES = {
+    "edge ratio": ("λ₁ / λ*", "tab:blue"),
+    "batch sharpness / κ*": ("batch sharpness / κ*", "tab:orange"),
+    "batch edge ratio": ("λ₁ / λ_σ, of the theory", "tab:green"),
+}
+_MARKERS = {"smallest η": "o", "middle η": "s", "largest η": "^"}
+
+
 def draw(plateaus: pd.DataFrame) -> Figure:
     """A panel for each optimizer and network: three ratios over the batch size, one is the edge."""
-    names = list(plateaus["optimizer"].unique())
-    networks = list(plateaus["network"].unique())
-    figure = Figure(figsize=(1.0 + 3.2 * len(networks), 0.8 + 2.9 * len(names)))
-    figure.set_layout_engine("constrained")
-    panels = figure.subplots(len(names), len(networks), sharex=True, sharey=True, squeeze=False)
-    curves = {
-        "edge ratio": ("λ₁ / λ*", "tab:blue"),
-        "batch sharpness / κ*": ("batch sharpness / κ*", "tab:orange"),
-        "batch edge ratio": ("λ₁ / λ_σ, of the theory", "tab:green"),
-    }
+    plateaus = plateaus.set_index(["optimizer", "network"])
+    names = list(plateaus.index.unique("optimizer"))
+    networks = list(plateaus.index.unique("network"))
+    with sns.axes_style("ticks"):
+        figure = Figure(figsize=(3.0 + 3.0 * len(networks), 0.9 + 2.6 * len(names)))
+        figure.set_layout_engine("constrained")
+        panels = figure.subplots(len(names), len(networks), sharex=True, sharey=True, squeeze=False)
     for line, name in zip(panels, names, strict=True):
         for axes, network in zip(line, networks, strict=True):
-            chosen = plateaus.query("optimizer == @name and network == @network")
-            for column, (label, color) in curves.items():
-                for marker, (rate, part) in zip(
-                    "os^", chosen.groupby("learning_rate"), strict=True
-                ):
-                    axes.plot(
-                        part["batch_size"],
-                        part[column],
-                        color=color,
-                        marker=marker,
-                        label=f"{label}, η = {rate:g}",
-                    )
+            if (name, network) in plateaus.index:
+                _draw_panel(axes, plateaus.loc[[(name, network)]])
             axes.axhline(1.0, color="black", linestyle="--", linewidth=1.0)
             axes.set(xscale="log", yscale="log", title=f"{network}, {name}")
-            axes.legend(fontsize="xx-small")
-    for axes in panels[-1]:
-        axes.set_xlabel("batch size")
+            axes.set_xticks(BATCH_SIZES, map(str, BATCH_SIZES))
+            axes.minorticks_off()
+    figure.supxlabel("batch size", fontsize="medium")
+    figure.supylabel("median over the last half of training", fontsize="medium")
+    handles = [Line2D([], [], color=color, label=label) for label, color in _CURVES.values()]
+    handles += [
+        Line2D([], [], color="gray", marker=marker, linestyle="", label=label)
+        for label, marker in _MARKERS.items()
+    ]
+    figure.legend(handles=handles, loc="outside right upper", frameon=False)
+    sns.despine(figure)
     return figure
+
+
+def _draw_panel(axes: Axes, trainings: pd.DataFrame) -> None:
+    of_rates = trainings.groupby("learning_rate")
+    for column, (_, color) in _CURVES.items():
+        for marker, (_, part) in zip(_MARKERS.values(), of_rates, strict=False):
+            axes.plot(part["batch_size"], part[column], color=color, marker=marker)
 
 
 if __name__ == "__main__":
