@@ -1,14 +1,13 @@
 """Measure which edge of stability applies in mini-batches.
 
     python tools/batch_edges.py quadratics
-    python tools/batch_edges.py networks --out docs/figures/batch_edges.csv [--optimizers adam]
-    python tools/batch_edges.py table docs/figures/batch_edges.csv
+    python tools/batch_edges.py networks --out docs/runs/batch_edges.csv [--optimizers adam]
+    python tools/batch_edges.py table docs/runs/batch_edges.csv docs/figures/batch_edges.png
 
 `quadratics` compares the ratio of the monitor with the exact edge of least squares in mini-batches,
 from the moments of all parameters. `networks` trains each network at each batch size and learning
 rate and appends one line for each measured row to the CSV file; started again, it goes on with the
-trainings that are missing. `table` prints the plateau of each training and draws the picture beside
-the file.
+trainings that are missing. `table` prints the plateau of each training and draws the picture.
 """
 
 import argparse
@@ -83,7 +82,8 @@ def main(arguments: Sequence[str]) -> int:
     networks.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
     networks.add_argument("--updates", type=int, default=NUM_UPDATES)
     table = commands.add_parser("table", help="print and draw what was measured")
-    table.add_argument("path", type=Path)
+    table.add_argument("path", type=Path, metavar="CSV")
+    table.add_argument("picture", type=Path, metavar="PICTURE")
     options = parser.parse_args(arguments)
     if options.command == "quadratics":
         print_rows(quadratics())
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         plateaus = summary(pd.read_csv(options.path))
         print_rows(in_words(plateaus))
-        draw(plateaus).savefig(options.path.with_suffix(".png"), dpi=150)
+        draw(plateaus).savefig(options.picture, dpi=150)
     return 0
 
 

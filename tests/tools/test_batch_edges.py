@@ -47,6 +47,6 @@ def test_table_and_picture_of_measured_rows(tmp_path, capsys):
     assert table["edge ratio"][1:].to_numpy() == pytest.approx(0.35)
     assert table["batch sharpness / κ*"][1:].to_numpy() == pytest.approx(1.0, rel=1e-6)
     assert table["batch sharpness / λ*"][1:].to_numpy() == pytest.approx(1.0 / 19.0)
-    assert batch_edges.main(["table", str(path)]) == 0
+    assert batch_edges.main(["table", str(path), str(tmp_path / "edges.png")]) == 0
     assert (tmp_path / "edges.png").stat().st_size > 1000
     assert capsys.readouterr().out.count(" – ") == 6
