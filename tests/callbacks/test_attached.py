@@ -54,7 +54,9 @@ def monitor(data=None, **options):
 
 
 @pytest.mark.parametrize("labels", [False, True])
-@pytest.mark.parametrize("strategy", ["one device", "mirrored 2", "mirrored 4"])
+@pytest.mark.parametrize(
+    "strategy", ["one device", "mirrored 2", pytest.param("mirrored 4", marks=pytest.mark.slow)]
+)
 def test_rows_are_those_of_the_examples_of_all_replicas(labels, strategy):
     """Of five batches, the last one of seven."""
     y, loss = (LABELS, keras.losses.SparseCategoricalCrossentropy(True)) if labels else (Y, "mse")

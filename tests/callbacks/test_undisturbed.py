@@ -64,7 +64,7 @@ UNDISTURBED: dict[str, tuple] = {
 # Those that take a way of their own through Keras or the monitor.
 DISTINCT = (
     *("custom adam", "adam", "given data", "executions", "xla", "accumulation", "loss scaling"),
-    *("mirrored custom", "mirrored adam"),
+    "mirrored adam",
 )
 
 

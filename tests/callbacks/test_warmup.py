@@ -245,7 +245,7 @@ def test_is_at_home_in_fit(name):
     assert np.isfinite(model.get_weights()[0]).all()
 
 
-@pytest.mark.parametrize("rate", [10.0, "cosine"])
+@pytest.mark.parametrize("rate", [10.0, pytest.param("cosine", marks=pytest.mark.slow)])
 def test_replicas_have_the_learning_rates_of_one(rate):
     found = []
     for strategy in ("none", "mirrored 2"):

@@ -121,7 +121,9 @@ def outcome(arguments):
 
 # Hypothesis watches the garbage collector; in the depth of a value that refers to itself it can't.
 @pytest.mark.filterwarnings("ignore:Exception ignored in.*gc_callback")
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize(
+    "part", [0, 1, *(pytest.param(part, marks=pytest.mark.slow) for part in (2, 3))]
+)
 def test_mutated_command_line_ends_in_one_line(tmp_path, monkeypatch, part):
     monkeypatch.chdir(tmp_path)
     randomly = random.Random(SEED + part)  # noqa: S311 - a seeded choice of mutations
