@@ -270,7 +270,7 @@ def _networks() -> dict[str, Any]:
         return of_digits(
             layers.Reshape((8, 8, 1)),
             layers.Conv2D(8, 3, activation="tanh"),
-            layers.AveragePooling2D(),
+            layers.AveragePooling2D(2),
             layers.Conv2D(16, 2, activation="tanh"),
             layers.Flatten(),
         )

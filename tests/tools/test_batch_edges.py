@@ -50,3 +50,13 @@ def test_table_and_picture_of_measured_rows(tmp_path, capsys):
     assert batch_edges.main(["table", str(path), str(tmp_path / "edges.png")]) == 0
     assert (tmp_path / "edges.png").stat().st_size > 1000
     assert capsys.readouterr().out.count(" – ") == 6
+
+
+def test_networks_take_their_examples():
+    for name, make in batch_edges._networks().items():
+        model, x, y = make()
+        assert len(x) == len(y) == batch_edges.NUM_EXAMPLES
+        outputs = model(x[:2])
+        classes = outputs.shape[-1]
+        assert tuple(outputs.shape[:-1]) == np.shape(y[:2])[: len(outputs.shape) - 1], name
+        assert np.shape(y)[-1] == classes or np.max(y) < classes
