@@ -17,7 +17,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 # Layers with an area of their own; the others share one.
-_MOST_LAYERS = 9
+_MOST_LAYERS = 7
 _OTHERS = "others"
 
 
@@ -56,16 +56,21 @@ def stacked(layers: pd.DataFrame) -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, metrics: pd.DataFrame) -> Figure:
     """The picture of a table of shares and the rows of the same run."""
-    figure = Figure(figsize=(8.0, 5.0), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+    with sns.axes_style("ticks"):
+        figure = Figure(figsize=(9.5, 4.6), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
     above.plot(metrics["step"], metrics["edge_ratio"], color="black", marker=".")
     above.axhline(1.0, color="gray", linestyle="--")
-    above.set_ylabel("edge ratio")
+    above.set(ylabel="edge ratio", yscale="log")
     colors = sns.color_palette("husl", table.shape[1])
+    colors = ["lightgray" if n == _OTHERS else c for n, c in zip(table, colors, strict=True)]
     below.stackplot(table.index, table.to_numpy().T, labels=list(table), colors=colors)
     below.set(xlabel="step", ylabel="share of the top eigenvector", ylim=(0.0, 1.0))
     handles, labels = below.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], loc="outside right center", fontsize="small")
+    figure.legend(
+        handles[::-1], labels[::-1], loc="outside right lower", fontsize="small", frameon=False
+    )
+    sns.despine(figure)
     return figure
 
 

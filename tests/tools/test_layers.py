@@ -15,9 +15,9 @@ def test_shares_are_stacked_and_the_smallest_put_together(tmp_path, capsys):
     ).to_csv(tmp_path / "layers.csv", index=False)
     pd.DataFrame({"step": [1, 2], "edge_ratio": [0.5, 1.0]}).to_csv(tmp_path / "metrics.csv")
     table = layers.stacked(pd.read_csv(tmp_path / "layers.csv"))
-    assert table.shape == (2, 10)
+    assert table.shape == (2, 8)
     assert table.sum(axis="columns").to_numpy() == pytest.approx(1.0)
-    assert table["others"].to_numpy() == pytest.approx(0.09)
+    assert table["others"].to_numpy() == pytest.approx(0.19)
     picture = tmp_path / "layers.png"
     assert layers.main([str(tmp_path), "--out", str(picture)]) == 0
     assert picture.stat().st_size > 1000
