@@ -345,7 +345,7 @@ def draw(plateaus: pd.DataFrame) -> Figure:
             if (name, network) in plateaus.index:
                 _draw_panel(axes, plateaus.loc[[(name, network)]])
             axes.axhline(1.0, color="black", linestyle="--", linewidth=1.0)
-            axes.set(xscale="log", yscale="log", title=f"{network}, {name}")
+            axes.set(xscale="log", yscale="log", title=f"{network}\n{name}")
             axes.set_xticks(BATCH_SIZES, map(str, BATCH_SIZES))
             axes.minorticks_off()
     figure.supxlabel("batch size", fontsize="medium")
