@@ -13,7 +13,6 @@ Datasets that TFDS_DATA_DIR names.
 picture of docs/acting.md. It takes a minute.
 """
 
-import argparse
 import functools
 import os
 import sys
@@ -25,50 +24,22 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A script has its own directory on the path, not the checkout's root.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tools import planned
 from tools.alarming import curves, plan
-from trainers.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "alarms"
 TABLE = ROOT / "docs" / "runs" / "alarms.csv.gz"
 
 
-def main() -> None:
-    """Do what the command line names."""
-    parser = argparse.ArgumentParser(
-        prog="python tools/alarms.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("command", choices=("train", "judge"))
-    parser.add_argument("--minutes", type=float, help="time budget; default: none")
-    parser.add_argument(
-        "--trainings",
-        type=int,
-        default=plan.NUM_COMBINATIONS,
-        help="number of trainings, the first ones of the plan; default: %(default)s",
-    )
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where the files of trainings are")
-    arguments = parser.parse_args()
-    if arguments.command == "judge":
-        judge(arguments.runs)
-        return
-    try:
-        train(arguments.runs, arguments.trainings, arguments.minutes)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-def train(directory: Path, number: int, minutes: float | None) -> None:
-    """Make the trainings that are missing."""
+def train(directory: Path, number: int, minutes: float | None) -> int:
+    """Make the trainings that are missing; return how many are left."""
     from tools.alarming.trainings import Bench, quietly  # they need TensorFlow, judging does not
 
     bench = functools.cache(Bench)
-    left = curves.train(
+    return planned.train(
         directory, number, minutes, plan.training, lambda each: quietly(bench(each.network), each)
     )
-    print(f"{left} trainings are left for the next call")
 
 
 def judge(directory: Path) -> None:
@@ -81,4 +52,4 @@ def judge(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    planned.command("alarms", __doc__, plan.NUM_COMBINATIONS, RUNS, train, judge)

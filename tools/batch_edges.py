@@ -12,7 +12,6 @@ trainings that are missing. `table` prints the plateau of each training and draw
 
 import argparse
 import csv
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -91,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
         measure_networks(options.out, options.optimizers, options.updates)
     else:
         plateaus = summary(pd.read_csv(options.path))
-        print_rows(in_words(plateaus))
+        print_rows(ranges(plateaus))
         draw(plateaus).savefig(options.picture, dpi=150)
     return 0
 
@@ -312,15 +311,31 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def in_words(plateaus: pd.DataFrame) -> list[dict[str, str]]:
-    """The rows of the table as text; a dash where the training diverged."""
-    return [
-        {
-            name: value if isinstance(value, str) else "–" if math.isnan(value) else f"{value:.3g}"
-            for name, value in row.items()
-        }
-        for row in plateaus.to_dict("records")
-    ]
+def ranges(plateaus: pd.DataFrame) -> list[dict[str, str]]:
+    """The rows of the table: the range over the learning rates whose training did not diverge."""
+    rows = []
+    for (network, optimizer, batch_size), part in plateaus.groupby(
+        ["network", "optimizer", "batch_size"], sort=False
+    ):
+        trained = part.dropna(subset="edge ratio")
+        # Without noise batch sharpness is no sharpness of the top.
+        noisy = trained if batch_size < NUM_EXAMPLES else trained[:0]
+        rows.append(
+            {
+                "network": network,
+                "optimizer": optimizer,
+                "batch": str(batch_size),
+                "trained": f"{len(trained)} of {len(part)}",
+                "λ₁ / λ*": _range(trained["edge ratio"]),
+                "λ₁ / λ_σ": _range(trained["batch edge ratio"]),
+                "batch sharpness / κ*": _range(noisy["batch sharpness / κ*"]),
+            }
+        )
+    return rows
+
+
+def _range(values: pd.Series) -> str:
+    return f"{values.min():.2f} to {values.max():.2f}" if len(values) else ""
 
 
 _CURVES = {

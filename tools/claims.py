@@ -16,13 +16,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-# A little above the edge: as far as the median ratio of a run at the edge may lie.
-ABOVE_THE_EDGE = 1.15
+# As in `keras_aeos.summaries.edge`, whose import takes seconds: the ratio at which the edge counts
+# as reached, and how far above 1 it may lie.
+REACHED, ABOVE_THE_EDGE = 0.9, 1.15
+
+# Ratios of λ₁(H) at the end and at the edge: from where on it has risen, and how far it may change
+# where it stays.
+RISEN, CONSTANT = 1.15, 0.1
 # A rank correlation that counts as a trend, and a ratio that rises too little to count as rising.
 TREND, LEVEL = 0.5, 1.2
 # A slope over the warm-up that is near the threshold's, -1.
 SLOPES = (-1.5, -0.5)
-REACHED = 0.9
 
 Tables = Callable[[str], pd.DataFrame]
 
@@ -72,7 +76,7 @@ def growth(*names: str, rises: bool) -> Callable[[Tables], Verdict]:
     def judge(tables: Tables) -> Verdict:
         runs = pd.concat([tables(name) for name in names])
         factors = (runs["sharpness_end"] / runs["sharpness_begin"]).dropna()
-        holds = factors > ABOVE_THE_EDGE if rises else (factors - 1).abs() <= 0.1
+        holds = factors > RISEN if rises else (factors - 1).abs() <= CONSTANT
         measured = f"λ₁(H) at the end {spread(factors)} times that at the edge"
         return Verdict(int(holds.sum()), len(factors), "runs at the edge", measured)
 

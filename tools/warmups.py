@@ -11,7 +11,6 @@ Multi30k, and later CIFAR-10, in the directory of TensorFlow Datasets that TFDS_
 the tables and the picture of docs/acting.md.
 """
 
-import argparse
 import functools
 import os
 import sys
@@ -23,55 +22,26 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A script has its own directory on the path, not the checkout's root.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.alarming import curves
+from tools import planned
 from tools.warming import plan
-from trainers.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "warmups"
 TABLE = ROOT / "docs" / "runs" / "warmups.csv.gz"
 
 
-def main() -> None:
-    """Do what the command line names."""
-    parser = argparse.ArgumentParser(
-        prog="python tools/warmups.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("command", choices=("train", "judge"))
-    parser.add_argument("--minutes", type=float, help="time budget; default: none")
-    parser.add_argument(
-        "--trainings",
-        type=int,
-        default=plan.NUM_TRAININGS,
-        help="number of trainings, the first ones of the plan; default: %(default)s",
-    )
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where the files of trainings are")
-    arguments = parser.parse_args()
-    if arguments.command == "judge":
-        judge(arguments.runs)
-        return
-    try:
-        train(arguments.runs, arguments.trainings, arguments.minutes)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-def train(directory: Path, number: int, minutes: float | None) -> None:
-    """Make the trainings that are missing."""
+def train(directory: Path, number: int, minutes: float | None) -> int:
+    """Make the trainings that are missing; return how many are left."""
     from tools.warming.trainings import Bench  # it needs TensorFlow, judging does not
 
     bench = functools.lru_cache(1)(Bench)
-    left = curves.train(
+    return planned.train(
         directory,
         number,
         minutes,
         plan.training,
         lambda each: bench(each.task, each.optimizer).run(each),
     )
-    print(f"{left} trainings are left for the next call")
 
 
 def judge(directory: Path) -> None:
@@ -84,4 +54,4 @@ def judge(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    planned.command("warmups", __doc__, plan.NUM_TRAININGS, RUNS, train, judge)

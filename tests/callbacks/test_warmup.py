@@ -276,7 +276,7 @@ def test_measurement_changes_nothing():
     fit(plain, 4, zero)
     warm_up = CurvatureWarmup()
     fit(model, 4, warm_up)
-    assert warm_up.history["num_passes"].tolist() > [0]
+    assert (warm_up.history["num_passes"] > 0).all()
     assert all(map(np.array_equal, state(plain), state(model)))
 
 

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from keras_aeos import alarm_rule
-from tools import alarms
+from tools import alarms, planned
 from tools.alarming import (
     curves,
     evaluation,
@@ -212,10 +212,10 @@ def test_trainings_that_are_there_are_not_made_again(tmp_path, capsys):
         made.append(training.number)
         return pd.DataFrame({"update": [1, 2], "loss": [1.0, math.nan]})
 
-    assert curves.train(tmp_path, 2, None, plan.training, run) == 0
-    assert curves.train(tmp_path, 4, None, plan.training, run) == 0
+    assert planned.train(tmp_path, 2, None, plan.training, run) == 0
+    assert planned.train(tmp_path, 4, None, plan.training, run) == 0
     assert made == [0, 1, 2, 3]
-    assert curves.train(tmp_path, 9, 0.0, plan.training, run) == 5
+    assert planned.train(tmp_path, 9, 0.0, plan.training, run) == 5
     curves.pack(tmp_path, tmp_path / "all.csv.gz")
     first = (tmp_path / "all.csv.gz").read_bytes()
     curves.pack(tmp_path, tmp_path / "all.csv.gz")

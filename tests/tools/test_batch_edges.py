@@ -1,5 +1,7 @@
 """The edge in mini-batches: exact quadratics against a closed form, and made-up rows."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,7 +51,22 @@ def test_table_and_picture_of_measured_rows(tmp_path, capsys):
     assert table["batch sharpness / λ*"][1:].to_numpy() == pytest.approx(1.0 / 19.0)
     assert batch_edges.main(["table", str(path), str(tmp_path / "edges.png")]) == 0
     assert (tmp_path / "edges.png").stat().st_size > 1000
-    assert capsys.readouterr().out.count(" – ") == 6
+    assert [line.split(" | ")[3:6] for line in capsys.readouterr().out.splitlines()[2:]] == [
+        ["2 of 3", "0.35 to 0.35", "1.00 to 1.00"],
+        ["3 of 3", "0.35 to 0.35", "1.00 to 1.00"],
+    ]
+
+
+def test_page_has_the_table():
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    plateaus = batch_edges.summary(pd.read_csv(docs / "runs" / "batch_edges.csv"))
+    table = batch_edges.ranges(plateaus)
+    page = (docs / "mini_batches.md").read_text(encoding="utf-8")
+    for row in table:
+        assert f"| {' | '.join(row.values())} |".replace("|  |", "| |") in page
+    assert len(table) == 24
+    full = plateaus["edge ratio"][plateaus["batch_size"] == batch_edges.NUM_EXAMPLES].dropna()
+    assert f"in {((full - 1).abs() < 0.08).sum()} of {len(full)} trainings, within 8%" in page
 
 
 def test_networks_take_their_examples():

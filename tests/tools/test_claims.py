@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from keras_aeos.summaries import edge
 from tools import claims
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,6 +125,10 @@ JUDGED = {
 def test_verdict_counts_what_holds(judge, table, holds, measured):
     verdict = judge(lambda name: table)
     assert (str(verdict), verdict.measured) == (holds, measured)
+
+
+def test_limits_are_those_of_the_package():
+    assert (edge.REACHED, edge.AROUND[1]) == (claims.REACHED, claims.ABOVE_THE_EDGE)
 
 
 def lines(heading: str) -> list[list[str]]:

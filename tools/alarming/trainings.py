@@ -107,7 +107,7 @@ class Bench:
         if training.seed not in self._initial:
             fresh = self._fresh(training.seed)
             self._initial[training.seed] = [v.numpy() for v in fresh.variables]
-        _assign(self.model.variables, self._initial[training.seed])
+        assign(self.model.variables, self._initial[training.seed])
         if training.optimizer not in self._appliers:
             optimizer = OPTIMIZERS[training.optimizer]()
             optimizer.build(self.model.trainable_variables)
@@ -115,7 +115,7 @@ class Bench:
             apply = _apply_function(self.model, optimizer, self._previous)
             self._appliers[training.optimizer] = optimizer, initial, apply
         optimizer, initial, apply = self._appliers[training.optimizer]
-        _assign(optimizer.variables, initial)
+        assign(optimizer.variables, initial)
         for previous in self._previous:
             previous.assign(tf.zeros_like(previous))
         self.model.optimizer = optimizer
@@ -149,7 +149,8 @@ class Bench:
                 yield tf.constant(order[begin : begin + self._network.mini_batch])
 
 
-def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
+def assign(variables: list[Any], values: list[np.ndarray]) -> None:
+    """Set variables to values."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 

@@ -18,6 +18,7 @@ import tensorflow as tf
 import keras_aeos
 from keras_aeos.callbacks import learning_rate_cap
 from tools.alarming.networks import NETWORKS
+from tools.alarming.trainings import assign
 from tools.warming.plan import CURVATURE, GI_ADAM, NUM_UPDATES, TASKS, Training
 
 FORWARD = 1.0 / 3.0
@@ -107,13 +108,12 @@ class Bench:
         began = time.perf_counter()
         self._begin(training)
         rows = self.rows(training.seed)
-        measured = self._trained
-        first = measured()[0]
+        first, _ = self._trained()
         warm_up = keras_aeos.CurvatureWarmup() if training.warm_up == CURVATURE else None
         if training.warm_up == GI_ADAM:
             self._start_from_gradient(rows[0])
         table = self._updates(rows, warm_up)
-        (loss, _), (test_loss, accuracy) = measured(), self._evaluate(self._test)
+        (loss, _), (test_loss, accuracy) = self._trained(), self._evaluate(self._test)
         return table.assign(
             first_loss=first,
             final_loss=loss,
@@ -161,8 +161,8 @@ class Bench:
         if training.seed not in self._initial:
             values = [v.numpy() for v in self._fresh(training.seed).variables]
             self._initial[training.seed] = values
-        _assign(self.model.variables, self._initial[training.seed])
-        _assign(self._optimizer.variables, self._new)
+        assign(self.model.variables, self._initial[training.seed])
+        assign(self._optimizer.variables, self._new)
         learning_rate_cap.forget(self._optimizer)
         share = training.warm_up if isinstance(training.warm_up, float) else 0.0
         self._schedule.set(training.target, share * NUM_UPDATES)
@@ -176,7 +176,7 @@ class Bench:
         gradients = tape.gradient(loss, self.model.trainable_variables)
         for velocity, gradient in zip(self._optimizer._velocities, gradients, strict=True):
             velocity.assign(tf.square(tf.convert_to_tensor(gradient)))
-        _assign(self.model.variables, saved)
+        assign(self.model.variables, saved)
         self._schedule.others.assign(1.0)
 
     def rows(self, seed: int) -> np.ndarray:
@@ -240,8 +240,3 @@ class Bench:
     def _evaluate(self, data: Any) -> tuple[float, float]:
         loss, accuracy = self._evaluated(data)
         return float(loss), float(accuracy)
-
-
-def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
