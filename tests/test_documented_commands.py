@@ -53,6 +53,14 @@ def calls(page: Path, directory: Path) -> list[list[str]]:
     return [line.split("\0")[:-1] for line in noted.read_text().splitlines()]
 
 
+def source(tool: Path) -> str:
+    """A program with the modules beside it that it imports: one may hold its command line."""
+    text = tool.read_text()
+    names = re.findall(r"^from tools import (.*)$", text, re.MULTILINE)
+    modules = [tool.parent / f"{name}.py" for line in names for name in line.split(", ")]
+    return "\n".join([text, *(each.read_text() for each in modules if each.exists())])
+
+
 def check(program: str, *arguments: str) -> None:
     """Fail unless the program takes these arguments."""
     match (program, *arguments):
@@ -66,7 +74,7 @@ def check(program: str, *arguments: str) -> None:
         case ("python", "-m", "pytest", *rest):
             assert all((ROOT / r.lstrip("@")).exists() for r in rest if "/" in r)
         case ("python", str(tool), *rest) if tool.startswith("tools/"):
-            text = (ROOT / tool).read_text()
+            text = source(ROOT / tool)
             assert all(f'"{r}"' in text for r in rest if r.startswith("--"))
         case ("keras-aeos", *rest):
             parser().parse_args(rest)
@@ -91,6 +99,7 @@ def test_commands_are_understood(page, tmp_path):
         ("python", "-m", "pip", "install", ".[reports]"),
         ("python", "-m", "pytest", "tests/absent.py"),
         ("python", "tools/gallery.py", "--outt", "docs"),
+        ("python", "tools/alarms.py", "train", "--hours", "1"),
         ("keras-aeos", "summery", "runs"),
     ],
     ids=lambda call: " ".join(call),
