@@ -4,11 +4,12 @@
     python tools/alarms.py judge [--runs DIR]
 
 `train` makes trainings of small networks, without injected faults, one file each in DIR
-(runs/alarms by default). Those that are there are left out, so it can be ended and called again.
-From training 144 on it needs CIFAR-10, and from 240 on Multi30k, in the directory of TensorFlow
-Datasets that TFDS_DATA_DIR names.
+(runs/alarms by default). Those that are there or in docs/runs/alarms.csv.gz are left out, so it can
+be ended and called again; remove the table to make all anew. From training 144 on it needs
+CIFAR-10, and from 240 on Multi30k, in the directory of TensorFlow Datasets that TFDS_DATA_DIR
+names.
 
-`judge` packs the files, if there are any, into docs/runs/alarms.csv.gz, fits the coefficients of
+`judge` packs the files, if there are any, into that table, fits the coefficients of
 `keras_aeos.DivergenceAlarm` in keras_aeos/alarm_rule.json to them, and writes the table and the
 picture of docs/acting.md. It takes a minute.
 """
@@ -38,7 +39,12 @@ def train(directory: Path, number: int, minutes: float | None) -> int:
 
     bench = functools.cache(Bench)
     return planned.train(
-        directory, number, minutes, plan.training, lambda each: quietly(bench(each.network), each)
+        directory,
+        TABLE,
+        number,
+        minutes,
+        plan.training,
+        lambda each: quietly(bench(each.network), each),
     )
 
 

@@ -1,10 +1,12 @@
 """Trainings of a plan, made one after the other and judged: tools/alarms.py and tools/warmups.py.
 
-A plan gives every training a number. Each is a CSV file of its updates, named after it. Those that
-are there are left out, so that a command can be ended and called again.
+A plan gives every training a number. Each is a CSV file of its updates, named after it, until it is
+packed into the table of all. Those that are there are left out, so that a command can be ended and
+called again, on another machine too.
 """
 
 import argparse
+import io
 import sys
 import time
 from collections.abc import Callable
@@ -66,15 +68,17 @@ def command(
 
 def train(
     directory: Path,
+    packed: Path,
     number: int,
     minutes: float | None,
     planned: Callable[[int], _Planned],
     run: Callable[[_Planned], pd.DataFrame],
 ) -> int:
-    """Make the trainings that have no file yet.
+    """Make the trainings that have no file yet and are not packed.
 
     Args:
         directory: Where the files are, one for each training.
+        packed: The table of `pack`, which need not be there.
         number: Number of trainings in all.
         minutes: After so many no other is begun; None for no limit.
         planned: Function that returns the training of a number.
@@ -85,7 +89,8 @@ def train(
     """
     directory.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    left = [n for n in range(number) if not _path(directory, n).exists()]
+    made = set(pd.read_csv(packed, usecols=["training"])["training"]) if packed.exists() else set()
+    left = [n for n in range(number) if n not in made and not _path(directory, n).exists()]
     for count, n in enumerate(left):
         if minutes is not None and time.perf_counter() - began > 60.0 * minutes:
             return len(left) - count
@@ -98,6 +103,32 @@ def train(
         seconds = time.perf_counter() - now
         print(f"{n}: {each}, {len(table)} updates, {seconds:.1f} s", flush=True)
     return 0
+
+
+def pack(trainings: pd.DataFrame, path: Path) -> None:
+    """Write trainings into a table, in place of those of the same number and beside the others.
+
+    Args:
+        trainings: Lines of one or more trainings, with their number in the column `training`.
+        path: A CSV file, packed by gzip. The same trainings give the same bytes.
+    """
+    text = trainings.to_csv(index=False, float_format=f"%.{_DIGITS}g")
+    table = _read(io.StringIO(text))
+    if path.exists():
+        stored = _read(path)
+        others = stored[~stored["training"].isin(table["training"])]
+        table = pd.concat([others, table]).sort_values("training", key=_numbers, kind="stable")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, compression={"method": "gzip", "mtime": 0})
+
+
+def _read(source: Path | io.StringIO) -> pd.DataFrame:
+    """A table as it is written, digit for digit."""
+    return pd.read_csv(source, dtype=str, keep_default_na=False)
+
+
+def _numbers(column: "pd.Series[str]") -> "pd.Series[int]":
+    return column.astype(int)
 
 
 def _path(directory: Path, number: int) -> Path:

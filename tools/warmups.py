@@ -4,11 +4,12 @@
     python tools/warmups.py judge [--runs DIR]
 
 `train` makes trainings of small networks, one file each in DIR (runs/warmups by default). Those
-that are there are left out, so it can be ended and called again. From training 144 on it needs
-Multi30k, and later CIFAR-10, in the directory of TensorFlow Datasets that TFDS_DATA_DIR names.
+that are there or in docs/runs/warmups.csv.gz are left out, so it can be ended and called again;
+remove the table to make all anew. From training 144 on it needs Multi30k, and later CIFAR-10, in
+the directory of TensorFlow Datasets that TFDS_DATA_DIR names.
 
-`judge` packs the ends of the trainings, if there are any, into docs/runs/warmups.csv.gz, and writes
-the tables and the picture of docs/acting.md.
+`judge` packs the ends of the trainings, if there are any, into that table, and writes the tables
+and the picture of docs/acting.md.
 """
 
 import functools
@@ -37,6 +38,7 @@ def train(directory: Path, number: int, minutes: float | None) -> int:
     bench = functools.lru_cache(1)(Bench)
     return planned.train(
         directory,
+        TABLE,
         number,
         minutes,
         plan.training,

@@ -206,23 +206,46 @@ def test_warm_up_is_linear():
 
 
 def test_trainings_that_are_there_are_not_made_again(tmp_path, capsys):
+    files, packed = tmp_path / "runs", tmp_path / "all.csv.gz"
     made = []
 
     def run(training):
         made.append(training.number)
-        return pd.DataFrame({"update": [1, 2], "loss": [1.0, math.nan]})
+        return pd.DataFrame({"update": [1, 2], "loss": [1.0 / 3.0, math.nan]})
 
-    assert planned.train(tmp_path, 2, None, plan.training, run) == 0
-    assert planned.train(tmp_path, 4, None, plan.training, run) == 0
+    def train(number, minutes=None, directory=files):
+        return planned.train(directory, packed, number, minutes, plan.training, run)
+
+    assert train(2) == 0
+    assert train(4) == 0
     assert made == [0, 1, 2, 3]
-    assert planned.train(tmp_path, 9, 0.0, plan.training, run) == 5
-    curves.pack(tmp_path, tmp_path / "all.csv.gz")
-    first = (tmp_path / "all.csv.gz").read_bytes()
-    curves.pack(tmp_path, tmp_path / "all.csv.gz")
-    assert (tmp_path / "all.csv.gz").read_bytes() == first
-    read = curves.read(tmp_path / "all.csv.gz")
-    assert [training for training, _ in read] == [plan.training(n) for n in range(4)]
-    assert read[3][1]["loss"].tolist() == pytest.approx([1.0, math.nan], nan_ok=True)
+    assert train(9, 0.0) == 5
+    curves.pack(files, packed)
+    first = packed.read_bytes()
+    curves.pack(files, packed)
+    assert packed.read_bytes() == first
+    # Elsewhere, with the table alone.
+    assert train(6, directory=tmp_path / "later") == 0
+    assert made == [0, 1, 2, 3, 4, 5]
+    curves.pack(tmp_path / "later", packed)
+    read = curves.read(packed)
+    assert [training for training, _ in read] == [plan.training(n) for n in range(6)]
+    for _, updates in read:
+        assert updates["loss"].tolist() == pytest.approx([0.33333, math.nan], 1e-12, nan_ok=True)
+
+
+def test_training_that_is_made_again_takes_its_place(tmp_path):
+    packed = tmp_path / "all.csv.gz"
+
+    def lines(number, loss):
+        return pd.DataFrame({"training": number, "task": "none", "loss": [loss, math.inf]})
+
+    planned.pack(pd.concat([lines(10, 1.0), lines(2, 2.0)]), packed)
+    planned.pack(pd.concat([lines(10, 3.0), lines(7, 4.0)]), packed)
+    table = pd.read_csv(packed, keep_default_na=False)
+    assert table["training"].tolist() == [2, 2, 7, 7, 10, 10]
+    assert table["loss"].tolist() == [2.0, math.inf, 4.0, math.inf, 3.0, math.inf]
+    assert set(table["task"]) == {"none"}
 
 
 @pytest.mark.slow

@@ -176,12 +176,13 @@ def test_callback_is_judged_as_fit_calls_it(bench):
 
 def test_trainings_that_are_there_are_not_made_again(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(trainings, "Bench", lambda *_: bench)
+    monkeypatch.setattr(warmups, "TABLE", tmp_path / "packed.csv.gz")
     warmups.train(tmp_path, 2, None)
     written = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())}
     warmups.train(tmp_path, 2, None)
     assert [path.name for path in written] == ["0000.csv", "0001.csv"]
     assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())} == written
-    judging.pack(tmp_path, tmp_path / "packed.csv.gz")
-    packed = pd.read_csv(tmp_path / "packed.csv.gz")
+    judging.pack(tmp_path, warmups.TABLE)
+    packed = pd.read_csv(warmups.TABLE)
     assert packed["warm_up"].tolist() == [CURVATURE, "0.0"]
     assert np.isfinite(packed["final_loss"]).all()

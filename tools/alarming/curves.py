@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from tools import planned
 from tools.alarming.plan import Training, training
 
 # Beside the columns of the updates.
@@ -12,7 +13,7 @@ OF_TRAINING = ("training", "network", "optimizer", "batch", "warm_up", "seed")
 
 
 def pack(directory: Path, path: Path) -> None:
-    """Write the files of a directory into one table."""
+    """Write the files of a directory into one table, beside what is there."""
     tables = []
     for file in sorted(directory.glob("*.csv")):
         each = training(int(file.stem))
@@ -21,10 +22,7 @@ def pack(directory: Path, path: Path) -> None:
         for place, name in enumerate(OF_TRAINING):
             table.insert(place, name, facts[name])
         tables.append(table)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the time of writing: the same trainings give the same file.
-    options = {"method": "gzip", "mtime": 0}
-    pd.concat(tables).to_csv(path, index=False, compression=options)
+    planned.pack(pd.concat(tables), path)
 
 
 def read(path: Path) -> list[tuple[Training, pd.DataFrame]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tools import planned
 from tools.alarming.events import WINDOW
 from tools.warming.plan import CURVATURE, GI_ADAM, LINEAR, TARGETS, training
 
@@ -32,7 +33,7 @@ WAYS: dict[str, tuple[float | str, ...]] = {
 
 
 def pack(directory: Path, path: Path) -> None:
-    """Write a line for each training of a directory into one table."""
+    """Write a line for each training of a directory into one table, beside what is there."""
     lines = []
     for file in sorted(directory.glob("*.csv")):
         each, updates = training(int(file.stem)), pd.read_csv(file)
@@ -41,10 +42,7 @@ def pack(directory: Path, path: Path) -> None:
         losses = updates["loss"].to_numpy()
         line |= {"num_updates": len(updates), "num_wasted": wasted(losses)}
         lines.append(line)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the time of writing: the same trainings give the same file.
-    options = {"method": "gzip", "mtime": 0}
-    pd.DataFrame(lines).to_csv(path, index=False, compression=options, float_format="%.5g")
+    planned.pack(pd.DataFrame(lines), path)
 
 
 def wasted(losses: np.ndarray) -> int:
