@@ -52,8 +52,7 @@ def judge(directory: Path) -> None:
     """Fit the rule, and write the table and the picture."""
     from tools.alarming import page
 
-    if any(directory.glob("*.csv")):
-        curves.pack(directory, TABLE)
+    curves.pack(directory, TABLE)
     page.write(TABLE)
 
 

@@ -9,7 +9,7 @@ import argparse
 import io
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ def command(
     runs: Path,
     train: Callable[[Path, int, float | None], int],
     judge: Callable[[Path], None],
+    others: Mapping[str, Callable[[], None]] | None = None,
 ) -> None:
     """Do what the command line of a program names.
 
@@ -39,13 +40,15 @@ def command(
         train: Function that makes so many of them in a directory, within so many minutes, and
             returns how many are left.
         judge: Function that judges those of a directory.
+        others: Functions of further commands, by name.
     """
+    others = others or {}
     parser = argparse.ArgumentParser(
         prog=f"python tools/{name}.py",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=("train", "judge"))
+    parser.add_argument("command", choices=("train", "judge", *others))
     parser.add_argument("--minutes", type=float, help="time budget; default: none")
     parser.add_argument(
         "--trainings",
@@ -55,6 +58,9 @@ def command(
     )
     parser.add_argument("--runs", type=Path, default=runs, help="where the files of trainings are")
     arguments = parser.parse_args()
+    if arguments.command in others:
+        others[arguments.command]()
+        return
     if arguments.command == "judge":
         judge(arguments.runs)
         return
@@ -105,20 +111,29 @@ def train(
     return 0
 
 
-def pack(trainings: pd.DataFrame, path: Path) -> None:
-    """Write trainings into a table, in place of those of the same number and beside the others.
+def pack(directory: Path, path: Path, lines: Callable[[int, pd.DataFrame], pd.DataFrame]) -> None:
+    """Write the trainings of a directory into a table, in place of those of the same number.
 
     Args:
-        trainings: Lines of one or more trainings, with their number in the column `training`.
+        directory: Where the files are; nothing is written if it has none.
         path: A CSV file, packed by gzip. The same trainings give the same bytes.
+        lines: Function that turns the number and updates of a training into its lines.
     """
-    text = trainings.to_csv(index=False, float_format=f"%.{_DIGITS}g")
+    files = sorted(directory.glob("*.csv"))
+    if not files:
+        return
+    numbers = [int(file.stem) for file in files]
+    parts = [lines(n, pd.read_csv(file)) for n, file in zip(numbers, files, strict=True)]
+    for n, part in zip(numbers, parts, strict=True):
+        part.insert(0, "training", n)
+    text = pd.concat(parts).to_csv(index=False, float_format=f"%.{_DIGITS}g")
     table = _read(io.StringIO(text))
     if path.exists():
         stored = _read(path)
         others = stored[~stored["training"].isin(table["training"])]
         table = pd.concat([others, table]).sort_values("training", key=_numbers, kind="stable")
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Without the time of writing.
     table.to_csv(path, index=False, compression={"method": "gzip", "mtime": 0})
 
 

@@ -50,8 +50,7 @@ def judge(directory: Path) -> None:
     """Write the tables and the picture."""
     from tools.warming import judging, page
 
-    if any(directory.glob("*.csv")):
-        judging.pack(directory, TABLE)
+    judging.pack(directory, TABLE)
     page.write(TABLE)
 
 

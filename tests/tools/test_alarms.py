@@ -237,14 +237,19 @@ def test_trainings_that_are_there_are_not_made_again(tmp_path, capsys):
 def test_training_that_is_made_again_takes_its_place(tmp_path):
     packed = tmp_path / "all.csv.gz"
 
-    def lines(number, loss):
-        return pd.DataFrame({"training": number, "task": "none", "loss": [loss, math.inf]})
+    def pack(directory, **losses):
+        directory.mkdir()
+        for name, loss in losses.items():
+            table = pd.DataFrame({"task": "none", "loss": [loss, math.inf]})
+            table.to_csv(directory / f"{name[1:]}.csv", index=False)
+        planned.pack(directory, packed, lambda number, updates: updates)
 
-    planned.pack(pd.concat([lines(10, 1.0), lines(2, 2.0)]), packed)
-    planned.pack(pd.concat([lines(10, 3.0), lines(7, 4.0)]), packed)
+    pack(tmp_path / "first", _0010=1.0, _0002=2.0)
+    pack(tmp_path / "second", _0010=3.0, _0007=1.0 / 3.0)
+    pack(tmp_path / "none")
     table = pd.read_csv(packed, keep_default_na=False)
     assert table["training"].tolist() == [2, 2, 7, 7, 10, 10]
-    assert table["loss"].tolist() == [2.0, math.inf, 4.0, math.inf, 3.0, math.inf]
+    assert table["loss"].tolist() == [2.0, math.inf, 0.33333, math.inf, 3.0, math.inf]
     assert set(table["task"]) == {"none"}
 
 

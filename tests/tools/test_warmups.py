@@ -118,7 +118,7 @@ def test_boundary_is_below_the_first_failure_of_any_seed(tmp_path):
 
 def test_page_and_picture_are_drawn_from_the_table(tmp_path):
     table = stored(tmp_path, made_up(loss_of))
-    text = "\n".join(f"<!-- {n} -->\nold\n<!-- end of {n} -->" for n in page.TABLES)
+    text = "\n".join(f"<!-- {n} -->\nold\n<!-- end -->" for n in page.TABLES)
     found = page.drawn(f"before\n{text}\nafter", table)
     assert "old" not in found
     assert found.startswith("before\n")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from tools.alarming import drawing, events, judging, plan
 from tools.alarming.evaluation import AHEAD, EARLIEST, Case
+from tools.benchmarking.tables import redrawn
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "acting.md"
@@ -80,13 +80,9 @@ def shares(cases: Sequence[Case]) -> dict[str, float]:
 
 
 def drawn(page: str, numbers: Mapping[str, Any]) -> str:
-    """A page with the tables between `<!-- NAME -->` and `<!-- end -->` drawn again."""
+    """A page with its tables drawn again."""
     tables = {"trainings": _trainings(numbers), "rules": _rules(numbers), "used": _used(numbers)}
-
-    def table(match: re.Match) -> str:
-        return f"<!-- {match[1]} -->\n\n{tables[match[1]]}\n\n<!-- end -->"
-
-    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
+    return redrawn(page, tables)
 
 
 def _trainings(numbers: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Tables of measurements, as Markdown."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,17 @@ def markdown(formats: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> s
         for row in rows
     ]
     return "\n".join(lines)
+
+
+def redrawn(page: str, tables: Mapping[str, str]) -> str:
+    """A page with new tables between `<!-- NAME -->` and `<!-- end -->`, for each name there is."""
+
+    def between(match: re.Match) -> str:
+        if match[1] not in tables:
+            return match[0]
+        return f"<!-- {match[1]} -->\n\n{tables[match[1]]}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- ([\w -]+) -->\n.*?<!-- end -->", between, page, flags=re.DOTALL)
 
 
 def cell(spec: str, value: Any) -> str:

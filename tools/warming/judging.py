@@ -34,15 +34,15 @@ WAYS: dict[str, tuple[float | str, ...]] = {
 
 def pack(directory: Path, path: Path) -> None:
     """Write a line for each training of a directory into one table, beside what is there."""
-    lines = []
-    for file in sorted(directory.glob("*.csv")):
-        each, updates = training(int(file.stem)), pd.read_csv(file)
-        line = {"training": each.number} | {name: getattr(each, name) for name in _OF_TRAINING}
-        line |= {name: updates[name].iloc[-1] for name in _AT_END}
-        losses = updates["loss"].to_numpy()
-        line |= {"num_updates": len(updates), "num_wasted": wasted(losses)}
-        lines.append(line)
-    planned.pack(pd.DataFrame(lines), path)
+    planned.pack(directory, path, _line)
+
+
+def _line(number: int, updates: pd.DataFrame) -> pd.DataFrame:
+    each, losses = training(number), updates["loss"].to_numpy()
+    line = {name: getattr(each, name) for name in _OF_TRAINING}
+    line |= {name: updates[name].iloc[-1] for name in _AT_END}
+    line |= {"num_updates": len(updates), "num_wasted": wasted(losses)}
+    return pd.DataFrame([line])
 
 
 def wasted(losses: np.ndarray) -> int:

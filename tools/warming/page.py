@@ -1,6 +1,5 @@
 """The tables and the picture of docs/acting.md, from the stored trainings."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from tools.benchmarking.tables import redrawn
 from tools.warming import judging
 from tools.warming.judging import BEST, NONE, WAYS
 from tools.warming.plan import CURVATURE, GI_ADAM, LINEAR, TARGETS
@@ -26,12 +26,8 @@ def write(path: Path) -> None:
 
 
 def drawn(page: str, table: pd.DataFrame) -> str:
-    """A page with the tables between `<!-- NAME -->` and `<!-- end of NAME -->` drawn again."""
-    for name, make in TABLES.items():
-        pattern = rf"<!-- {name} -->\n.*?<!-- end of {name} -->"
-        text = f"<!-- {name} -->\n\n{make(table)}\n\n<!-- end of {name} -->"
-        page = re.sub(pattern, text.replace("\\", r"\\"), page, flags=re.DOTALL)
-    return page
+    """A page with its tables drawn again."""
+    return redrawn(page, {name: make(table) for name, make in TABLES.items()})
 
 
 def losses(table: pd.DataFrame) -> str:
