@@ -306,3 +306,46 @@ def test_halves_that_contradict_each_other_do_not_stop_training():
             callbacks=[CurvatureWarmup()],
         ).history["warmup_learning_rate"]
     assert rates == pytest.approx([0.0] * 8 + [0.01])
+
+
+def test_loop_other_than_fit_has_the_learning_rate_of_the_optimizer():
+    model = quadratic(1e-2)
+    model.optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def update():
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(X, Y, model(X, training=True))
+        model.optimizer.apply(tape.gradient(loss, model.trainable_variables))
+
+    weights = START
+    callbacks = keras.callbacks.CallbackList([CurvatureWarmup()], model=model)
+    callbacks.on_train_begin()
+    for batch in range(3):
+        callbacks.on_train_batch_begin(batch)
+        update()
+        if batch == 0:
+            with pytest.warns(UserWarning, match="warm-up failed.*batches are not seen.*`fit`"):
+                callbacks.on_train_batch_end(batch)
+            assert np.array_equal(model.get_weights()[0], START)
+        else:
+            weights = weights - 1e-2 * gradient(weights, np.arange(16))
+            callbacks.on_train_batch_end(batch)
+    callbacks.on_train_end()
+    assert model.get_weights()[0] == pytest.approx(weights, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16", "float16"])
+def test_fits_in_low_precision(precision):
+    """In mixed_float16 the loss is scaled, and the first updates, which overflow, are left out."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = quadratic(10.0)
+    finally:
+        keras.config.set_dtype_policy(before)
+    warm_up = CurvatureWarmup(factor=FACTOR)
+    rates = np.trim_zeros(fit(model, 12, warm_up)["warmup_learning_rate"])
+    assert len(rates) >= 8
+    exact, _ = expected(lambda step: 10.0, 1 + len(rates))
+    assert rates == pytest.approx(exact[1:], rel=0.05)
