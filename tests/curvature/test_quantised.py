@@ -35,11 +35,11 @@ def hessian_of(model, x, y):
 @pytest.mark.parametrize(
     ("name", "mode", "adapters"),
     [
-        ("dense", "int8", False),
         ("dense", "int8", True),
-        ("dense", "int4", False),
-        ("dense", "int4", True),
-        ("attention", "int8", False),
+        pytest.param("dense", "int8", False, marks=pytest.mark.slow),
+        pytest.param("dense", "int4", False, marks=pytest.mark.slow),
+        pytest.param("dense", "int4", True, marks=pytest.mark.slow),
+        pytest.param("attention", "int8", False, marks=pytest.mark.slow),
     ],
 )
 def test_quantised_layers_are_refused(name, mode, adapters):

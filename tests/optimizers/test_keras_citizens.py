@@ -147,7 +147,12 @@ def test_scaling_the_loss_changes_nothing(name):
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [
-        *((name, "mirrored 2") for name in CUSTOM_OPTIMIZERS),
+        *(
+            pytest.param(
+                name, "mirrored 2", marks=() if name in _FIRST.values() else pytest.mark.slow
+            )
+            for name in CUSTOM_OPTIMIZERS
+        ),
         ("adam", "one device"),
         ("adam", "mirrored 4"),
     ],

@@ -139,6 +139,7 @@ def test_full_disk_is_named_and_the_run_goes_on_later(directory, tmp_path, capsy
     assert results(tmp_path) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Logs were removed")
 def test_directory_that_is_removed_holds_a_run_again(directory, tmp_path, capsys, whole):
     run = tmp_path / "run"
@@ -186,6 +187,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(place)], check=True)  # noqa: S607
 
 
+@pytest.mark.slow
 def test_small_disk_holds_whole_files(directory, small_disk, capsys, whole):
     """A checkpoint of 25,000 parameters and the last vectors of two operators don't fit."""
     model = schema.FullyConnected(hidden_layers=1, width=8)

@@ -121,8 +121,11 @@ def test_updates_are_those_of_fit(make, request):
 @pytest.mark.parametrize(
     "name",
     [
-        *("fully_connected", "cnn", "wide_resnet", "wide_resnet without BatchNorm", "transformer"),
-        pytest.param("resnet50", marks=pytest.mark.slow),
+        *("fully_connected", "cnn", "wide_resnet"),
+        *(
+            pytest.param(slow, marks=pytest.mark.slow)
+            for slow in ("wide_resnet without BatchNorm", "transformer", "resnet50")
+        ),
     ],
 )
 def test_every_network_takes_the_same_step_on_two_replicas(name, request):

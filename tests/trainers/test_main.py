@@ -25,11 +25,18 @@ def sweep(tmp_path, monkeypatch, capsys):
 
 
 def test_sweep_goes_on_where_it_stopped(tmp_path, sweep):
-    assert "skipped" not in sweep()
+    printed = sweep()
+    assert "skipped" not in printed
     runs = sorted(path.parent for path in tmp_path.rglob("run.json"))
     assert len(runs) == 2
     assert all(".hydra" not in {p.name for p in run.iterdir()} for run in runs)
     assert "learning_rate=0.001" in runs[0].name
+    # The runs have short names for TensorBoard.
+    tensorboard = "runs/quickstart/tensorboard"
+    assert printed.splitlines()[0] == f"TensorBoard: tensorboard --logdir {tensorboard}"
+    links = sorted((tmp_path / tensorboard).iterdir())
+    assert [link.name for link in links] == ["eta=1e-3", "eta=2e-3"]
+    assert [link.resolve() for link in links] == [run / "tensorboard" for run in runs]
 
     record = json.loads((runs[1] / "run.json").read_text())
     (runs[1] / "run.json").write_text(json.dumps({**record, "status": "running"}))
@@ -41,17 +48,6 @@ def test_sweep_goes_on_where_it_stopped(tmp_path, sweep):
     assert (again[0] == stamps[0], again[1] > stamps[1]) == (True, True)
     assert json.loads((runs[1] / "run.json").read_text())["status"] == "completed"
     assert sweep().count("skipped") == 2
-
-
-def test_runs_of_a_sweep_have_short_names_for_tensorboard(tmp_path, sweep):
-    printed = sweep()
-    assert (
-        printed.splitlines()[0] == "TensorBoard: tensorboard --logdir runs/quickstart/tensorboard"
-    )
-    links = sorted((tmp_path / "runs/quickstart/tensorboard").iterdir())
-    assert [link.name for link in links] == ["eta=1e-3", "eta=2e-3"]
-    runs = sorted(path.parent for path in tmp_path.rglob("run.json"))
-    assert [link.resolve() for link in links] == [run / "tensorboard" for run in runs]
 
 
 @pytest.mark.slow

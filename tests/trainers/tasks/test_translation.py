@@ -77,6 +77,7 @@ def test_threshold_moves_with_the_learning_rate(files):
     np.testing.assert_allclose(table["stability_threshold"], 38 / rates, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_divergence_is_a_result(files):
     settings = config(files, steps=9)
     settings.optimizer = schema.OPTIMIZERS["gradient_descent"](learning_rate=1e30)
