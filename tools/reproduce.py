@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,21 +166,6 @@ def at_once(gpu: bool) -> int:
     return min(room, _RUNS_PER_GPU if gpu else os.cpu_count() or 1)
 
 
-@contextlib.contextmanager
-def _shared(num_at_once: int, gpu: bool) -> Iterator[None]:
-    """Have the runs share the processors, and the memory of a GPU."""
-    threads = max(1, (os.cpu_count() or 1) // num_at_once)
-    wanted = {"TF_NUM_INTRAOP_THREADS": str(threads)} if not gpu else {}
-    wanted |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-    added = {key: value for key, value in wanted.items() if key not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for key in added:
-            del os.environ[key]
-
-
 def reproduce(options: argparse.Namespace) -> int:
     """Train, then draw; return the exit status.
 
@@ -195,16 +180,15 @@ def reproduce(options: argparse.Namespace) -> int:
         for stage in STAGES[options.figure]
     ]
     failed = False
-    with _shared(num_at_once, gpu):
-        for runs in stages:
-            left = None
-            if options.minutes is not None:
-                left = options.minutes - (time.monotonic() - began) / 60.0
-            if left is not None and left <= 0.0:
-                break
-            failed = train(runs, num_at_once, left) or failed
-            if not all(run.finished for run in runs):
-                break
+    for runs in stages:
+        left = None
+        if options.minutes is not None:
+            left = options.minutes - (time.monotonic() - began) / 60.0
+        if left is not None and left <= 0.0:
+            break
+        failed = train(runs, num_at_once, left) or failed
+        if not all(run.finished for run in runs):
+            break
     everything = [run for runs in stages for run in runs]
     number = sum(run.finished for run in everything)
     print(f"finished: {number} of {len(everything)} runs", end="")
@@ -258,4 +242,6 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
+    # The runs share the memory of a GPU.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     sys.exit(main(sys.argv[1:]))

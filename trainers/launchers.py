@@ -8,9 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from trainers.errors import UserError
 from trainers.signals import signals
 
 Command = Sequence[str]
+# TensorFlow reads it.
+_THREADS = "TF_NUM_INTRAOP_THREADS"
 # The status and the output of a command.
 Result = tuple[int, str]
 
@@ -92,15 +94,16 @@ def _in_processes(
 ) -> Generator[Result]:
     """`jobs` processes of this machine at once, as many as it has processors by default.
 
-    After so many `minutes`, or at a signal that ends the sweep, they are told to save what they
-    have, and no others start.
+    They share the processors: each has its part of the threads, unless the environment says how
+    many. After so many `minutes`, or at a signal that ends the sweep, they are told to save what
+    they have, and no others start.
     """
     jobs, minutes = settings.pop("jobs", os.cpu_count() or 1), settings.pop("minutes", None)
     limited = minutes is None or (isinstance(minutes, float | int) and minutes > 0)
     if settings or not isinstance(jobs, int) or jobs < 1 or not limited:
         raise ValueError("expected the keys jobs, a number of 1 or more, and minutes, above 0")
     started: list[subprocess.Popen] = []
-    with ThreadPoolExecutor(jobs) as pool:
+    with _threads_each((os.cpu_count() or 1) // jobs), ThreadPoolExecutor(jobs) as pool:
         waiting = [pool.submit(execute, command, started.append) for command in commands]
         done = as_completed(waiting, None if minutes is None else 60.0 * minutes)
         try:
@@ -114,6 +117,19 @@ def _in_processes(
             pool.shutdown(wait=False, cancel_futures=True)
             for process in started:
                 process.send_signal(signals.pending or signal.SIGTERM)
+
+
+@contextmanager
+def _threads_each(number: int) -> Iterator[None]:
+    """Have the processes started now use so many threads for an operation of TensorFlow."""
+    if _THREADS in os.environ:
+        yield
+        return
+    os.environ[_THREADS] = str(max(1, number))
+    try:
+        yield
+    finally:
+        del os.environ[_THREADS]
 
 
 def _with_submitit(

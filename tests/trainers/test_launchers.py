@@ -156,3 +156,18 @@ def test_time_that_is_over_ends_what_runs_and_starts_nothing_more():
     commands = [["sleep", "60"], ["sleep", "60"]]
     settings = {"jobs": 1, "minutes": 0.005}
     assert list(launchers.LAUNCHERS["processes"](launchers.executor(), commands, settings)) == []
+
+
+@pytest.mark.parametrize(
+    ("jobs", "own", "expected"), [(1, None, "8"), (3, None, "2"), (20, None, "1"), (3, "5", "5")]
+)
+def test_processes_share_the_processors(jobs, own, expected, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    if own is not None:
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", own)
+    command = ["/bin/sh", "-c", "printf %s $TF_NUM_INTRAOP_THREADS"]
+    processes = launchers.LAUNCHERS["processes"]
+    results = list(processes(launchers.executor(), [command, command], {"jobs": jobs}))
+    assert results == [(0, expected)] * 2
+    assert os.environ.get("TF_NUM_INTRAOP_THREADS") == own
