@@ -17,21 +17,31 @@ from importlib import resources
 
 import numpy as np
 
-# Bounds of the logarithm: beyond them it says no more.
-_LARGEST_LOG = 3.0
+# Bounds of the logarithms: beyond them they say no more. A ratio far above 1 is often that of a few
+# parameters with a tiny P, where the next gradient brings P up again.
+_RATIO = (-3.0, 1.0)
+_RISE = (0.0, 2.0)
 # The columns of a row that the features are of.
-COLUMNS = ("step", "edge_ratio")
+COLUMNS = ("step", "edge_ratio", "loss")
 
 
 def ratio(rows: Mapping[str, np.ndarray]) -> np.ndarray:
     """Logarithm of the edge ratio."""
     with np.errstate(divide="ignore"):
         logs = np.log(np.maximum(rows["edge_ratio"], 0.0))
-    return np.clip(logs, -_LARGEST_LOG, _LARGEST_LOG)
+    return np.clip(logs, *_RATIO)
+
+
+def rise(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Logarithm of the loss over its smallest value so far; 0 if that is not positive."""
+    lowest = np.fmin.accumulate(rows["loss"])
+    factor = np.divide(rows["loss"], lowest, out=np.ones_like(lowest), where=lowest > 0.0)
+    return np.clip(np.log(np.where(factor > 1.0, factor, 1.0)), *_RISE)
 
 
 FEATURES: dict[str, Callable[[Mapping[str, np.ndarray]], np.ndarray]] = {
     "ratio": ratio,
+    "rise": rise,
 }
 
 

@@ -52,15 +52,19 @@ class Alarm:
 
 
 class DivergenceAlarm(keras.callbacks.Callback):
-    """Says that training is about to diverge or spike, before the loss does.
+    """Says that training is about to diverge or spike, from the first rise of the loss.
 
     It reads the rows of an `AEoSMonitor`. From each row follows a *score* between 0 and 1,
 
-        score = 1 / (1 + exp(-b - w log r)),
+        score = 1 / (1 + exp(-b - v log r - w log(f / f_min))),
 
-    where r is the edge ratio; log r is cut off at ±3. The coefficients are fitted to small
-    trainings that diverged or didn't, ``python tools/alarms.py judge``. The page on acting says how
-    often the alarm is right and how early it comes: it misses many divergences.
+    where r is the edge ratio, f the loss of the row and f_min its smallest value so far; log r is
+    cut off at -3 and 1, the other logarithm at 2. The coefficients are fitted to small trainings
+    that diverged or didn't, ``python tools/alarms.py judge``. The page on acting says how often the
+    alarm is right and how early it comes: it misses most divergences.
+
+    Give the monitor examples as `data`. Without, the losses of two rows are of different batches,
+    and one may seem to rise that doesn't. The alarm was judged on losses of the same examples.
 
     An alarm is raised at the first row with a score above `threshold`, and again after the score
     has been below half of it. The last score is in Keras' `logs` after every batch and epoch as

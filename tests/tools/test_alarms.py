@@ -292,8 +292,8 @@ def separable(onset):
     ratio = np.where(steps > (onset or 1000) - 24, 1.5, 0.5).astype(float)
     ratio[steps % 4 > 0] = np.nan
     event = None if onset is None else Event(onset, events.SPIKE, False)
-    threshold = np.where(np.isnan(ratio), np.nan, 2.0 - 0.01 * steps)
-    columns = {"update": steps, "edge_ratio": ratio, "stability_threshold": threshold}
+    loss = np.where(np.isnan(ratio), np.nan, 2.0 + np.sin(steps))
+    columns = {"update": steps, "edge_ratio": ratio, "measured_loss": loss}
     return Case(plan.training(0), pd.DataFrame(columns), event)
 
 

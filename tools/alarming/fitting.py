@@ -16,7 +16,7 @@ HORIZON = 32
 def rows_of(updates: pd.DataFrame, spacing: int) -> dict[str, np.ndarray]:
     """The rows of a training whose steps are multiples of a number, as the rule takes them."""
     measured = updates[updates["edge_ratio"].notna() & (updates["update"] % spacing == 0)]
-    names = {"step": "update"}
+    names = {"step": "update", "loss": "measured_loss"}
     return {
         name: measured[names.get(name, name)].to_numpy(np.float64) for name in alarm_rule.COLUMNS
     }
