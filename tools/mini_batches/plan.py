@@ -3,10 +3,9 @@
 import dataclasses
 import itertools
 
-from keras_aeos.stability import Momentum, Recurrence
+from keras_aeos.stability import Momentum
 
 BETA = 0.9
-WEIGHT_DECAY = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,22 +15,16 @@ class Optimizer:
     Attributes:
         momentum: Its momentum.
         rates: The learning rates, the smallest first.
-        weight_decay: The decoupled one.
     """
 
     momentum: Momentum
     rates: tuple[float, float, float]
-    weight_decay: float = 0.0
-
-    def recurrence(self, rate: float) -> Recurrence:
-        """What it does along one direction."""
-        return self.momentum.recurrence(rate, weight_decay=self.weight_decay)
 
 
 OPTIMIZERS = {
     "Adam": Optimizer(Momentum.heavy_ball(BETA, ema=True), (3e-3, 1e-2, 3e-2)),
     "SGD with momentum": Optimizer(Momentum.heavy_ball(BETA), (0.1, 0.3, 1.0)),
-    "AdamW": Optimizer(Momentum.heavy_ball(BETA, ema=True), (3e-3, 1e-2, 3e-2), WEIGHT_DECAY),
+    "AdamW": Optimizer(Momentum.heavy_ball(BETA, ema=True), (3e-3, 1e-2, 3e-2)),
     "RMSprop": Optimizer(Momentum.none(), (1e-3, 3e-3, 1e-2)),
     "SGD with Nesterov": Optimizer(Momentum.nesterov(BETA), (0.1, 0.3, 1.0)),
     "SGD": Optimizer(Momentum.none(), (0.3, 1.0, 3.0)),

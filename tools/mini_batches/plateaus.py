@@ -46,8 +46,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         kept = part[part["step"] > (1.0 - LAST_PART) * part["step"].max()]
         record = dict(zip(KEY, key, strict=True))
         if not part["diverged"].any():
-            recurrence = OPTIMIZERS[optimizer].recurrence(rate)
-            # The thresholds of the curvature alone and of the noise alone.
+            recurrence = OPTIMIZERS[optimizer].momentum.recurrence(rate)
+            # The threshold of the noise alone, without weight decay.
             small = 1e12 * recurrence.mean_square_threshold(1e12)
             batch = kept["preconditioned_batch_sharpness"][kept["batch_size"] < NUM_EXAMPLES]
             record |= {
@@ -101,7 +101,7 @@ def draw(plateaus: pd.DataFrame) -> Figure:
     names = list(plateaus.index.unique("optimizer"))
     networks = list(plateaus.index.unique("network"))
     with sns.axes_style("ticks"):
-        figure = Figure(figsize=(3.0 + 3.0 * len(networks), 0.9 + 2.6 * len(names)))
+        figure = Figure(figsize=(0.6 + 3.4 * len(networks), 0.9 + 2.2 * len(names)))
         figure.set_layout_engine("constrained")
         panels = figure.subplots(len(names), len(networks), sharex=True, sharey=True, squeeze=False)
     for line, name in zip(panels, names, strict=True):
@@ -119,7 +119,7 @@ def draw(plateaus: pd.DataFrame) -> Figure:
         Line2D([], [], color="gray", marker=marker, linestyle="", label=label)
         for label, marker in _MARKERS.items()
     ]
-    figure.legend(handles=handles, loc="outside right upper", frameon=False)
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
     sns.despine(figure)
     return figure
 

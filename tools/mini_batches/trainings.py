@@ -12,7 +12,7 @@ from keras import layers
 
 import keras_aeos
 from tools.benchmarking import trainings
-from tools.mini_batches.plan import BETA, NUM_EXAMPLES, WEIGHT_DECAY, Training
+from tools.mini_batches.plan import BETA, NUM_EXAMPLES, Training
 from trainers import schema
 from trainers.data import images
 
@@ -23,7 +23,7 @@ OF_ROW = (
 )
 OPTIMIZERS: dict[str, Callable[[float], keras.optimizers.Optimizer]] = {
     "Adam": keras.optimizers.Adam,
-    "AdamW": lambda rate: keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY),
+    "AdamW": lambda rate: keras.optimizers.AdamW(rate, weight_decay=0.1),
     "RMSprop": keras.optimizers.RMSprop,
     "SGD": keras.optimizers.SGD,
     "SGD with momentum": lambda rate: keras.optimizers.SGD(rate, momentum=BETA),
