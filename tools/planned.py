@@ -1,4 +1,4 @@
-"""Trainings of a plan, made one after the other and judged: tools/alarms.py and tools/warmups.py.
+"""Trainings of a plan, made one after the other and judged: alarms, warmups and batch_edges.
 
 A plan gives every training a number. Each is a CSV file of its updates, named after it, until it is
 packed into the table of all. Those that are there are left out, so that a command can be ended and

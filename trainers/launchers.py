@@ -103,7 +103,8 @@ def _in_processes(
     if settings or not isinstance(jobs, int) or jobs < 1 or not limited:
         raise ValueError("expected the keys jobs, a number of 1 or more, and minutes, above 0")
     started: list[subprocess.Popen] = []
-    with _threads_each((os.cpu_count() or 1) // jobs), ThreadPoolExecutor(jobs) as pool:
+    at_once = max(1, min(jobs, len(commands)))
+    with _threads_each((os.cpu_count() or 1) // at_once), ThreadPoolExecutor(jobs) as pool:
         waiting = [pool.submit(execute, command, started.append) for command in commands]
         done = as_completed(waiting, None if minutes is None else 60.0 * minutes)
         try:

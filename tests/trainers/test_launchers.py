@@ -168,6 +168,9 @@ def test_processes_share_the_processors(jobs, own, expected, monkeypatch):
         monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", own)
     command = ["/bin/sh", "-c", "printf %s $TF_NUM_INTRAOP_THREADS"]
     processes = launchers.LAUNCHERS["processes"]
-    results = list(processes(launchers.executor(), [command, command], {"jobs": jobs}))
-    assert results == [(0, expected)] * 2
+    results = list(processes(launchers.executor(), [command] * 9, {"jobs": jobs}))
+    assert results == [(0, expected)] * 9
+    # No more at once than there are.
+    [result] = processes(launchers.executor(), [command], {"jobs": jobs})
+    assert result == (0, own or "8")
     assert os.environ.get("TF_NUM_INTRAOP_THREADS") == own
