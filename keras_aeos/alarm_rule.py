@@ -6,7 +6,7 @@ The score is a probability that training diverges or spikes soon,
 
 of a few features xⱼ of the rows up to now. The coefficients are in ``alarm_rule.json``, with the
 threshold above which the score is an alarm. ``python tools/alarms.py judge`` fits them to the
-trainings of ``docs/runs/alarms.csv.gz`` and writes the file.
+trainings of ``docs/runs/alarms.csv.xz`` and writes the file.
 """
 
 import dataclasses

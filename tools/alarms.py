@@ -4,7 +4,7 @@
     python tools/alarms.py judge [--runs DIR]
 
 `train` makes trainings of small networks, without injected faults, one file each in DIR
-(runs/alarms by default). Those that are there or in docs/runs/alarms.csv.gz are left out, so it can
+(runs/alarms by default). Those that are there or in docs/runs/alarms.csv.xz are left out, so it can
 be ended and called again; remove the table to make all anew. From training 144 on it needs
 CIFAR-10, and from 240 on Multi30k, in the directory of TensorFlow Datasets that TFDS_DATA_DIR
 names.
@@ -30,7 +30,7 @@ from tools.alarming import curves, plan
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "alarms"
-TABLE = ROOT / "docs" / "runs" / "alarms.csv.gz"
+TABLE = ROOT / "docs" / "runs" / "alarms.csv.xz"
 
 
 def train(directory: Path, number: int, minutes: float | None) -> int:
@@ -52,7 +52,7 @@ def judge(directory: Path) -> None:
     """Fit the rule, and write the table and the picture."""
     from tools.alarming import page
 
-    curves.pack(directory, TABLE)
+    planned.pack(directory, TABLE, curves.lines)
     page.write(TABLE)
 
 

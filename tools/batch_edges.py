@@ -8,7 +8,7 @@
 from the moments of all parameters.
 
 `train` makes trainings of small networks, one file each in DIR (runs/batch_edges by default). Those
-that are there or in docs/runs/batch_edges.csv.gz are left out, so it can be ended and called again;
+that are there or in docs/runs/batch_edges.csv.xz are left out, so it can be ended and called again;
 remove the table to make all anew. `judge` packs the files, if there are any, into that table, and
 writes the table and the picture of docs/mini_batches.md.
 """
@@ -28,7 +28,7 @@ from tools.mini_batches import plan
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "batch_edges"
-TABLE = ROOT / "docs" / "runs" / "batch_edges.csv.gz"
+TABLE = ROOT / "docs" / "runs" / "batch_edges.csv.xz"
 
 
 def quadratics() -> None:

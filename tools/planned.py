@@ -116,7 +116,7 @@ def pack(directory: Path, path: Path, lines: Callable[[int, pd.DataFrame], pd.Da
 
     Args:
         directory: Where the files are; nothing is written if it has none.
-        path: A CSV file, packed by gzip. The same trainings give the same bytes.
+        path: A packed CSV file, ``*.csv.xz``. The same trainings give the same bytes.
         lines: Function that turns the number and updates of a training into its lines.
     """
     files = sorted(directory.glob("*.csv"))
@@ -133,8 +133,7 @@ def pack(directory: Path, path: Path, lines: Callable[[int, pd.DataFrame], pd.Da
         others = stored[~stored["training"].isin(table["training"])]
         table = pd.concat([others, table]).sort_values("training", key=_numbers, kind="stable")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the time of writing.
-    table.to_csv(path, index=False, compression={"method": "gzip", "mtime": 0})
+    table.to_csv(path, index=False)
 
 
 def _read(source: Path | io.StringIO) -> pd.DataFrame:

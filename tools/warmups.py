@@ -4,7 +4,7 @@
     python tools/warmups.py judge [--runs DIR]
 
 `train` makes trainings of small networks, one file each in DIR (runs/warmups by default). Those
-that are there or in docs/runs/warmups.csv.gz are left out, so it can be ended and called again;
+that are there or in docs/runs/warmups.csv.xz are left out, so it can be ended and called again;
 remove the table to make all anew. From training 144 on it needs Multi30k, and later CIFAR-10, in
 the directory of TensorFlow Datasets that TFDS_DATA_DIR names.
 
@@ -28,7 +28,7 @@ from tools.warming import plan
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "warmups"
-TABLE = ROOT / "docs" / "runs" / "warmups.csv.gz"
+TABLE = ROOT / "docs" / "runs" / "warmups.csv.xz"
 
 
 def train(directory: Path, number: int, minutes: float | None) -> int:
@@ -50,7 +50,7 @@ def judge(directory: Path) -> None:
     """Write the tables and the picture."""
     from tools.warming import judging, page
 
-    judging.pack(directory, TABLE)
+    planned.pack(directory, TABLE, judging.line)
     page.write(TABLE)
 
 

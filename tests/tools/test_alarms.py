@@ -206,7 +206,7 @@ def test_warm_up_is_linear():
 
 
 def test_trainings_that_are_there_are_not_made_again(tmp_path, capsys):
-    files, packed = tmp_path / "runs", tmp_path / "all.csv.gz"
+    files, packed = tmp_path / "runs", tmp_path / "all.csv.xz"
     made = []
 
     def run(training):
@@ -220,14 +220,14 @@ def test_trainings_that_are_there_are_not_made_again(tmp_path, capsys):
     assert train(4) == 0
     assert made == [0, 1, 2, 3]
     assert train(9, 0.0) == 5
-    curves.pack(files, packed)
+    planned.pack(files, packed, curves.lines)
     first = packed.read_bytes()
-    curves.pack(files, packed)
+    planned.pack(files, packed, curves.lines)
     assert packed.read_bytes() == first
     # Elsewhere, with the table alone.
     assert train(6, directory=tmp_path / "later") == 0
     assert made == [0, 1, 2, 3, 4, 5]
-    curves.pack(tmp_path / "later", packed)
+    planned.pack(tmp_path / "later", packed, curves.lines)
     read = curves.read(packed)
     assert [training for training, _ in read] == [plan.training(n) for n in range(6)]
     for _, updates in read:
@@ -235,7 +235,7 @@ def test_trainings_that_are_there_are_not_made_again(tmp_path, capsys):
 
 
 def test_training_that_is_made_again_takes_its_place(tmp_path):
-    packed = tmp_path / "all.csv.gz"
+    packed = tmp_path / "all.csv.xz"
 
     def pack(directory, **losses):
         directory.mkdir()

@@ -9,18 +9,18 @@ import pytest
 import tensorflow as tf
 
 from keras_aeos import CurvatureWarmup
-from tools import warmups
+from tools import planned, warmups
 from tools.warming import judging, page, plan, trainings
 from tools.warming.judging import BEST, NONE
 from tools.warming.plan import CURVATURE, GI_ADAM
 
 
 def test_plan_has_every_combination_once():
-    planned = [plan.training(number) for number in range(plan.NUM_TRAININGS)]
-    assert len(planned) == 6 * 2 * 3 * 6 * 8
-    keys = {(t.task, t.optimizer, t.seed, t.target, t.warm_up) for t in planned}
-    assert len(keys) == len(planned)
-    assert [t.number for t in planned] == list(range(len(planned)))
+    every = [plan.training(number) for number in range(plan.NUM_TRAININGS)]
+    assert len(every) == 6 * 2 * 3 * 6 * 8
+    keys = {(t.task, t.optimizer, t.seed, t.target, t.warm_up) for t in every}
+    assert len(keys) == len(every)
+    assert [t.number for t in every] == list(range(len(every)))
 
 
 def test_a_block_has_all_warm_ups_at_all_targets():
@@ -75,8 +75,8 @@ def made_up(loss, survived=lambda *_: True, seeds=(0,)):
 
 
 def stored(tmp_path, table):
-    table.to_csv(tmp_path / "table.csv.gz", index=False)
-    return judging.read(tmp_path / "table.csv.gz")
+    table.to_csv(tmp_path / "table.csv.xz", index=False)
+    return judging.read(tmp_path / "table.csv.xz")
 
 
 def loss_of(warm_up, target, seed):
@@ -136,20 +136,20 @@ def bench():
     trainings.NUM_UPDATES = before
 
 
-def planned(target, warm_up):
+def training(target, warm_up):
     return plan.Training(0, "fully connected, mini-batch", "Adam", 0, target, warm_up)
 
 
-def test_trainings_cost_the_same(bench):
+def test_everycost_the_same(bench):
     for warm_up in plan.WARM_UPS:
-        table = bench.run(planned(0.064, warm_up))
+        table = bench.run(training(0.064, warm_up))
         spent = len(table) + table["others"].iloc[-1]
         assert 12.0 <= spent < 14.0
         assert (table["others"].iloc[-1] > 0.0) == (warm_up in (CURVATURE, GI_ADAM))
 
 
 def test_linear_warm_up_and_decay_by_hand(bench):
-    rates = bench.run(planned(0.1, 0.2))["learning_rate"].to_numpy()
+    rates = bench.run(training(0.1, 0.2))["learning_rate"].to_numpy()
     steps = np.arange(12)
     expected = 0.1 * np.minimum((steps + 1) / 2.4, 1.0) * (0.5 + 0.5 * np.cos(np.pi * steps / 12))
     assert rates == pytest.approx(expected, rel=1e-5, abs=1e-8)
@@ -157,8 +157,8 @@ def test_linear_warm_up_and_decay_by_hand(bench):
 
 def test_callback_is_judged_as_fit_calls_it(bench):
     """The benchmark makes the updates between measurements in one graph."""
-    table = bench.run(planned(0.064, CURVATURE))
-    bench._begin(planned(0.064, CURVATURE))
+    table = bench.run(training(0.064, CURVATURE))
+    bench._begin(training(0.064, CURVATURE))
     warm_up = CurvatureWarmup()
     rates = []
 
@@ -174,15 +174,15 @@ def test_callback_is_judged_as_fit_calls_it(bench):
     assert rates == pytest.approx(table["learning_rate"].tolist()[: len(rates)], rel=2e-2)
 
 
-def test_trainings_that_are_there_are_not_made_again(bench, tmp_path, monkeypatch):
+def test_everythat_are_there_are_not_made_again(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(trainings, "Bench", lambda *_: bench)
-    monkeypatch.setattr(warmups, "TABLE", tmp_path / "packed.csv.gz")
+    monkeypatch.setattr(warmups, "TABLE", tmp_path / "packed.csv.xz")
     warmups.train(tmp_path, 2, None)
     written = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())}
     warmups.train(tmp_path, 2, None)
     assert [path.name for path in written] == ["0000.csv", "0001.csv"]
     assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())} == written
-    judging.pack(tmp_path, warmups.TABLE)
+    planned.pack(tmp_path, warmups.TABLE, judging.line)
     packed = pd.read_csv(warmups.TABLE)
     assert packed["warm_up"].tolist() == [CURVATURE, "0.0"]
     assert np.isfinite(packed["final_loss"]).all()

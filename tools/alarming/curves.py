@@ -4,20 +4,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from tools import planned
 from tools.alarming.plan import Training, training
 
 # Beside the columns of the updates.
 OF_TRAINING = ("network", "optimizer", "batch", "warm_up", "seed")
+_LEFT_OUT = ("update_norm", "gradient_norm_squared", "num_hvps")
 
 
-def pack(directory: Path, path: Path) -> None:
-    """Write the files of a directory into one table, beside what is there."""
-    planned.pack(directory, path, _lines)
-
-
-def _lines(number: int, updates: pd.DataFrame) -> pd.DataFrame:
+def lines(number: int, updates: pd.DataFrame) -> pd.DataFrame:
+    """The lines of a training in the table: its updates, without what is not judged."""
     each = training(number)
+    updates = updates.drop(columns=list(_LEFT_OUT), errors="ignore")
+    if "update_seconds" in updates:  # beside the seconds of rows
+        updates["update_seconds"] = updates["update_seconds"].where(updates["seconds"].notna())
     for place, name in enumerate(OF_TRAINING):
         updates.insert(place, name, getattr(each, name))
     return updates

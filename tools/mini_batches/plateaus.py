@@ -27,12 +27,11 @@ def write(path: Path) -> None:
 
 
 def drawn(page: str, plateaus: pd.DataFrame) -> str:
-    """A page with its table drawn again."""
-    return redrawn(page, {"plateaus": _table(ranges(plateaus))})
-
-
-def _table(rows: list[dict[str, str]]) -> str:
-    return markdown(dict.fromkeys(rows[0], "{}"), rows)
+    """A page with its tables drawn again."""
+    tables = {"plateaus": ranges(plateaus), "plateau medians": medians(plateaus)}
+    return redrawn(
+        page, {name: markdown(dict.fromkeys(rows[0], "{}"), rows) for name, rows in tables.items()}
+    )
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -81,6 +80,28 @@ def ranges(plateaus: pd.DataFrame) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def medians(plateaus: pd.DataFrame) -> list[dict[str, str]]:
+    """The rows of a table: medians over networks and learning rates; how many are at λ*."""
+    rows = []
+    for (optimizer, batch_size), part in plateaus.groupby(["optimizer", "batch_size"], sort=False):
+        ratios = part["edge ratio"].dropna()
+        rows.append(
+            {
+                "optimizer": optimizer,
+                "batch": str(batch_size),
+                "λ₁ / λ*": _median(ratios),
+                "within 8% of 1": f"{(abs(ratios - 1.0) < 0.08).sum()} of {len(ratios)}",
+                "λ₁ / λ_σ": _median(part["batch edge ratio"]),
+                "batch sharpness / κ*": _median(part["batch sharpness / κ*"]),
+            }
+        )
+    return rows
+
+
+def _median(values: pd.Series) -> str:
+    return f"{values.median():.2f}" if values.notna().any() else ""
 
 
 def _range(values: pd.Series) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tools import planned
 from tools.alarming.events import WINDOW
 from tools.warming.plan import CURVATURE, GI_ADAM, LINEAR, TARGETS, training
 
@@ -32,17 +31,13 @@ WAYS: dict[str, tuple[float | str, ...]] = {
 }
 
 
-def pack(directory: Path, path: Path) -> None:
-    """Write a line for each training of a directory into one table, beside what is there."""
-    planned.pack(directory, path, _line)
-
-
-def _line(number: int, updates: pd.DataFrame) -> pd.DataFrame:
+def line(number: int, updates: pd.DataFrame) -> pd.DataFrame:
+    """The line of a training in the table."""
     each, losses = training(number), updates["loss"].to_numpy()
-    line = {name: getattr(each, name) for name in _OF_TRAINING}
-    line |= {name: updates[name].iloc[-1] for name in _AT_END}
-    line |= {"num_updates": len(updates), "num_wasted": wasted(losses)}
-    return pd.DataFrame([line])
+    facts = {name: getattr(each, name) for name in _OF_TRAINING}
+    facts |= {name: updates[name].iloc[-1] for name in _AT_END}
+    facts |= {"num_updates": len(updates), "num_wasted": wasted(losses)}
+    return pd.DataFrame([facts])
 
 
 def wasted(losses: np.ndarray) -> int:

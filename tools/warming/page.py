@@ -31,17 +31,19 @@ def drawn(page: str, table: pd.DataFrame) -> str:
 
 
 def losses(table: pd.DataFrame) -> str:
-    """Final loss and test accuracy of each way, at its best target."""
+    """Final loss and test accuracy of each way, at its best target, and the ratio of two losses."""
     rows = []
     for task, optimizer, part in judging.groups(table):
-        cells = []
+        cells, lowest = [], {}
         for way in WAYS:
             loss = judging.at_targets(part, way)
             best = loss.idxmin()
+            lowest[way] = loss[best]
             accuracy = judging.at_targets(part, way, "test_accuracy")[best]
             cells.append(f"{loss[best]:.2g} ({accuracy:.1%}) at {best:g}")
-        rows.append([task, optimizer, str(part["seed"].nunique()), *cells])
-    return _table(["task", "optimizer", "seeds", *WAYS], rows)
+        ratio = f"{lowest[CURVATURE] / lowest[BEST]:.2f}"
+        rows.append([task, optimizer, str(part["seed"].nunique()), *cells, ratio])
+    return _table(["task", "optimizer", "seeds", *WAYS, f"{CURVATURE} / {BEST}"], rows)
 
 
 def ratios(table: pd.DataFrame) -> str:
