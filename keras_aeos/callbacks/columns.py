@@ -110,13 +110,15 @@ FIRST = (
     ),
     Column(
         "spectral_gap",
-        "λ₁ / λ₂ of P⁻¹H; NaN until both have converged",
+        "λ₁ / λ₂ of P⁻¹H; NaN until both have converged, and if the solve followed",
         lambda r: r.pairs.spectral_gap if r.pairs else math.nan,
     ),
     Column(
         "smallest_eigenvalue",
-        "upper bound on the smallest eigenvalue of P⁻¹H, from the same solve",
-        lambda r: float(r.pairs.ritz_values[-1]) if r.pairs else math.nan,
+        "upper bound on the smallest eigenvalue of P⁻¹H; NaN if the solve followed",
+        lambda r: (
+            float(r.pairs.ritz_values[-1]) if r.pairs and not r.pairs.followed else math.nan
+        ),
     ),
 )
 # It ends with these, in this order: the time is taken when everything else has been measured.
@@ -133,7 +135,7 @@ LAST = (
     ),
     Column(
         "upper_bound",
-        "upper bound on λ₁(P⁻¹H), with a probability of 99%",
+        "upper bound on λ₁(P⁻¹H), with a probability of 99%; NaN if the solve followed",
         lambda r: float(r.pairs.upper_bound) if r.pairs else math.nan,
     ),
     Column(

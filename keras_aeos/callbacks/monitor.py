@@ -89,7 +89,7 @@ class AEoSMonitor(Resumable):
         quantities: List of strings or None. Names of the quantities to measure beside the
             preconditioned sharpness, in every row. None (default) for ``gradient_norm_squared``,
             ``preconditioner_norm_squared`` and ``largest_stable_learning_rate``, and ``sharpness``
-            in the second row and every fifth after it.
+            in the second row and every sixth after it.
         num_eigenvalues: Positive integer. Number of eigenvalues of P⁻¹H, 1 by default.
         solver: String or `Eigensolver`. The eigensolver, with its tolerance and product limit;
             ``"lanczos"`` by default.

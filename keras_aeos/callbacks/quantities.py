@@ -18,9 +18,9 @@ DEFAULT = (
     "largest_stable_learning_rate",
 )
 # Those of the default that take a solve of their own: they are measured in the second row and
-# every fifth after it: the first number comes soon, and a short run has one of each.
+# every sixth after it: the first number comes soon, and a short run has one of each.
 OCCASIONAL = ("sharpness",)
-OCCASIONAL_FREQ = 5
+OCCASIONAL_FREQ = 6
 # What is measured where there is no curvature.
 FALLBACK = "critical_learning_rate"
 # What a row has beside its columns: tables by name, each with a file of that name.
@@ -149,7 +149,7 @@ def _trace(operator: str, column: str) -> Quantity:
 
 QUANTITIES: dict[str, Quantity] = {
     "sharpness": Quantity(
-        "λ₁(H); in the second row, every fifth after it and NaN between, unless it is named in "
+        "λ₁(H); in the second row, every sixth after it and NaN between, unless it is named in "
         "`quantities` or there is no other solve: where P is 1 or not known",
         ("sharpness",),
         lambda m, *_: (float(m.raw.eigenpairs.eigenvalues[0]),),

@@ -41,7 +41,7 @@ class EdgeMeter:
         data: The examples to measure on, as for `keras_aeos.top_eigenpairs`.
         quantities: List of strings or None. The quantities to measure beside the preconditioned
             sharpness; None (default) for those of `AEoSMonitor`, ``sharpness`` in the second row
-            and every fifth after it.
+            and every sixth after it.
         num_eigenvalues: Positive integer. Number of eigenvalues of P⁻¹H, 1 by default.
         solver: String or `Eigensolver`. ``"lanczos"`` by default.
         batch_size: Positive integer or None. Rows per micro-batch if `data` are arrays; None
@@ -292,6 +292,7 @@ class EdgeMeter:
             tf.zeros([objective.num_parameters if size is None else size], objective.dtype),
             self._num_eigenvalues if name == "preconditioned" else 1,
             seed=step,
+            follow=name != "raw" or not self._sparing,  # that one moves far between its rows
         )
         solved.append(result)
         return result

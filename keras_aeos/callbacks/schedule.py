@@ -22,7 +22,7 @@ _SETUP_PART = 0.4
 # Part of the first measurement that later ones are expected to take, until there is one.
 _RECURRING_PART = 0.5
 # Later measurements that the next one is expected to be like. Every so many, one may be dearer.
-_NUM_ALIKE = 5
+_NUM_ALIKE = 6
 # A ratio from here on is near the edge; a change by this part from row to row is fast.
 _NEAR, _FAST = 0.7, 0.1
 # Waiting times, in units of that which keeps the overhead at the limit: where something happens
@@ -104,9 +104,9 @@ class Given:
 class Automatic:
     """As often as a share of the wall time allows, and as there is something to see.
 
-    With c the seconds of the dearest of the last five measurements, S those spent so far and f the
+    With c the seconds of the dearest of the last six measurements, S those spent so far and f the
     allowed share, the next measurement is due at the wall time T with ``S + c ≤ f T``. With m the
-    mean of the last five, it is not due before m/2f have passed, and where the edge is far and the
+    mean of the last six, it is not due before m/2f have passed, and where the edge is far and the
     ratio rests not before 4m/f. The time of the first
     measurement, much of which is tracing, enters S bit by bit, at two fifths of the allowed share,
     so that a short run isn't left without rows.

@@ -1,5 +1,7 @@
 """Largest eigenpairs by thick-restart Lanczos with full re-orthogonalisation."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -16,7 +18,8 @@ _COLD_MARGIN = 30.0
 # alone at a tight tolerance, more of the first guard saves products.
 _MIXTURE = [0.5, 0.25, 0.125], 1.0
 _TIGHT_MIXTURE = [1.0], 0.5
-_LOOSE_TOLERANCE = 1e-2
+# Tolerance from which a solve is a loose one.
+LOOSE_TOLERANCE = 1e-2
 
 
 def lanczos(
@@ -44,7 +47,8 @@ def lanczos(
 
     A warm start adds a random direction to the given vectors. Otherwise an old eigenvector, even an
     exact one, could hide an eigenvector that has overtaken it. Its norm is that of their part or,
-    for λ₁ alone at an `rtol` below 1e-2, half of it.
+    for λ₁ alone at an `rtol` below 1e-2, half of it. With an infinite `margin` nothing is added and
+    nothing excluded: the solve follows the old eigenvectors.
 
     Memory: room for at most ``C = max(20, 2k + 10)`` basis vectors is taken at the start, and never
     for more than `max_hvps`. While a full basis is restarted, its ``k + 4`` Ritz vectors are added,
@@ -64,7 +68,8 @@ def lanczos(
         max_hvps: Largest number of products.
         seed: Seed of the random directions.
         margin: Relative margin of the certificate, for λ₁ alone, as in a warm start. None means
-            the certificate of a cold start, ``30 rtol`` for all pairs.
+            the certificate of a cold start, ``30 rtol`` for all pairs. `math.inf` means none, for a
+            warm start.
 
     Returns:
         An `Eigenpairs` with vectors of shape (n,).
@@ -74,7 +79,7 @@ def lanczos(
     """
     settings = _settings(start, num_eigenvalues, rtol, max_hvps, seed, margin)
     outcome = krylov.solve(matvec, start, settings)
-    return _eigenpairs(outcome, num_eigenvalues)
+    return _eigenpairs(outcome, num_eigenvalues, margin == math.inf)
 
 
 def _settings(
@@ -86,7 +91,7 @@ def _settings(
     margin: float | None,
 ) -> Settings:
     size = int(start.shape[1])
-    guards, fresh_norm = _mixture(num_eigenvalues, rtol)
+    guards, fresh_norm = _mixture(num_eigenvalues, rtol, margin)
     weights = ([1.0] * num_eigenvalues + guards)[: start.shape[0]]
     return Settings(
         num_eigenvalues=tf.constant(num_eigenvalues),
@@ -101,13 +106,17 @@ def _settings(
     )
 
 
-def _mixture(num_eigenvalues: int, rtol: float) -> tuple[list[float], float]:
+def _mixture(
+    num_eigenvalues: int, rtol: float, margin: float | None
+) -> tuple[list[float], float]:
     """Weights of the guards and norm of the random part of a warm start."""
-    tight = num_eigenvalues == 1 and rtol < _LOOSE_TOLERANCE
+    if margin == math.inf:
+        return [], 0.0
+    tight = num_eigenvalues == 1 and rtol < LOOSE_TOLERANCE
     return _TIGHT_MIXTURE if tight else _MIXTURE
 
 
-def _eigenpairs(outcome: Outcome, num_eigenvalues: int) -> Eigenpairs:
+def _eigenpairs(outcome: Outcome, num_eigenvalues: int, followed: bool) -> Eigenpairs:
     num_hvps = int(outcome.num_hvps)
     if not outcome.finite:
         return not_available(num_eigenvalues, num_hvps)
@@ -125,10 +134,11 @@ def _eigenpairs(outcome: Outcome, num_eigenvalues: int) -> Eigenpairs:
         eigenvectors=ritz[:found],
         residuals=np.append(residuals[:found], missing),
         error_bounds=np.append(error_bounds[:found], missing),
-        upper_bound=float(outcome.upper_bound) + rounding.of_values,
+        upper_bound=np.nan if followed else float(outcome.upper_bound) + rounding.of_values,
         converged=converged,
         num_hvps=num_hvps,
         ritz_values=values,
         guard_vectors=ritz[found:],
-        spectral_gap=spectral_gap(values, met),
+        spectral_gap=np.nan if followed else spectral_gap(values, met),
+        followed=followed,
     )

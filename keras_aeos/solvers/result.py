@@ -22,7 +22,7 @@ class Eigenpairs:
             ``ρ / |λ|`` with the residual norm ρ, and the rounding of the products
             (`Rounding.of_values`).
         upper_bound: No eigenvalue of A exceeds this number, with a probability of 99% over the
-            solver's random start, to the rounding of the products. NaN if the solver gives no such
+            solver's random start, to the rounding of the products. NaN if the solve gives no such
             bound.
         converged: Booleans of shape (k,). Whether the error bound of each pair met the solver's
             tolerance within the product limit, or the eigenvalue is zero to rounding; the largest
@@ -34,6 +34,8 @@ class Eigenpairs:
             start a later solve.
         spectral_gap: ``λ₁/λ₂``. NaN until λ₁ and λ₂ have converged, so ask for two eigenvalues
             where it matters.
+        followed: Whether the solve started from old eigenvectors alone. Then it excludes nothing,
+            and its further Ritz values and vectors say little.
     """
 
     eigenvalues: np.ndarray
@@ -46,6 +48,7 @@ class Eigenpairs:
     ritz_values: np.ndarray
     guard_vectors: list[tf.Tensor] = dataclasses.field(default_factory=list)
     spectral_gap: float = float("nan")
+    followed: bool = False
 
 
 def not_available(num_eigenvalues: int, num_hvps: int) -> Eigenpairs:

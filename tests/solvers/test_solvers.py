@@ -263,8 +263,10 @@ def crossing(seed, num_steps=12):
         yield values.copy()
 
 
-@pytest.mark.parametrize(("rtol", "max_hvps"), [(1e-2, 8), (1e-3, 100)])
-def test_nearest_eigenvalue_is_within_the_bound_where_two_cross(rtol, max_hvps):
+@pytest.mark.parametrize(
+    ("rtol", "max_hvps", "follow"), [(1e-2, 8, False), (1e-2, 8, True), (1e-3, 100, False)]
+)
+def test_nearest_eigenvalue_is_within_the_bound_where_two_cross(rtol, max_hvps, follow):
     """A Ritz vector that mixes two eigenvectors shows no gap to the other one."""
     num_converged = 0
     for seed in range(4):
@@ -273,7 +275,7 @@ def test_nearest_eigenvalue_is_within_the_bound_where_two_cross(rtol, max_hvps):
             diagonal = tf.constant(values)
             like = tf.zeros([2000], tf.float64)
             result = tracker.solve(
-                "A", functools.partial(tf.multiply, diagonal), like, 1, 100 * seed + step
+                "A", functools.partial(tf.multiply, diagonal), like, 1, 100 * seed + step, follow
             )
             nearest = np.abs(values - result.eigenvalues[0]).min() / result.eigenvalues[0]
             assert nearest <= result.error_bounds[0]

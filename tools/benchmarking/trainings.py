@@ -107,7 +107,7 @@ def solve_training(
     for step, (matvec, size) in enumerate(operators):
         largest = largest_eigenvalue(matvec, size)
         for rtol, tracker in trackers.items():
-            result = tracker.solve("A", matvec, tf.zeros([size]), 1, step)
+            result = tracker.solve("A", matvec, tf.zeros([size]), 1, step, follow=True)
             if step:
                 rows[rtol].append((name, *misses.judged(result, np.array([largest]))))
     return {rtol: misses.as_table(rows[rtol]) for rtol in tolerances}
