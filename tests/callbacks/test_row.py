@@ -48,7 +48,7 @@ def test_row_of_an_own_loop_is_that_of_the_monitor():
             assert found[name] == pytest.approx(expected[name], rel=1e-4), name
 
 
-EVERY_ROW, FEW_ROWS = list(range(1, 13)), [2, 7, 12]
+EVERY_ROW, FEW_ROWS = list(range(1, 15)), [2, 8, 14]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_raw_sharpness_is_left_to_few_rows_by_default(optimizer, quantities, exp
     found = []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Only the raw sharpness")
-        for number, _ in enumerate(loop(model, x, y, 12, 4), 1):
+        for number, _ in enumerate(loop(model, x, y, 14, 4), 1):
             row = meter.measure()
             assert list(row) == meter.columns
             assert row["converged"]
@@ -81,6 +81,26 @@ def test_raw_sharpness_is_left_to_few_rows_by_default(optimizer, quantities, exp
     assert num_raw == (0 if optimizer == "sgd" else len(expected))
     top = np.linalg.eigvalsh(dense_hessian(model, x, y))[-1]
     assert row["sharpness"] == pytest.approx(top, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("quantities", "rtol", "following"),
+    [(None, 1e-2, [3, 4, 6, 7]), (["sharpness"], 1e-2, [3, 4, 6, 7]), (None, 1e-3, [])],
+)
+def test_rows_that_follow_say_what_they_leave_out(quantities, rtol, following):
+    keras.config.set_floatx("float64")
+    model, x, y = build("dense", "adam")
+    settings = keras_aeos.Eigensolver(rtol=rtol)
+    meter = keras_aeos.EdgeMeter(model, (x, y), quantities=quantities, solver=settings)
+    for number, _ in enumerate(loop(model, x, y, 8, 4), 1):
+        row = meter.measure()
+        for name in ("upper_bound", "smallest_eigenvalue"):
+            assert np.isnan(row[name]) == (number in following), (number, name)
+        assert row["converged"]
+        diagonal = keras_aeos.preconditioner(model.optimizer)
+        scale = 1.0 / np.sqrt(np.concatenate([p.numpy().ravel() for p in diagonal]))
+        top = np.linalg.eigvalsh(scale[:, None] * dense_hessian(model, x, y) * scale)[-1]
+        assert row["preconditioned_sharpness"] == pytest.approx(top, rel=rtol)
 
 
 def test_time_of_a_row_is_counted():

@@ -85,7 +85,7 @@ def test_share_out_of_range_is_named(max_overhead):
 class Training:
     """A training run on a clock of its own, measured as an `Automatic` schedule says.
 
-    The first row takes `first` seconds, every fifth `dear` times the `cost` of the others.
+    The first row takes `first` seconds, every sixth `dear` times the `cost` of the others.
 
     Attributes:
         steps: Steps after which was measured.
@@ -115,8 +115,8 @@ class Training:
         return self
 
     def _measure(self):
-        fifth = len(self.steps) % 5 == 4
-        seconds = self._cost * (self._dear if fifth else 1.0) if self.steps else self._first
+        sixth = len(self.steps) % 6 == 5
+        seconds = self._cost * (self._dear if sixth else 1.0) if self.steps else self._first
         self.starts.append(self._now - 1234.5)
         self._now += seconds
         self.steps.append(self._step)
