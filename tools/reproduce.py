@@ -7,7 +7,7 @@ prints the table with the claim. `--minutes` ends the trainings in time: what ha
 and the same command goes on where they stopped. Without `--scale` a machine with a GPU takes the
 paper's scale and any other one the laptop's. `key=value` changes a setting of every run:
 
-    python tools/reproduce.py fig01 --scale laptop steps=100
+    python tools/reproduce.py fig01 --scale laptop panel=b steps=100
 """
 
 import argparse
@@ -107,6 +107,15 @@ def runs_of(sweep: Sweep, scale: str, settings: Sequence[str]) -> list[Run]:
     return [Run(job, (*main, str(number))) for number, job in enumerate(jobs)]
 
 
+def runs_of_stage(stage: Sequence[Sweep], scale: str, settings: Sequence[str]) -> list[Run]:
+    """The runs of the sweeps of a stage, each once.
+
+    A setting such as ``panel=b`` makes several sweeps one.
+    """
+    runs = [run for sweep in stage for run in runs_of(sweep, scale, settings)]
+    return list({run.job.directory: run for run in runs}.values())
+
+
 def _scaled(configuration: str, scale: str) -> list[str]:
     """The settings that stand for a scale."""
     if configuration in _WITHOUT_SCALE:
@@ -175,10 +184,7 @@ def reproduce(options: argparse.Namespace) -> int:
     began, gpu = time.monotonic(), has_gpu()
     scale = options.scale or ("paper" if gpu else "laptop")
     num_at_once = options.jobs or at_once(gpu)
-    stages = [
-        [run for sweep in stage for run in runs_of(sweep, scale, options.settings)]
-        for stage in STAGES[options.figure]
-    ]
+    stages = [runs_of_stage(stage, scale, options.settings) for stage in STAGES[options.figure]]
     failed = False
     for runs in stages:
         left = None

@@ -116,9 +116,7 @@ FIRST = (
     Column(
         "smallest_eigenvalue",
         "upper bound on the smallest eigenvalue of P⁻¹H; NaN if the solve followed",
-        lambda r: (
-            float(r.pairs.ritz_values[-1]) if r.pairs and not r.pairs.followed else math.nan
-        ),
+        lambda r: float(r.pairs.ritz_values[-1]) if r.pairs and not r.pairs.followed else math.nan,
     ),
 )
 # It ends with these, in this order: the time is taken when everything else has been measured.

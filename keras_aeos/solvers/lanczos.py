@@ -106,9 +106,7 @@ def _settings(
     )
 
 
-def _mixture(
-    num_eigenvalues: int, rtol: float, margin: float | None
-) -> tuple[list[float], float]:
+def _mixture(num_eigenvalues: int, rtol: float, margin: float | None) -> tuple[list[float], float]:
     """Weights of the guards and norm of the random part of a warm start."""
     if margin == math.inf:
         return [], 0.0

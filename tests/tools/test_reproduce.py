@@ -45,6 +45,26 @@ def test_runs_of_every_figure_are_distinct_and_its_drawing_exists(figure, monkey
     assert set(reproduce.DRAWN.get(figure, (figure,))) <= set(figures.FIGURES)
 
 
+@pytest.mark.parametrize(
+    ("figure", "setting", "number"),
+    [
+        ("fig01", "panel=b", 4),  # one of three panels
+        ("fig01", "optimizer.beta_1=0.8", 11),  # each of the other panels once, and (b) as one run
+        ("fig05", "fig05=nadam", 5),
+        ("fig11", "fig11=adam", 16),
+        ("quickstart", "seed=3", 1),
+    ],
+)
+def test_settings_that_make_runs_equal_leave_one_of_them(
+    figure, setting, number, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    (stage,) = reproduce.STAGES[figure]
+    runs = reproduce.runs_of_stage(stage, "laptop", [setting])
+    assert len({run.job.directory for run in runs}) == len(runs)
+    assert len(runs) == number
+
+
 def test_every_figure_is_drawn_by_a_command():
     drawn = {name for figure in reproduce.STAGES for name in reproduce.DRAWN.get(figure, [figure])}
     assert drawn == set(figures.FIGURES)
