@@ -125,8 +125,9 @@ class PreconditionedOptimizer(keras.optimizers.Optimizer):
         diagonals = []
         for index, variable in enumerate(self._trainable_variables):
             scale, root = self.scale(index, step), self.root(index, step)
-            one = tf.ones(variable.shape, slot_dtype(variable))
-            diagonals.append(ops.multiply(scale, one if root is None else root))
+            if root is None:
+                root = tf.ones(variable.shape, slot_dtype(variable))
+            diagonals.append(ops.multiply(scale, root))
         return diagonals
 
     def add_slots(self, name: str, values: Sequence[Any] | None = None) -> list[keras.Variable]:

@@ -3,10 +3,10 @@
 import tempfile
 from typing import Any
 
+import keras
 import numpy as np
 
-from keras_aeos import AEoSMonitor, Eigensolver
-from keras_aeos.callbacks import schedule
+from keras_aeos import AEoSMonitor
 from tools.benchmarking.networks import available_examples, batch_size, compiled, gradient
 from tools.benchmarking.solves import train
 from tools.benchmarking.timing import medians
@@ -33,17 +33,11 @@ def row_cost(name: str) -> dict[str, Any]:
     train(model, x, y, size, _NUM_BEFORE)
     of_training = gradient(model, x, y, size)
     units = [medians({"gradient": of_training})["gradient"]]  # and once more after the rows
-    per_epoch = -(-len(x) // size)
     with tempfile.TemporaryDirectory() as directory:
-        monitor = AEoSMonitor(
-            (x, y),
-            update_freq=_UPDATE_FREQ * per_epoch,
-            solver=Eigensolver(rtol=1e-2, max_hvps=schedule.max_hvps(1)),  # as with "auto"
-            batch_size=size,
-            log_dir=directory,
-        )
-        epochs = _UPDATE_FREQ * (_NUM_ROWS + 1)
-        model.fit(x, y, epochs=epochs, callbacks=[monitor], **options)
+        # It measures once by itself; all other rows are asked for.
+        monitor = AEoSMonitor((x, y), max_overhead=1e-6, batch_size=size, log_dir=directory)
+        watch = [monitor, Rows(monitor, _UPDATE_FREQ * -(-len(x) // size))]
+        model.fit(x, y, epochs=_UPDATE_FREQ * (_NUM_ROWS + 1), callbacks=watch, **options)
     took = monitor.history["seconds"].to_numpy()
     units.append(medians({"gradient": of_training})["gradient"])
     unit = np.mean(units)
@@ -58,3 +52,24 @@ def row_cost(name: str) -> dict[str, Any]:
         "gradients, mean": float(np.mean(later)),
         "gradients, largest": float(np.max(later)),
     }
+
+
+class Rows(keras.callbacks.Callback):
+    """Asks a monitor for a row every few updates, from the second time on.
+
+    Args:
+        monitor: The `AEoSMonitor`, which has its first row by then.
+        num_updates: Updates between two rows.
+    """
+
+    def __init__(self, monitor: AEoSMonitor, num_updates: int) -> None:
+        super().__init__()
+        self._monitor = monitor
+        self._freq = num_updates
+        self._num_updates = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Count."""
+        self._num_updates += 1
+        if self._num_updates > self._freq and self._num_updates % self._freq == 0:
+            self._monitor.measure()
