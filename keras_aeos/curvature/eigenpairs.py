@@ -29,7 +29,8 @@ class Eigensolver:
             measured by the bound of its distance to the nearest eigenvalue. Lanczos also has to
             exclude, with a probability of 99%, an eigenvalue that exceeds λ₁ by more than
             ``30 rtol``. None (default) for 1e-3; for 1e-2 in an `AEoSMonitor` that chooses its
-            own steps.
+            own steps. From 1e-2 on, two of three solves of a monitor for λ₁ alone follow the
+            last eigenvector: they start from it and exclude nothing.
         max_hvps: Positive integer or None. Limit of the Hessian-vector products of one solve. None
             (default) for 100; for 8 `num_eigenvalues` in an `AEoSMonitor` that chooses its own
             steps, where the next measurement resumes a solve that needs more.
