@@ -114,3 +114,14 @@ def test_a_bar_holds_up_to_its_value(tmp_path, monkeypatch, measured, cells):
     row = bars.draw(tmp_path).splitlines()[2]
     assert cells in row
     assert row.endswith("| 1.3 | not run | – |")
+
+
+def test_a_bar_reads_numbers_that_are_stored_as_they_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "device", lambda: {"id": "cpu-2", "kind": "cpu"})
+    store.Store("rows", tmp_path).keep("residual", 1.0, results={"in gradients": "6.1"})
+    (row,) = (
+        line
+        for line in bars.draw(tmp_path).splitlines()
+        if "after a minute of training, res" in line
+    )
+    assert "| 6 | 6.10 | **no** |" in row
