@@ -50,9 +50,11 @@ COLUMNS = {
 }
 # The tables of a page, in its order: heading, number below it, the figure's table, panel if any.
 TABLES = [
-    ("fully_connected", "### (a) Learning rate, at the paper's scale", 0, "fig01", "a"),
-    ("fully_connected", "### (b) β₁ and (c) β₂, at a smaller scale", 0, "fig01", "b"),
-    ("fully_connected", "### (b) β₁ and (c) β₂, at a smaller scale", 1, "fig01", "c"),
+    *(
+        ("fully_connected", "### (a) Learning rate and (b) β₁, at the paper's scale", *table)
+        for table in ((0, "fig01", "a"), (1, "fig01", "b"))
+    ),
+    ("fully_connected", "### (c) β₂, at a smaller scale", 0, "fig01", "c"),
     *(
         ("fully_connected", heading, 0, name, None)
         for heading, name in {
