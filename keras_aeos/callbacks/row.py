@@ -292,7 +292,7 @@ class EdgeMeter:
             tf.zeros([objective.num_parameters if size is None else size], objective.dtype),
             self._num_eigenvalues if name == "preconditioned" else 1,
             seed=step,
-            follow=name != "raw" or not self._sparing,  # that one moves far between its rows
+            follow=name != "raw" or not self._sparing,  # few rows have it: H moves far between
         )
         solved.append(result)
         return result

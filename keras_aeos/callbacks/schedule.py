@@ -107,9 +107,8 @@ class Automatic:
     With c the seconds of the dearest of the last six measurements, S those spent so far and f the
     allowed share, the next measurement is due at the wall time T with ``S + c ≤ f T``. With m the
     mean of the last six, it is not due before m/2f have passed, and where the edge is far and the
-    ratio rests not before 4m/f. The time of the first
-    measurement, much of which is tracing, enters S bit by bit, at two fifths of the allowed share,
-    so that a short run isn't left without rows.
+    ratio rests not before 4m/f. The time of the first measurement, much of which is tracing, enters
+    S bit by bit, at two fifths of the allowed share, so that a short run isn't left without rows.
 
     Args:
         max_overhead: The allowed share f of the wall time.
