@@ -140,7 +140,7 @@ def training(target, warm_up):
     return plan.Training(0, "fully connected, mini-batch", "Adam", 0, target, warm_up)
 
 
-def test_everycost_the_same(bench):
+def test_trainings_cost_the_same(bench):
     for warm_up in plan.WARM_UPS:
         table = bench.run(training(0.064, warm_up))
         spent = len(table) + table["others"].iloc[-1]
@@ -174,7 +174,7 @@ def test_callback_is_judged_as_fit_calls_it(bench):
     assert rates == pytest.approx(table["learning_rate"].tolist()[: len(rates)], rel=2e-2)
 
 
-def test_everythat_are_there_are_not_made_again(bench, tmp_path, monkeypatch):
+def test_trainings_that_are_there_are_not_made_again(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(trainings, "Bench", lambda *_: bench)
     monkeypatch.setattr(warmups, "TABLE", tmp_path / "packed.csv.xz")
     warmups.train(tmp_path, 2, None)
