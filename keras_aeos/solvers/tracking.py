@@ -87,8 +87,10 @@ class EigenpairTracker:
             margin=margin,
         )
         if result.eigenvectors:
-            guards = tf.unstack(vectors[1:]) if margin == math.inf else result.guard_vectors
-            self._last[name] = tf.stack(result.eigenvectors + guards)
+            if result.followed:  # its own guards say little
+                self._last[name] = tf.concat([result.eigenvectors, vectors[1:]], 0)
+            else:
+                self._last[name] = tf.stack(result.eigenvectors + result.guard_vectors)
             self._num_solves[name] = num_solves + 1
         return result
 
