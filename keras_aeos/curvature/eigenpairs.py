@@ -30,7 +30,7 @@ class Eigensolver:
             exclude, with a probability of 99%, an eigenvalue that exceeds λ₁ by more than
             ``30 rtol``. None (default) for 1e-3; for 1e-2 in an `AEoSMonitor` that chooses its
             own steps. From 1e-2 on, two of three solves of a monitor for λ₁ alone follow the
-            last eigenvector: they start from it and exclude nothing.
+            last eigenvector: they start from it, end at a bound of ``2 rtol`` and exclude nothing.
         max_hvps: Positive integer or None. Limit of the Hessian-vector products of one solve. None
             (default) for 100; for 8 `num_eigenvalues` in an `AEoSMonitor` that chooses its own
             steps, where the next measurement resumes a solve that needs more.

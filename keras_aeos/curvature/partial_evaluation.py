@@ -8,9 +8,10 @@ from types import MappingProxyType
 import tensorflow as tf
 from tensorflow.types.experimental import ConcreteFunction
 
-# Operations that are repeated for every vector rather than kept. They cost little, their input is
-# kept anyway, and TensorFlow's fast gradient kernels need them in the same graph.
-_REPEATED = ("MaxPool", "MaxPool3D")
+# Operations that are repeated for every vector rather than kept. They cost little, and their input
+# is kept anyway. TensorFlow's fast gradient kernels need pooling in the same graph; a reshaped
+# tensor shares the memory of its input.
+_REPEATED = ("MaxPool", "MaxPool3D", "Reshape")
 # Types of values that cannot leave their graph. Loops keep their stacks in variants.
 _BOUND = (tf.variant, tf.resource)
 

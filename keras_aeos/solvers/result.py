@@ -24,9 +24,9 @@ class Eigenpairs:
         upper_bound: No eigenvalue of A exceeds this number, with a probability of 99% over the
             solver's random start, to the rounding of the products. NaN if the solve gives no such
             bound.
-        converged: Booleans of shape (k,). Whether the error bound of each pair met the solver's
-            tolerance within the product limit, or the eigenvalue is zero to rounding; the largest
-            pair must also meet the solver's certificate.
+        converged: Booleans of shape (k,). Whether the error bound of each pair met the tolerance
+            of the solve within the product limit, or the eigenvalue is zero to rounding; the
+            largest pair must also meet the solver's certificate.
         num_hvps: Number of products with A (Hessian-vector products) spent.
         ritz_values: All Ritz values of the solver's last subspace, descending. The last one is an
             upper bound on the smallest eigenvalue of A.

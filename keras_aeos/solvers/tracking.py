@@ -15,6 +15,9 @@ from keras_aeos.solvers.vectors import Matvec
 _CHECK_FREQ = 10
 _EXCLUDE_FREQ = 3
 _WARM_MARGIN = 4.0
+# By what a solve that follows exceeds the tolerance of the bound: this is of first order in the
+# error of the vector, the error of the value of second order.
+_FOLLOWING_FACTOR = 2.0
 
 
 class EigenpairTracker:
@@ -25,9 +28,9 @@ class EigenpairTracker:
     last solve k + 3 vectors are kept.
 
     A solve by Lanczos for λ₁ alone, to 1e-2 or less exactly, may `follow` the old eigenvector: two
-    of three then start from it alone. They take two or three products where the operator moves
-    slowly, and can't see an eigenvalue that rises elsewhere. The next one with a random direction
-    does.
+    of three then start from it alone, and end at an error bound of ``2 rtol``. They take one to
+    three products where the operator moves slowly, and can't see an eigenvalue that rises
+    elsewhere. The next one with a random direction does.
 
     Args:
         solver: Name of the solver, a key of `SOLVERS`.
@@ -77,11 +80,12 @@ class EigenpairTracker:
         num_solves = self._num_solves.get(name, 0)
         vectors = self._last.get(name, tf.zeros([0, *like.shape], like.dtype))
         margin = self._margin(num_solves, num_eigenvalues, follow)
+        factor = _FOLLOWING_FACTOR if margin == math.inf else 1.0
         result = self._solver(
             matvec,
             vectors,
             num_eigenvalues,
-            self._rtol,
+            factor * self._rtol,
             self.max_hvps,
             seed=seed,
             margin=margin,

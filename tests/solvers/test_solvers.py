@@ -279,7 +279,8 @@ def test_nearest_eigenvalue_is_within_the_bound_where_two_cross(rtol, max_hvps, 
             )
             nearest = np.abs(values - result.eigenvalues[0]).min() / result.eigenvalues[0]
             assert nearest <= result.error_bounds[0]
-            assert (result.error_bounds[0] <= rtol) >= result.converged[0]
+            tolerance = 2.0 * rtol if result.followed else rtol
+            assert (result.error_bounds[0] <= tolerance) >= result.converged[0]
             num_converged += result.converged[0]
             top = np.sort(values)[::-1]
             if np.isfinite(result.spectral_gap):
