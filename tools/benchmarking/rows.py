@@ -17,8 +17,8 @@ from tools.benchmarking.timing import NUM_REPEATS, seconds
 
 # Lengths of the trainings, in minutes. That of the first one is trained, the others are computed.
 LENGTHS = (1, 10, 60)
-# Rows measured after it, so many updates apart: as many again as two with everything in them.
-NUM_LATER, UPDATES_BETWEEN = 10, 10
+# Rows measured after it, so many updates apart: three or four of them with everything in them.
+NUM_LATER, UPDATES_BETWEEN = 20, 10
 # Edge ratios in a computed training: the schedule measures least often at rest far from the edge.
 RESTING, NEAR = 0.1, 1.0
 
