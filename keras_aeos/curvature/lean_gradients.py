@@ -1,7 +1,8 @@
 """Gradients that equal TensorFlow's and take fewer operations to differentiate once more.
 
 A product repeats all operations that depend on its vector. Here the other factors are multiplied
-among themselves, once, and nothing is computed that adds up to zero.
+among themselves, once, and nothing is computed that adds up to zero. Complex numbers are left to
+TensorFlow.
 """
 
 import functools
@@ -19,13 +20,16 @@ Gradient = Callable[..., Any]
 def of_each_entry(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     """The same function f of each entry of a tensor; products multiply by f' and f'' as they are.
 
-    It has no third derivative. With further arguments that are tensors it is the given function.
+    It has no third derivative. Of complex numbers, or with further arguments that are tensors, it
+    is the given function.
     """
 
     @functools.wraps(function)
     def lean(features: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
+        features = tf.convert_to_tensor(features)
         given = (*args, *kwargs.values())
-        if not all(isinstance(argument, bool | int | float | str | NoneType) for argument in given):
+        fixed = all(isinstance(argument, bool | int | float | str | NoneType) for argument in given)
+        if features.dtype.is_complex or not fixed:
             return function(features, *args, **kwargs)
 
         @tf.custom_gradient
@@ -45,7 +49,7 @@ def of_each_entry(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor
 
             return y, lambda upstream: scaled(upstream, x)
 
-        return value(tf.convert_to_tensor(features))
+        return value(features)
 
     return lean
 
@@ -74,7 +78,7 @@ def _batch_matmul(operation: tf.Operation, upstream: tf.Tensor) -> tuple[tf.Tens
     """Of ``x W`` with one matrix W for all matrices x: as for one matrix of all rows of x."""
     x, matrix = operation.inputs
     transposed = operation.get_attr("adj_y")
-    if operation.get_attr("adj_x") or matrix.shape.rank != 2 or x.dtype.is_complex:
+    if operation.get_attr("adj_x") or matrix.shape.rank != 2:
         return framework_ops.gradient_registry.stock("BatchMatMulV2")(operation, upstream)
     rows = tf.reshape(x, [-1, tf.shape(x)[-1]])
     of_rows = tf.reshape(upstream, [-1, tf.shape(upstream)[-1]])
@@ -102,9 +106,24 @@ def _tanh(operation: tf.Operation, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.T
     return upstream * (-2.0 * dy * y), tf.raw_ops.TanhGrad(y=y, dy=upstream)
 
 
+def _of_real_numbers(kind: str, lean: Gradient) -> Gradient:
+    """A gradient for an operation of this kind; TensorFlow's where its input is complex."""
+
+    @functools.wraps(lean)
+    def gradient(operation: tf.Operation, upstream: tf.Tensor) -> Any:
+        if operation.inputs[0].dtype.is_complex:
+            return framework_ops.gradient_registry.stock(kind)(operation, upstream)
+        return lean(operation, upstream)
+
+    return gradient
+
+
 LEAN: dict[str, Gradient] = {
-    "BatchMatMulV2": _batch_matmul,
-    "Mean": _mean,
-    "SigmoidGrad": _sigmoid,
-    "TanhGrad": _tanh,
+    kind: _of_real_numbers(kind, lean)
+    for kind, lean in (
+        ("BatchMatMulV2", _batch_matmul),
+        ("Mean", _mean),
+        ("SigmoidGrad", _sigmoid),
+        ("TanhGrad", _tanh),
+    )
 }

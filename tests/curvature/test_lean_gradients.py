@@ -103,6 +103,24 @@ def test_parameter_of_an_activation_keeps_its_gradient():
     assert abs(float(ours)) > 0.01
 
 
+@pytest.mark.parametrize("function", [tf.tanh, tf.sigmoid, tf.nn.silu, tf.reduce_mean])
+def test_complex_numbers_have_the_derivatives_of_tensorflow(function):
+    def twice():
+        x = tf.constant([0.3, -0.4], tf.float64)
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                z = tf.complex(x, x * x)
+                loss = tf.reduce_sum(tf.square(tf.abs(function(z))))
+            gradient = inner.gradient(loss, x)
+        return outer.gradient(gradient, x)
+
+    with exact_second_derivatives():
+        ours = twice()
+    np.testing.assert_allclose(ours, twice(), rtol=1e-10)
+
+
 def test_one_matrix_is_multiplied_once(point):
     """Gradients by a matrix that all examples share are not added up example by example."""
     graph = product(FUNCTIONS["one matrix"], (2, 3, 4)).graph

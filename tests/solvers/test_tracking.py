@@ -92,6 +92,17 @@ def test_what_rises_elsewhere_is_found_by_the_next_solve_that_looks():
     np.testing.assert_allclose(found, [1.0] * 4 + [1.5] * 4, rtol=1e-3)
 
 
+def test_following_ends_at_twice_the_tolerance():
+    solved = list(track(EigenpairTracker("lanczos", 1e-2, 100), turning(0, 20, turn=0.1)))
+    bounds = {
+        followed: [result.error_bounds[0] for result in solved if result.followed == followed]
+        for followed in (True, False)
+    }
+    assert 1e-2 < max(bounds[True]) <= 2e-2
+    assert max(bounds[False]) <= 1e-2
+    assert all(result.converged[0] for result in solved)
+
+
 def test_guards_outlive_solves_that_follow():
     """A solve that looks again starts from the best vectors of the last one that did."""
     tracker = EigenpairTracker("lanczos", 1e-2, 100)
