@@ -1,12 +1,11 @@
 """Gradients that equal TensorFlow's and take fewer operations to differentiate once more.
 
 A product repeats all operations that depend on its vector. Here the other factors are multiplied
-among themselves, once, and nothing is computed that adds up to zero. Complex numbers are left to
-TensorFlow.
+among themselves, once. Complex numbers are left to TensorFlow.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import NoneType
 from typing import Any
 
@@ -52,26 +51,6 @@ def of_each_entry(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor
         return value(features)
 
     return lean
-
-
-def variance(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
-    """Variance along `axes`, which are kept, with the gradient ``2 (x - mean) / n``.
-
-    TensorFlow's also has a part through the mean, which adds up to zero.
-    """
-
-    def centred(x: tf.Tensor) -> tf.Tensor:
-        return x - tf.reduce_mean(x, axes, keepdims=True)
-
-    @tf.custom_gradient
-    def value(x: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
-        def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            number = tf.cast(tf.size(x) / tf.size(upstream), x.dtype)
-            return (2.0 / number * upstream) * centred(x)
-
-        return tf.reduce_mean(tf.square(centred(x)), axes, keepdims=True), gradient
-
-    return value(x)
 
 
 def _batch_matmul(operation: tf.Operation, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -254,7 +254,9 @@ def _moments(
     x = tf.convert_to_tensor(x)
     y = tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
     mean = tf.reduce_mean(y, axes, keepdims=True)
-    variance = lean_gradients.variance(y, axes)
+    # The gradient through this mean is rounding alone, and cancels that of the rest: otherwise P⁻¹
+    # magnifies what a bias in front of a normalisation has of it.
+    variance = tf.reduce_mean(tf.square(y - mean), axes, keepdims=True)
     if not (keepdims or keep_dims):
         mean, variance = tf.squeeze(mean, axes), tf.squeeze(variance, axes)
     return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
