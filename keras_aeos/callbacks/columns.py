@@ -151,7 +151,7 @@ LAST = (
     ),
     Column(
         "converged",
-        "whether every eigenvalue met the solver's `rtol` within its `max_hvps`",
+        "whether every eigenvalue met its tolerance within the solver's `max_hvps`",
         lambda r: bool(r.solved) and all(bool(s.converged.all()) for s in r.solved),
     ),
     Column(

@@ -12,8 +12,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import ops as framework_ops
 
-# Maps an operation and the gradients of its outputs to the gradients of its inputs.
-Gradient = Callable[..., Any]
+from keras_aeos.curvature.corrections import Gradient
 
 
 def of_each_entry(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
